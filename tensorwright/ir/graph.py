@@ -1,0 +1,200 @@
+"""Graph functions: pure DAGs of nodes over tensors.
+
+A `Node` applies an operator to other nodes; a `Graph` is parameters and results, and everything
+that the results need lies in between. Order is derived, identity is the object's. A node of a tuple
+type is taken apart by `item` nodes. Attributes hold ints, floats, strings, dtypes, index
+expressions, tuples of these, arrays (constants), and graphs (the bodies of control flow), whose
+own parameters are all that they see.
+
+Symbols enter a graph through the shapes of its parameters, or are bound by a `bind_size` node, which
+then orders before every node whose type or attributes mention them (`Graph.binders`).
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from tensorwright.ir.expr import Expr, Symbol, symbols_of
+from tensorwright.ir.op import OpDef
+from tensorwright.ir.type import Type, leaves, tensor, type_symbols
+
+
+@dataclass(frozen=True, eq=False, slots=True, weakref_slot=True)
+class Node:
+    op: OpDef
+    args: tuple[Node | None, ...]
+    attrs: dict
+    type: Type
+    name: str = ""
+    loc: tuple[str, ...] = ()
+
+    @property
+    def shape(self):
+        return self.type.shape
+
+    @property
+    def dtype(self):
+        return self.type.dtype
+
+    @property
+    def rank(self) -> int:
+        return self.type.rank
+
+    def __repr__(self) -> str:
+        return f"<{self.name or self.op.name}: {self.type}>"
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    name: str
+    params: tuple[Node, ...]
+    results: tuple[Node, ...]
+    binders: tuple[Node, ...] = ()
+    result_names: tuple[str, ...] = field(default=())
+
+    def nodes(self) -> list[Node]:
+        """Every node that the results need, operands and binders first; parameters come first."""
+        return order(self.params, (*self.binders, *self.results), self.binders)
+
+    @property
+    def result_types(self) -> tuple[Type, ...]:
+        return tuple(r.type for r in self.results)
+
+
+def _never(*types, **attrs):
+    raise TypeError("parameters and constants get their type when they are made")
+
+
+PARAM = OpDef("param", (), _never)
+CONST = OpDef("const", (), _never)
+
+
+def param(name: str, type_: Type) -> Node:
+    """A parameter of a graph."""
+    return Node(PARAM, (), {}, type_, name)
+
+
+def constant(value, name: str = "") -> Node:
+    """A constant tensor; its array is made read-only."""
+    array = np.array(value, copy=None, order="C")
+    array = array.view()
+    array.flags.writeable = False
+    return Node(CONST, (), {"value": array}, tensor(array.dtype, *array.shape), name)
+
+
+def array_of(node: Node) -> np.ndarray | None:
+    """The array of a constant node, else None."""
+    return node.attrs["value"] if node.op is CONST else None
+
+
+def attr_expressions(value) -> Iterator[Expr]:
+    """The index expressions inside an attribute value."""
+    if isinstance(value, Expr):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for v in value:
+            yield from attr_expressions(v)
+
+
+def node_symbols(node: Node) -> set[Symbol]:
+    """Symbols that must be bound before the node runs."""
+    found = type_symbols(node.type)
+    for v in node.attrs.values():
+        found |= symbols_of(*attr_expressions(v))
+    return found
+
+
+def bound_symbols(node: Node) -> tuple[Symbol, ...]:
+    """Symbols that the node itself binds."""
+    return tuple(e.value for e in node.attrs["symbols"]) if node.op.name == "bind_size" else ()
+
+
+def order(params: Iterable[Node], roots: Iterable[Node], binders: Iterable[Node]) -> list[Node]:
+    """Depth-first topological order from `roots`; `params` first. Iterative."""
+    binder_of = {s: b for b in binders for s in bound_symbols(b)}
+    done: dict[Node, None] = dict.fromkeys(params)
+    stack = [(r, False) for r in reversed(tuple(roots))]
+    while stack:
+        node, expanded = stack.pop()
+        if node in done:
+            continue
+        if expanded:
+            done[node] = None
+            continue
+        stack.append((node, True))
+        needed = [a for a in node.args if a is not None]
+        if binder_of:
+            own = bound_symbols(node)
+            found = {binder_of[s] for s in node_symbols(node) if s in binder_of and s not in own}
+            needed += [b for b in binders if b in found]
+        stack.extend((a, False) for a in reversed(needed) if a not in done)
+    return list(done)
+
+
+def graph(name: str, params, results, result_names=()) -> Graph:
+    """A Graph over nodes as a front end made them. Binders are found through the origins that
+    `bind_size` recorded in its symbols."""
+    params, results = tuple(params), tuple(results)
+    binders: dict[Node, None] = {}
+    todo, seen = list(results), set()
+    while todo:
+        node = todo.pop()
+        if node in seen or node is None:
+            continue
+        seen.add(node)
+        todo.extend(node.args)
+        for s in node_symbols(node):
+            origin = SYMBOL_ORIGIN.get(s)
+            if origin is not None and origin not in binders:
+                binders[origin] = None
+                todo.append(origin)
+    ordered = [n for n in order(params, (*binders, *results), tuple(binders)) if n in binders]
+    return Graph(name, params, results, tuple(ordered), tuple(result_names))
+
+
+# symbol -> the bind_size node that made it; weak, so that dropped graphs are freed.
+SYMBOL_ORIGIN: weakref.WeakKeyDictionary[Symbol, Node] = weakref.WeakKeyDictionary()
+
+
+def rebuild(g: Graph, make: Callable[[Node, tuple[Node, ...]], Node]) -> Graph:
+    """`g` with each node replaced by make(node, new args), operands first. Returns `g` itself if
+    nothing changed."""
+    new: dict[Node, Node] = {p: p for p in g.params}
+    for node in g.nodes():
+        if node not in new:
+            args = tuple(None if a is None else new[a] for a in node.args)
+            new[node] = make(node, args)
+    if all(a is b for a, b in new.items()):
+        return g
+    live = tuple(new[b] for b in g.binders if new[b].op.name == "bind_size")
+    return replace(g, results=tuple(new[r] for r in g.results), binders=live)
+
+
+def with_args(node: Node, args: tuple[Node, ...]) -> Node:
+    """`node` on other operands of the same types; the same object if none changed."""
+    if len(args) == len(node.args) and all(a is b for a, b in zip(args, node.args)):
+        return node
+    return replace(node, args=args)
+
+
+def users(g: Graph) -> dict[Node, list[Node]]:
+    """node -> the nodes that take it as an operand (once for each time)."""
+    found: dict[Node, list[Node]] = {n: [] for n in g.nodes()}
+    for n in list(found):
+        for a in n.args:
+            if a is not None:
+                found[a].append(n)
+    return found
+
+
+def subgraphs(node: Node) -> tuple[Graph, ...]:
+    """Graphs held by the attributes of a control-flow node."""
+    return tuple(v for v in node.attrs.values() if isinstance(v, Graph))
+
+
+def result_leaves(g: Graph) -> tuple[Type, ...]:
+    return tuple(t for r in g.results for t in leaves(r.type))

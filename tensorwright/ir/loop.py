@@ -1,0 +1,352 @@
+"""Loop-level programs: kernels and host functions as trees of statements over buffers.
+
+    for i in parallel(n): for j in vector(64): y[i, j] = max(x[i, j], 0.0)
+
+Statements are immutable and compared by identity. A `Seq` is executed in order; `Let` and `Alloc`
+bind for the rest of their `Seq`. Loop kinds: serial, parallel (iterations are independent and may
+run on any thread), vector (all lanes at once; stores to one element must be reductions), unroll,
+and block/thread for targets with a grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from tensorwright.ir.expr import Buffer, Expr, Symbol, as_expr, bounds, is_const, sym, walk
+from tensorwright.ir.expr import transform as transform_expr
+
+KINDS = ("serial", "parallel", "vector", "unroll", "block", "thread")
+
+
+class Stmt:
+    """Base class of statements."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Seq(Stmt):
+    body: tuple[Stmt, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class For(Stmt):
+    """`var` runs over [begin, begin + extent)."""
+
+    var: Symbol
+    begin: Expr
+    extent: Expr
+    body: Stmt
+    kind: str = "serial"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class While(Stmt):
+    cond: Expr
+    body: Stmt
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class If(Stmt):
+    cond: Expr
+    then: Stmt
+    orelse: Stmt | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Let(Stmt):
+    """Bind an index symbol to the present value of an expression."""
+
+    var: Symbol
+    value: Expr
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Store(Stmt):
+    """buffer[indices] = value. `buffer[i] = buffer[i] op e` is a reduction update."""
+
+    buffer: Buffer
+    indices: tuple[Expr, ...]
+    value: Expr
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Alloc(Stmt):
+    """A buffer that lives for the rest of the enclosing Seq; its contents start undefined.
+
+    offset: for scope "arena", where the memory planner placed it in its function's frame."""
+
+    buffer: Buffer
+    offset: Expr | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class View(Stmt):
+    """`buffer` is another name (and shape) for the memory of `base`, from element `start`."""
+
+    buffer: Buffer
+    base: Buffer
+    start: Expr
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Call(Stmt):
+    """Call a kernel or host function of the module, or an extern by its C name.
+
+    buffers: pointers in the callee's order (inputs, then outputs); scalars: its index symbols."""
+
+    callee: str
+    buffers: tuple[Buffer, ...]
+    scalars: tuple[Expr, ...] = ()
+    extern: bool = False
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Assert(Stmt):
+    """Fail the whole program with `message` ({0}, {1}, {2} are the index `args`) unless `cond`."""
+
+    cond: Expr
+    message: str
+    args: tuple[Expr, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """A loop-level function. `params`: its buffers, inputs first; the last `outputs` of them are
+    written. `symbols`: index arguments, in order. `flops`: arithmetic of one call, for reports.
+    `sources`: the model's nodes it computes. `schedule`: the trace of the rules that shaped it."""
+
+    name: str
+    params: tuple[Buffer, ...]
+    outputs: int
+    body: Stmt
+    symbols: tuple[Symbol, ...] = ()
+    sources: tuple[str, ...] = ()
+    schedule: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def inputs(self) -> tuple[Buffer, ...]:
+        return self.params[: len(self.params) - self.outputs]
+
+    @property
+    def results(self) -> tuple[Buffer, ...]:
+        return self.params[len(self.params) - self.outputs :]
+
+    def with_body(self, body: Stmt, *trace: str) -> Kernel:
+        """The kernel with another body; `trace` is added to its schedule."""
+        return replace(self, body=body, schedule=self.schedule + trace)
+
+
+def seq(*stmts: Stmt | None) -> Stmt:
+    """The statements in order, flattened; empty Seqs and None are dropped."""
+    flat: list[Stmt] = []
+    for s in stmts:
+        if isinstance(s, Seq):
+            flat.extend(s.body)
+        elif s is not None:
+            flat.append(s)
+    return flat[0] if len(flat) == 1 else Seq(tuple(flat))
+
+
+def loop(name: str, extent, body: Callable[[Expr], Stmt], kind: str = "serial", begin=0) -> For:
+    """A For over a fresh variable; `body` gets the variable as an expression."""
+    v = loop_symbol(name, as_expr(begin), as_expr(extent))
+    return For(v, as_expr(begin), as_expr(extent), body(sym(v)), kind)
+
+
+def loop_symbol(name: str, begin: Expr, extent: Expr) -> Symbol:
+    """A fresh symbol that knows it lies in [begin, begin + extent)."""
+    last = begin + extent - 1
+    low, high = bounds(begin)[0], bounds(last)[1]
+    if low is not None and high is not None:
+        high = max(high, low)
+    return Symbol(name, low, high, 1, last)
+
+
+def loops(names: Iterable[str], extents: Iterable, body: Callable[..., Stmt]) -> Stmt:
+    """A perfect nest of serial loops, outermost first."""
+    names, extents = list(names), list(extents)
+
+    def build(depth: int, indices: tuple[Expr, ...]) -> Stmt:
+        if depth == len(extents):
+            return body(*indices)
+        name = names[depth]
+        return loop(name, extents[depth], lambda v: build(depth + 1, (*indices, v)))
+
+    return build(0, ())
+
+
+def store(buffer: Buffer, indices, value: Expr) -> Store:
+    """buffer[indices] = value, with its types checked."""
+    indices = tuple(as_expr(i) for i in (indices if isinstance(indices, tuple) else (indices,)))
+    if len(indices) != len(buffer.shape):
+        raise TypeError(f"{len(indices)} subscripts for {buffer}")
+    value = as_expr(value, buffer.dtype)
+    if value.dtype is not buffer.dtype:
+        raise TypeError(f"storing {value.dtype} into {buffer}")
+    return Store(buffer, indices, value)
+
+
+def update(s: Store) -> tuple[str, Expr] | None:
+    """(op, e) if `s` is the reduction update buffer[i] = op(buffer[i], e), else None; a fused
+    multiply-add counts as ("add", its product as a `mul`-shaped fma)."""
+    v = s.value
+
+    def is_target(e: Expr) -> bool:
+        return e.op == "load" and e.value is s.buffer and e.args == s.indices
+
+    if v.op in ("add", "mul", "min", "max", "and", "or", "xor") and is_target(v.args[0]):
+        return v.op, v.args[1]
+    if v.op == "fma" and is_target(v.args[2]):
+        return "fma", v
+    return None
+
+
+def children(s: Stmt) -> tuple[Stmt, ...]:
+    match s:
+        case Seq(body=body):
+            return body
+        case For(body=body) | While(body=body):
+            return (body,)
+        case If(then=then, orelse=orelse):
+            return (then,) if orelse is None else (then, orelse)
+    return ()
+
+
+def expressions(s: Stmt) -> tuple[Expr, ...]:
+    """The expressions that stand in `s` itself."""
+    match s:
+        case For(begin=begin, extent=extent):
+            return (begin, extent)
+        case While(cond=cond) | If(cond=cond):
+            return (cond,)
+        case Let(value=value):
+            return (value,)
+        case Store(indices=indices, value=value):
+            return (*indices, value)
+        case Alloc(buffer=buffer, offset=offset):
+            own = () if offset is None else (offset,)
+            return own + tuple(d for d in buffer.shape if isinstance(d, Expr))
+        case View(start=start):
+            return (start,)
+        case Call(scalars=scalars):
+            return scalars
+        case Assert(cond=cond, args=args):
+            return (cond, *args)
+    return ()
+
+
+def statements(root: Stmt) -> Iterator[Stmt]:
+    """Every statement below and including `root`, in order."""
+    stack = [root]
+    while stack:
+        s = stack.pop()
+        yield s
+        stack.extend(reversed(children(s)))
+
+
+def loads(root: Stmt) -> Iterator[Expr]:
+    """Every distinct load of each statement."""
+    for s in statements(root):
+        for e in walk(*expressions(s)):
+            if e.op == "load":
+                yield e
+
+
+def stored_buffers(root: Stmt) -> set[Buffer]:
+    return {s.buffer for s in statements(root) if isinstance(s, Store)}
+
+
+def with_children(s: Stmt, new: tuple[Stmt, ...]) -> Stmt:
+    """`s` with other child statements; the same object if none changed."""
+    old = children(s)
+    if len(old) == len(new) and all(a is b for a, b in zip(old, new)):
+        return s
+    match s:
+        case Seq():
+            return seq(*new)
+        case For() | While():
+            return replace(s, body=new[0])
+        case If():
+            return replace(s, then=new[0], orelse=new[1] if len(new) > 1 else None)
+    return s
+
+
+def rewrite(root: Stmt, f: Callable[[Stmt], Stmt | None]) -> Stmt:
+    """`root` with every statement, children first, offered to `f`; None keeps it."""
+    new = with_children(root, tuple(rewrite(c, f) for c in children(root)))
+    result = f(new)
+    return new if result is None else result
+
+
+def map_expressions(root: Stmt, f: Callable[[Expr], Expr]) -> Stmt:
+    """`root` with `f` applied to every expression in it."""
+
+    def visit(s: Stmt) -> Stmt | None:
+        match s:
+            case For():
+                return replace(s, begin=f(s.begin), extent=f(s.extent))
+            case While() | If():
+                return replace(s, cond=f(s.cond))
+            case Let():
+                return replace(s, value=f(s.value))
+            case Store():
+                return replace(s, indices=tuple(map(f, s.indices)), value=f(s.value))
+            case Alloc(offset=Expr()):
+                return replace(s, offset=f(s.offset))
+            case View():
+                return replace(s, start=f(s.start))
+            case Call():
+                return replace(s, scalars=tuple(map(f, s.scalars)))
+            case Assert():
+                return replace(s, cond=f(s.cond), args=tuple(map(f, s.args)))
+        return None
+
+    return rewrite(root, visit)
+
+
+def substitute(root: Stmt, values: dict[Expr, Expr]) -> Stmt:
+    """`root` with symbols (as expressions) replaced, sharing work between its expressions."""
+    memo: dict = {}
+    return map_expressions(root, lambda e: transform_expr(e, values.get, memo))
+
+
+def replace_buffers(root: Stmt, new: dict[Buffer, Buffer]) -> Stmt:
+    """`root` reading and writing other buffers of the same rank."""
+    memo: dict = {}
+
+    def leaf(e: Expr) -> Expr | None:
+        if e.op == "load" and e.value in new:
+            indices = tuple(transform_expr(i, leaf, memo) for i in e.args)
+            return new[e.value][indices]
+        return None
+
+    def visit(s: Stmt) -> Stmt | None:
+        match s:
+            case Store() | Alloc() if s.buffer in new:
+                return replace(s, buffer=new[s.buffer])
+            case Call():
+                return replace(s, buffers=tuple(new.get(b, b) for b in s.buffers))
+            case View():
+                return replace(s, buffer=new.get(s.buffer, s.buffer),
+                               base=new.get(s.base, s.base))  # fmt: skip
+        return None
+
+    return rewrite(map_expressions(root, lambda e: transform_expr(e, leaf, memo)), visit)
+
+
+def free_symbols(root: Stmt) -> list[Symbol]:
+    """Symbols read but not bound inside `root`, in order of first use."""
+    bound = {s.var for s in statements(root) if isinstance(s, (For, Let))}
+    found: dict[Symbol, None] = {}
+    for s in statements(root):
+        for e in walk(*expressions(s)):
+            if e.op == "sym" and e.value not in bound:
+                found[e.value] = None
+    return list(found)
+
+
+def is_unit(s: For) -> bool:
+    """Whether the loop runs exactly once."""
+    return is_const(s.extent, 1)

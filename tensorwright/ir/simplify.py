@@ -1,0 +1,476 @@
+"""The canonical form of index expressions, kept as they are built.
+
+A canonical index expression is a constant plus a sum of `atom * coefficient` terms, where an atom
+is a symbol, a cast, a load or an irreducible product, `//`, `%`, `min`, `max` or `select`; terms
+are ordered by their text, symbols first, so that printing and parsing give the same sum back.
+
+    (i * 8 + j) // 8  ->  i      if 0 <= j < 8
+    (i * 8 + j) % 8   ->  j      if 0 <= j < 8
+
+`RULES` are the identities behind `//`, `%`, `min`, `max` and comparisons, each a function from the
+operands to a simpler expression or None; the tests prove every one by enumeration.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from tensorwright.ir.dtype import boolean, index
+from tensorwright.ir.expr import INDEX_RULES, Expr, bounds, const, make, text_of
+
+Linear = tuple[dict[Expr, int], int]  # atoms with their non-zero coefficients, and the constant
+
+
+def linear(e: Expr) -> Linear:
+    """The terms of a canonical index expression."""
+    terms: dict[Expr, int] = {}
+    constant = 0
+    stack = [e]
+    while stack:
+        t = stack.pop()
+        if t.op == "add":
+            stack.extend((t.args[1], t.args[0]))
+        elif t.op == "const":
+            constant += t.value
+        elif t.op == "mul" and t.args[1].op == "const":
+            terms[t.args[0]] = terms.get(t.args[0], 0) + t.args[1].value
+        else:
+            terms[t] = terms.get(t, 0) + 1
+    return terms, constant
+
+
+def from_linear(terms: dict[Expr, int], constant: int = 0) -> Expr:
+    """The canonical sum of the terms."""
+    result = None
+    for atom in sorted((a for a, c in terms.items() if c), key=_order):
+        c = terms[atom]
+        term = atom if c == 1 else make("mul", index, (atom, const(c)))
+        result = term if result is None else make("add", index, (result, term))
+    if result is None:
+        return const(constant)
+    return result if constant == 0 else make("add", index, (result, const(constant)))
+
+
+def _order(atom: Expr) -> tuple:
+    """A stable order of atoms: by text, so that printing and parsing give the same sum."""
+    return (len(atom.args) > 0, text_of(atom))
+
+
+def _add(a: Expr, b: Expr) -> Expr:
+    if a.op == "const" and b.op == "const":
+        return const(a.value + b.value)
+    if b.op == "const" and b.value == 0:
+        return a
+    if a.op == "const" and a.value == 0:
+        return b
+    terms, constant = linear(a)
+    more, other = linear(b)
+    for atom, c in more.items():
+        terms[atom] = terms.get(atom, 0) + c
+    return from_linear(terms, constant + other)
+
+
+def _sub(a: Expr, b: Expr) -> Expr:
+    return const(0) if a is b else _add(a, _mul(b, const(-1)))
+
+
+def _mul(a: Expr, b: Expr) -> Expr:
+    if a.op == "const":
+        a, b = b, a
+    if b.op == "const":
+        if a.op == "const":
+            return const(a.value * b.value)
+        if b.value in (0, 1):
+            return a if b.value else const(0)
+        terms, constant = linear(a)
+        return from_linear({t: c * b.value for t, c in terms.items()}, constant * b.value)
+    return _product(a, b)
+
+
+def _product(a: Expr, b: Expr) -> Expr:
+    """The product of two non-constants, distributed over sums."""
+    (ta, ca), (tb, cb) = linear(a), linear(b)
+    if len(ta) == 1 and ca == 0 and len(tb) == 1 and cb == 0:
+        (x, cx), (y, cy) = *ta.items(), *tb.items()
+        factors = sorted([*_factors(x), *_factors(y)], key=_order)
+        atom = factors[0]
+        for f in factors[1:]:
+            atom = make("mul", index, (atom, f))
+        return from_linear({atom: cx * cy})
+    result = const(ca * cb)
+    for x, cx in [*ta.items(), (None, ca)]:
+        for y, cy in [*tb.items(), (None, cb)]:
+            if (x is None and y is None) or cx * cy == 0:
+                continue
+            term = y if x is None else x if y is None else _product(x, y)
+            result = _add(result, _mul(term, const(cx * cy)))
+    return result
+
+
+def _factors(atom: Expr) -> list[Expr]:
+    if atom.op == "mul" and atom.args[1].op != "const":
+        return [*_factors(atom.args[0]), atom.args[1]]
+    return [atom]
+
+
+# ---- rules ------------------------------------------------------------------------------------
+
+Rule = Callable[[Expr, Expr], Expr | None]
+RULES: dict[str, list[Rule]] = {}
+
+
+def rule(*ops: str) -> Callable[[Rule], Rule]:
+    """Register an identity for `ops`; the docstring states it."""
+
+    def register(f: Rule) -> Rule:
+        for op in ops:
+            RULES.setdefault(op, []).append(f)
+        return f
+
+    return register
+
+
+def multiple_of(e: Expr) -> int:
+    """A positive integer known to divide `e` (0 divides only zero)."""
+    terms, constant = linear(e)
+    result = abs(constant)
+    for atom, c in terms.items():
+        known = atom.value.multiple_of if atom.op == "sym" else 1
+        if atom.op == "mul":
+            known = math.prod(multiple_of(f) for f in _factors(atom))
+        result = math.gcd(result, c * known)
+    return result
+
+
+def _divides(e: Expr, d: Expr) -> Expr | None:
+    """e / d if d divides every term of e, for a symbolic d."""
+    terms, constant = linear(e)
+    (td, cd) = linear(d)
+    if cd or len(td) != 1:
+        return const(1) if e is d else None
+    ((atom, scale),) = td.items()
+    wanted = _factors(atom)
+    out: dict[Expr, int] = {}
+    if constant:
+        return None
+    for t, c in terms.items():
+        left = _factors(t)
+        for f in wanted:
+            if f not in left:
+                return None
+            left.remove(f)
+        if c % scale:
+            return None
+        rest = const(1)
+        for f in left:
+            rest = _mul(rest, f)
+        key = rest if left else None
+        out[key] = out.get(key, 0) + c // scale
+    unit = out.pop(None, 0)
+    return from_linear(out, unit)
+
+
+def _split_by(a: Expr, d: int) -> tuple[Expr, Expr]:
+    """a = d * quotient + rest, taking into the quotient every term that d divides."""
+    terms, constant = linear(a)
+    quotient, rest = {}, {}
+    for t, c in terms.items():
+        if c % d == 0:
+            quotient[t] = c // d
+        else:
+            rest[t] = c
+    low = constant % d
+    return from_linear(quotient, (constant - low) // d), from_linear(rest, low)
+
+
+@rule("floordiv")
+def div_constants(a, b):
+    """c1 // c2, and x // 0 = 0"""
+    if b.op == "const":
+        if b.value == 0:
+            return const(0)
+        if b.value == 1:
+            return a
+        if a.op == "const":
+            return const(a.value // b.value)
+    return None
+
+
+@rule("mod")
+def mod_constants(a, b):
+    """c1 % c2, and x % 0 = 0"""
+    if b.op == "const":
+        if b.value in (0, 1, -1):
+            return const(0)
+        if a.op == "const":
+            return const(a.value % b.value)
+    return None
+
+
+@rule("floordiv")
+def div_splits_multiples(a, b):
+    """(d*q + r) // d = q + r // d; r // d = 0 if 0 <= r < d"""
+    if b.op != "const" or b.value <= 0:
+        return None
+    quotient, rest = _split_by(a, b.value)
+    lo, hi = bounds(rest)
+    if lo is not None and hi is not None and lo // b.value == hi // b.value:
+        return _add(quotient, const(lo // b.value))
+    if quotient.op == "const" and quotient.value == 0:
+        return None
+    return _add(quotient, _floordiv(rest, b))
+
+
+@rule("mod")
+def mod_drops_multiples(a, b):
+    """(d*q + r) % d = r % d; r % d = r if 0 <= r < d"""
+    if b.op != "const" or b.value <= 0:
+        return None
+    quotient, rest = _split_by(a, b.value)
+    lo, hi = bounds(rest)
+    if lo is not None and hi is not None and lo // b.value == hi // b.value:
+        return _add(rest, const(-b.value * (lo // b.value)))
+    return None if quotient is const(0) else _mod(rest, b)
+
+
+@rule("floordiv")
+def div_common_factor(a, b):
+    """(g*x + s) // (g*d) = x // d if 0 <= s < g"""
+    if b.op != "const" or b.value <= 1:
+        return None
+    terms, constant = linear(a)
+    coefficients = [math.gcd(c, b.value) for c in terms.values()]
+    for g in sorted({c for c in coefficients if c > 1}, reverse=True):
+        outer = {t: c // g for t, c in terms.items() if c % g == 0}
+        inner = from_linear({t: c for t, c in terms.items() if c % g}, constant % g)
+        lo, hi = bounds(inner)
+        if lo is not None and hi is not None and lo >= 0 and hi < g:
+            return _floordiv(from_linear(outer, constant // g), const(b.value // g))
+    return None
+
+
+@rule("mod")
+def mod_common_factor(a, b):
+    """(g*x + s) % (g*d) = g * (x % d) + s if 0 <= s < g"""
+    if b.op != "const" or b.value <= 1:
+        return None
+    terms, constant = linear(a)
+    for g in sorted({math.gcd(c, b.value) for c in terms.values()} - {1}, reverse=True):
+        outer = {t: c // g for t, c in terms.items() if c % g == 0}
+        inner = from_linear({t: c for t, c in terms.items() if c % g}, constant % g)
+        lo, hi = bounds(inner)
+        if lo is not None and hi is not None and lo >= 0 and hi < g and g < b.value:
+            x = _mod(from_linear(outer, constant // g), const(b.value // g))
+            return _add(_mul(x, const(g)), inner)
+    return None
+
+
+@rule("floordiv")
+def div_of_div(a, b):
+    """(x // c1) // c2 = x // (c1 * c2) for c1, c2 > 0"""
+    if b.op == "const" and b.value > 0 and a.op == "floordiv" and a.args[1].op == "const":
+        return _floordiv(a.args[0], const(a.args[1].value * b.value))
+    return None
+
+
+@rule("floordiv")
+def div_of_mod(a, b):
+    """(x % (c1*c2)) // c1 stays; (x % c) // c = 0 for c > 0"""
+    if a.op == "mod" and a.args[1] is b and bounds(b)[0] is not None and bounds(b)[0] > 0:
+        return const(0)
+    return None
+
+
+@rule("mod")
+def mod_of_mod(a, b):
+    """(x % (c*k)) % c = x % c for c > 0"""
+    if b.op == "const" and a.op == "mod" and a.args[1].op == "const" and b.value > 0:
+        if a.args[1].value % b.value == 0 and a.args[1].value > 0:
+            return _mod(a.args[0], b)
+    return None
+
+
+@rule("floordiv")
+def div_symbolic_multiple(a, b):
+    """(d*q + r) // d = q if 0 <= r < d, d symbolic and positive"""
+    return _symbolic_divmod(a, b, lambda quotient, rest: quotient)
+
+
+@rule("mod")
+def mod_symbolic_multiple(a, b):
+    """(d*q + r) % d = r if 0 <= r < d, d symbolic and positive"""
+    return _symbolic_divmod(a, b, lambda quotient, rest: rest)
+
+
+def _symbolic_divmod(a, b, pick):
+    low = bounds(b)[0]
+    if b.op == "const" or low is None or low < 1:
+        return None
+    terms, constant = linear(a)
+    quotient, rest = const(0), const(constant)
+    for t, c in terms.items():
+        term = from_linear({t: c})
+        q = _divides(term, b)
+        if q is None:
+            rest = _add(rest, term)
+        else:
+            quotient = _add(quotient, q)
+    if not _within(rest, b):
+        return None
+    return pick(quotient, rest)
+
+
+def _within(rest: Expr, d: Expr) -> bool:
+    """Whether 0 <= rest < d is known, through the upper bounds of symbols."""
+    lo = bounds(rest)[0]
+    return lo is not None and lo >= 0 and is_positive(_sub(d, rest))
+
+
+def is_positive(e: Expr) -> bool:
+    """Whether e > 0 is known: by its bounds, or after replacing symbols by their upper bounds."""
+    for _ in range(4):
+        lo = bounds(e)[0]
+        if lo is not None and lo > 0:
+            return True
+        terms, constant = linear(e)
+        for t, c in terms.items():
+            worst = _worst(t, c)
+            if worst is not None:
+                e = _add(_sub(e, from_linear({t: c})), worst)
+                break
+        else:
+            return False
+    return False
+
+
+def _worst(t: Expr, c: int) -> Expr | None:
+    """The smallest value of t * c by symbolic upper bounds (for c < 0)."""
+    if c >= 0:
+        return None
+    factors = _factors(t)
+    for k, f in enumerate(factors):
+        if f.op == "sym" and f.value.upper is not None:
+            rest = const(c)
+            for other in factors[:k] + factors[k + 1 :]:
+                low = bounds(other)[0]
+                if low is None or low < 0:
+                    return None
+                rest = _mul(rest, other)
+            return _mul(rest, f.value.upper)
+    if t.op == "mod" and bounds(t.args[1])[0] is not None and bounds(t.args[1])[0] > 0:
+        return _mul(_sub(t.args[1], const(1)), const(c))
+    return None
+
+
+@rule("min")
+def min_of_ordered(a, b):
+    """min(a, b) = a if a <= b"""
+    return a if _nonnegative(_sub(b, a)) else b if _nonnegative(_sub(a, b)) else None
+
+
+@rule("max")
+def max_of_ordered(a, b):
+    """max(a, b) = b if a <= b"""
+    return b if _nonnegative(_sub(b, a)) else a if _nonnegative(_sub(a, b)) else None
+
+
+def _nonnegative(e: Expr) -> bool:
+    return is_positive(_add(e, const(1)))
+
+
+@rule("lt")
+def lt_decided(a, b):
+    """a < b by bounds"""
+    if is_positive(_sub(b, a)):
+        return const(True, boolean)
+    return const(False, boolean) if _nonnegative(_sub(a, b)) else None
+
+
+@rule("le")
+def le_decided(a, b):
+    """a <= b by bounds"""
+    if _nonnegative(_sub(b, a)):
+        return const(True, boolean)
+    return const(False, boolean) if is_positive(_sub(a, b)) else None
+
+
+@rule("eq")
+def eq_decided(a, b):
+    """a == b by canonical form and bounds"""
+    return _equality(a, b, True)
+
+
+@rule("ne")
+def ne_decided(a, b):
+    """a != b by canonical form and bounds"""
+    return _equality(a, b, False)
+
+
+def _equality(a, b, when_equal):
+    d = _sub(a, b)
+    if d.op == "const":
+        return const((d.value == 0) == when_equal, boolean)
+    terms, constant = linear(d)
+    g = 0
+    for t, c in terms.items():
+        g = math.gcd(g, c * (t.value.multiple_of if t.op == "sym" else 1))
+    if is_positive(d) or is_positive(_mul(d, const(-1))) or (g > 1 and constant % g):
+        return const(not when_equal, boolean)
+    return None
+
+
+def _apply(op: str, a: Expr, b: Expr) -> Expr | None:
+    for f in RULES[op]:
+        result = f(a, b)
+        if result is not None:
+            return result
+    return None
+
+
+def _floordiv(a: Expr, b: Expr) -> Expr:
+    result = _apply("floordiv", a, b)
+    return make("floordiv", index, (a, b)) if result is None else result
+
+
+def _mod(a: Expr, b: Expr) -> Expr:
+    result = _apply("mod", a, b)
+    return make("mod", index, (a, b)) if result is None else result
+
+
+def _commutative(op: str):
+    def build(a: Expr, b: Expr) -> Expr:
+        result = _apply(op, a, b)
+        if result is not None:
+            return result
+        return make(op, index, tuple(sorted((a, b), key=_order)))
+
+    return build
+
+
+def _comparison(op: str):
+    def build(a: Expr, b: Expr) -> Expr:
+        result = _apply(op, a, b)
+        return make(op, boolean, (a, b)) if result is None else result
+
+    return build
+
+
+def _truncdiv(a: Expr, b: Expr) -> Expr:
+    if bounds(a)[0] is not None and bounds(a)[0] >= 0 and (bounds(b)[0] or 0) > 0:
+        return _floordiv(a, b)
+    return make("truncdiv", index, (a, b))
+
+
+def _rem(a: Expr, b: Expr) -> Expr:
+    if bounds(a)[0] is not None and bounds(a)[0] >= 0 and (bounds(b)[0] or 0) > 0:
+        return _mod(a, b)
+    return make("rem", index, (a, b))
+
+
+INDEX_RULES.update(
+    add=_add, sub=_sub, mul=_mul, floordiv=_floordiv, mod=_mod, truncdiv=_truncdiv, rem=_rem,
+    min=_commutative("min"), max=_commutative("max"),
+    lt=_comparison("lt"), le=_comparison("le"), eq=_comparison("eq"), ne=_comparison("ne"),
+    gt=lambda a, b: _comparison("lt")(b, a), ge=lambda a, b: _comparison("le")(b, a),
+)  # fmt: skip
