@@ -6,8 +6,8 @@ type is taken apart by `item` nodes. Attributes hold ints, floats, strings, dtyp
 expressions, tuples of these, arrays (constants), and graphs (the bodies of control flow), whose
 own parameters are all that they see.
 
-Symbols enter a graph through the shapes of its parameters, or are bound by a `bind_size` node, which
-then orders before every node whose type or attributes mention them (`Graph.binders`).
+Symbols enter a graph through the shapes of its parameters, or are bound by a node that lists them in
+its attribute `symbols` (`bind_size`, control flow with results of unknown size), which then orders before every node whose type or attributes mention them (`Graph.binders`).
 """
 
 from __future__ import annotations
@@ -109,8 +109,9 @@ def node_symbols(node: Node) -> set[Symbol]:
 
 
 def bound_symbols(node: Node) -> tuple[Symbol, ...]:
-    """Symbols that the node itself binds."""
-    return tuple(e.value for e in node.attrs["symbols"]) if node.op.name == "bind_size" else ()
+    """Symbols that the node itself binds: those of its attribute `symbols` (`bind_size` reads them
+    from a tensor, control flow takes them from the shapes of its results)."""
+    return tuple(e.value for e in node.attrs.get("symbols", ()))
 
 
 def order(params: Iterable[Node], roots: Iterable[Node], binders: Iterable[Node]) -> list[Node]:
@@ -137,7 +138,7 @@ def order(params: Iterable[Node], roots: Iterable[Node], binders: Iterable[Node]
 
 def graph(name: str, params, results, result_names=()) -> Graph:
     """A Graph over nodes as a front end made them. Binders are found through the origins that
-    `bind_size` recorded in its symbols."""
+    `build` recorded for their symbols."""
     params, results = tuple(params), tuple(results)
     binders: dict[Node, None] = {}
     todo, seen = list(results), set()
@@ -156,7 +157,7 @@ def graph(name: str, params, results, result_names=()) -> Graph:
     return Graph(name, params, results, tuple(ordered), tuple(result_names))
 
 
-# symbol -> the bind_size node that made it; weak, so that dropped graphs are freed.
+# symbol -> the node that binds it; weak, so that dropped graphs are freed.
 SYMBOL_ORIGIN: weakref.WeakKeyDictionary[Symbol, Node] = weakref.WeakKeyDictionary()
 
 
@@ -170,7 +171,7 @@ def rebuild(g: Graph, make: Callable[[Node, tuple[Node, ...]], Node]) -> Graph:
             new[node] = make(node, args)
     if all(a is b for a, b in new.items()):
         return g
-    live = tuple(new[b] for b in g.binders if new[b].op.name == "bind_size")
+    live = tuple(new[b] for b in g.binders if bound_symbols(new[b]))
     return replace(g, results=tuple(new[r] for r in g.results), binders=live)
 
 
