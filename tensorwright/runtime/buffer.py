@@ -5,6 +5,7 @@ C-contiguous and aligned, and a contiguous copy of it otherwise. Types never cha
 only Python numbers and lists, which have no type of their own, take the one wanted.
 """
 
+import contextlib
 import ctypes
 import functools
 import sys
@@ -168,6 +169,9 @@ class _Managed(ctypes.Structure):
 
 def from_dlpack(value: Any, what: str) -> np.ndarray:
     """An array over a DLPack producer's memory, which stays alive as long as the array."""
+    with contextlib.suppress(Exception):
+        return np.from_dlpack(value)
+    # Not on the CPU, not to be had, or of a type NumPy itself does not know.
     kind = int(value.__dlpack_device__()[0])
     if kind not in _ON_CPU:
         raise RunError(
@@ -264,12 +268,14 @@ def release(start: int) -> None:
 def to_torch(array: np.ndarray) -> Any:
     """A PyTorch tensor over the same memory; only called once PyTorch is loaded."""
     torch = sys.modules["torch"]
-    name = dtype_name(array.dtype)
-    if name in _ML_DTYPES:
-        # NumPy cannot export these by DLPack; the bits travel as integers of the same width.
-        carrier = {1: np.uint8, 2: np.int16}[array.dtype.itemsize]
-        return torch.from_dlpack(array.view(carrier)).view(getattr(torch, _ML_DTYPES[name]))
-    return torch.from_dlpack(array)
+    if array.dtype.isbuiltin == 1:
+        return torch.from_dlpack(array)
+    # NumPy does not export ml_dtypes by DLPack; the bits travel as integers of the same width.
+    carrier = {1: np.uint8, 2: np.int16}[array.dtype.itemsize]
+    wanted = getattr(torch, array.dtype.name, None)
+    if wanted is None:
+        raise RunError(f"PyTorch has no type for {dtype_name(array.dtype)}")
+    return torch.from_dlpack(array.view(carrier)).view(wanted)
 
 
 @functools.cache

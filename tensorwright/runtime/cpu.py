@@ -42,12 +42,12 @@ def default_threads(root: str = "/") -> int:
     """How many threads are worth starting: one per usable core, within the quota."""
     cpus = os.sched_getaffinity(0)
     cores = {_core(Path(root), cpu) for cpu in cpus}
-    return max(1, min(len(cores), int(quota(root))))
+    return max(1, int(min(len(cores), quota(root))))
 
 
 def usable_cpus(root: str = "/") -> int:
     """How many CPUs this process may keep busy at once."""
-    return max(1, min(len(os.sched_getaffinity(0)), int(quota(root))))
+    return max(1, int(min(len(os.sched_getaffinity(0)), quota(root))))
 
 
 def quota(root: str = "/") -> float:

@@ -25,7 +25,6 @@ from tensorwright.runtime.relocation import (
     STUB_SIZE,
     STUBS,
     Patches,
-    Rule,
     apply,
 )
 
@@ -80,7 +79,14 @@ class Plan:
 
 def load_objects(objects: Iterable[bytes]) -> NativeImage:
     """Link objects against each other and the C library, and map them for execution."""
-    plan = plan_image([elf.parse(data) for data in objects])
+    try:
+        return _load([elf.parse(data) for data in objects])
+    except (IndexError, KeyError, ValueError, OverflowError, ctypes.ArgumentError) as error:
+        raise InternalError(f"damaged object file: {error}") from error
+
+
+def _load(objects: list[ObjectFile]) -> NativeImage:
+    plan = plan_image(objects)
     libc = _libc()
     address = libc.mmap(None, plan.size, 3, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
     if address in (None, ctypes.c_void_p(-1).value):
@@ -157,9 +163,12 @@ def _find_needs(plan: Plan) -> None:
                 symbol = obj.symbols[index]
                 if rules[kind].needs == "got":
                     plan.slots[_key(symbol, number, index)] = 0
-                elif rules[kind].needs == "call" and not symbol.section:
-                    if symbol.name not in defined:
-                        plan.stubs[symbol.name] = 0
+                elif rules[kind].needs == "call" and _is_outside(symbol, defined):
+                    plan.stubs[symbol.name] = 0
+
+
+def _is_outside(symbol: Symbol, defined: set[str]) -> bool:
+    return symbol.section == elf.UNDEFINED and symbol.name not in defined
 
 
 def _key(symbol: Symbol, number: int, index: int) -> str | tuple[int, int]:

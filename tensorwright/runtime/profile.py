@@ -150,8 +150,12 @@ def _cells(row: ProfileRow) -> tuple[str, ...]:
     short = sources if len(sources) <= 60 else sources[:57] + "..."
     return (
         row.kernel, str(row.calls), _time(row.time_ns), f"{100 * row.share:.1f} %",
-        f"{row.gflops:.1f}" if row.gflops else "-", f"{row.gbytes:.1f}" if row.gbytes else "-", short,
+        _rate(row.gflops), _rate(row.gbytes), short,
     )  # fmt: skip
+
+
+def _rate(value: float) -> str:
+    return f"{value:.1f}" if value else "-"
 
 
 def _time(ns: float) -> str:

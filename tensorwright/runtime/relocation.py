@@ -28,12 +28,15 @@ class Patches:
     g: np.ndarray
 
 
+Value = Callable[[Patches], np.ndarray]
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One relocation type; `needs` says which table the symbol must have an entry in."""
 
     name: str
-    write: Callable[[Patches], np.ndarray]  # returns which records did not fit
+    write: Value  # returns which records did not fit
     needs: str = ""  # "" | "got" | "call"
 
 
