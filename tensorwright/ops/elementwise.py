@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from tensorwright.ir.dtype import FLOATS, INTEGERS, NUMERIC, boolean, dtype
-from tensorwright.ir.expr import binary, cast as cast_expr, compare, const, select, unary
-from tensorwright.ir.type import TensorType
+from tensorwright.ir.dtype import FLOATS, NUMERIC
+from tensorwright.ir.expr import binary, compare, const, unary
 from tensorwright.ops.define import (
-    broadcast_load, broadcast_shapes, compute, define, elementwise, predicate, same_dtype,
+    elementwise,
+    predicate,
 )  # fmt: skip
 
 UNARY_SAMPLES = ("f32[3,4]", "f32[n,5] n=1,7", "f32[0,3]", "f64[2,3]", "f16[9]", "bf16[9]")
