@@ -568,7 +568,8 @@ def to_text(e, precedence: int = 0) -> str:
     a, b = e.args
     if e.op == "add" and b.dtype is index:
         symbol, b = _minus(b)
-    text = f"{to_text(a, level)} {symbol} {to_text(b, level + 1)}"
+    left = level + 1 if e.op in COMPARISONS else level  # Python would read a chain
+    text = f"{to_text(a, left)} {symbol} {to_text(b, level + 1)}"
     return f"({text})" if level < precedence else text
 
 
@@ -604,6 +605,8 @@ def const_text(e: Expr) -> str:
     v = e.value
     if e.dtype.is_float and not math.isfinite(v):
         body = "nan" if math.isnan(v) else ("inf" if v > 0 else "-inf")
+    elif e.dtype.name == "f32":
+        body = str(e.dtype.numpy.type(v))  # the shortest digits that give this f32
     else:
         body = repr(v)
     if e.dtype.name in ("index", "f32", "bool"):
