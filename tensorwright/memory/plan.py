@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from tensorwright.ir import loop as ir
 from tensorwright.ir.dtype import u8
 from tensorwright.ir.expr import Buffer, Expr, Symbol, as_expr, const, is_const, symbols_of, walk
-from tensorwright.ir.facts import prove
+from tensorwright.ir.expr import is_const as _c
 from tensorwright.ir.loop import Alloc, Kernel, Seq, Stmt, View
 from tensorwright.ir.type import product
 
@@ -127,7 +127,7 @@ def place_symbolic(items: list[Interval], base: Expr) -> tuple[dict[Buffer, Expr
     for item in items:
         for size, users in slots:
             free = not any(overlap_in_time(item, u) for u in users)
-            if free and prove(item.size <= size) is True:
+            if free and _c(item.size <= size, True):
                 users.append(item)
                 break
         else:
