@@ -10,9 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
+
 from tensorwright.base.errors import CompileError
 from tensorwright.ir.dtype import DType, boolean
 from tensorwright.ir.expr import Buffer, Expr, as_expr, bounds, const, load
+from tensorwright.ir.graph import Node, constant
 from tensorwright.ir.loop import Stmt, loops, seq, store
 from tensorwright.ir.op import OpDef, attribute_defaults
 from tensorwright.ir.type import Dim, Shape, TensorType, dim_text
@@ -98,6 +101,11 @@ def require(condition: bool, message: str, help: str = "") -> None:
     """CompileError(message) unless the condition holds."""
     if not condition:
         raise CompileError(message, help=help)
+
+
+def scalar_like(x: Node, value) -> Node:
+    """A constant of rank 0 and x's element type, for operands that no tensor gives a type."""
+    return constant(np.asarray(value, dtype=x.dtype.numpy))
 
 
 def known_positive(d: Dim) -> bool:
