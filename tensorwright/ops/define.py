@@ -15,10 +15,10 @@ import numpy as np
 from tensorwright.base.errors import CompileError
 from tensorwright.ir.dtype import DType, boolean, f32
 from tensorwright.ir.expr import Buffer, Expr, as_expr, bounds, cast, const, load
-from tensorwright.ir.graph import Node, constant
+from tensorwright.ir.graph import Node, constant, param
 from tensorwright.ir.loop import Alloc, Stmt, loops, seq, store
 from tensorwright.ir.op import OpDef, attribute_defaults
-from tensorwright.ir.type import Dim, Shape, TensorType, dim_text
+from tensorwright.ir.type import Dim, Shape, TensorType, Type, dim_text
 
 AXIS_NAMES = ("i", "j", "k", "l", "m", "n", "o", "p")
 
@@ -30,6 +30,22 @@ def define(name: str, params: str = "", *, infer: Callable, **columns) -> OpDef:
         if isinstance(columns.get(column), str):
             columns[column] = (columns[column],)
     return OpDef(name, names, infer, defaults=attribute_defaults(infer), **columns)
+
+
+def composite(name: str, params: str, expand: Callable, check: Callable | None = None, **columns):
+    """A row defined by `expand` alone: its type is that of its expansion. `check` has the operands'
+    types and the attributes, and says in the row's own words what is wrong with them. Every
+    attribute is a keyword-only parameter of `expand` with a default."""
+
+    def infer(*types, **attrs) -> Type:
+        if check is not None:
+            check(*types, **attrs)
+        nodes = (None if t is None else param(f"x{k}", t) for k, t in enumerate(types))
+        return expand(*nodes, **attrs).type
+
+    op = define(name, params, infer=infer, expand=expand, **columns)
+    op.defaults.update(attribute_defaults(expand))
+    return op
 
 
 # ---- shapes ------------------------------------------------------------------------------------
