@@ -230,6 +230,17 @@ def test_the_first_failure_wins(native, context):
     assert list((I * 6).from_address(context + 8)) == [10, 20, 30, 0, 0, 0]
 
 
+def test_reset_forgets_the_error_and_the_frames_but_keeps_the_memory(native, context):
+    reset = native.image.function("tw_context_reset", None, P)
+    first = native.push(context, 1000)
+    native.push(context, 5_000_000)
+    native.fail(context, 3, 1, 2, 3)
+    reset(context)
+    assert list((I * 7).from_address(context)) == [0] * 7
+    assert native.push(context, 1000) == first
+    native.pop(context)
+
+
 def test_failures_of_parallel_bodies_are_consistent(native):
     pool = native.pool_create(4)
     ctx = native.create(pool, None)

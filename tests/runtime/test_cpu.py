@@ -72,3 +72,24 @@ def test_affinity_limits_threads(tmp_path):
         assert cpu.usable_cpus(str(tmp_path)) == 1
     finally:
         os.sched_setaffinity(0, before)
+
+
+@pytest.mark.parametrize(
+    ("llvm", "kernel"),
+    [("avx512bf16", "avx512_bf16"), ("amx-tile", "amx_tile"), ("fma", "fma"), ("neon", "asimd")],
+)
+def test_names_of_llvm(llvm, kernel):
+    assert cpu.kernel_name(llvm) == kernel
+
+
+def test_llvms_features_of_this_machine_are_the_kernels():
+    import llvmlite.binding as llvm
+
+    here = {name for name, on in llvm.get_host_cpu_features().items() if on}
+    vectors = {n for n in here if n.startswith(("avx", "amx", "sse", "bmi", "fma", "neon", "sve"))}
+    assert cpu.missing(tuple(cpu.kernel_name(n) for n in vectors)) == ()
+
+
+@pytest.mark.skipif("amx_tile" not in cpu.features(), reason="no AMX here")
+def test_tiles_are_permitted():
+    assert cpu.enable_tiles()
