@@ -9,6 +9,7 @@ threads may call at once: each call takes a context from a free list or makes a 
 
 import ctypes
 import os
+import re
 import time
 import weakref
 from collections import deque
@@ -292,7 +293,9 @@ class Program:
             for p, a in zip(self._ins, arrays)
         )
         symbols = tuple(f"{name}: {info}" for name, info in self.manifest.symbols.items())
-        message = self.manifest.errors[code - 1].format(*values)
+        template = self.manifest.errors[code - 1]
+        # Only {0} to {5} are ours; names in the text may hold braces of their own.
+        message = re.sub(r"\{([0-5])\}", lambda m: str(values[int(m[1])]), template)
         return RunError(
             message, notes=(f"called with {given}", *symbols), location=self._signature()
         )

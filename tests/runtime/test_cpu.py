@@ -86,7 +86,11 @@ def test_llvms_features_of_this_machine_are_the_kernels():
     import llvmlite.binding as llvm
 
     here = {name for name, on in llvm.get_host_cpu_features().items() if on}
-    vectors = {n for n in here if n.startswith(("avx", "amx", "sse", "bmi", "fma", "neon", "sve"))}
+    vectors = {
+        n
+        for n in here
+        if n.startswith(("avx512", "avx2", "amx", "sse", "bmi", "fma", "neon", "sve"))
+    }
     assert cpu.missing(tuple(cpu.kernel_name(n) for n in vectors)) == ()
 
 

@@ -57,7 +57,7 @@ bad:
   ret i32 1
 }
 """
-ERRORS = ("add: x.shape[0] is {0}, but y.shape[0] is {1}",)
+ERRORS = ("add {a}{}: x.shape[0] is {0}, but y.shape[0] is {1}",)
 RETURN = "define i32 @tw_main(ptr %ctx, ptr %in, ptr %out) {{ ret i32 {} }}"
 
 
@@ -145,7 +145,7 @@ def test_wrong_shapes_name_the_dimension(checked, static):
 
 def test_native_checks_become_errors(checked):
     assert fails(lambda: checked(f32(4), f32(6, 2))) == (
-        "error: add: x.shape[0] is 4, but y.shape[0] is 6\n"
+        "error: add {a}{}: x.shape[0] is 4, but y.shape[0] is 6\n"
         "  at test(x: f32[n], y: f32[n, 2]) -> (z: f32[n])\n"
         "  note: called with x: f32[4], y: f32[6, 2]\n"
         "  note: n: 1..64, a multiple of 2"
