@@ -1,0 +1,73 @@
+"""Torch module -> ONNX file, its inputs and PyTorch's outputs, and a description.
+
+Runs torch's own exporter offline and writes STEM.onnx, STEM.npz (in__NAME, out__NAME in order) and
+STEM.json (key, opset, operators, FLOPs, weight bytes). The description is written last, so that an
+interrupted export is never taken for a finished one.
+"""
+
+import json
+import logging
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from benchmarks.flops import count_flops, operators, weight_bytes
+
+
+def export(net, stem: Path, key: str, opset: int) -> None:
+    """Write the three files of one model."""
+    import torch
+
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    args = tuple(net.inputs.values())
+    with torch.no_grad():
+        outputs = net.module(*args)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    data = {f"in__{name}": value.numpy() for name, value in net.inputs.items()}
+    data |= {f"out__{name}": value.numpy() for name, value in zip(net.outputs, outputs)}
+    np.savez(stem.with_suffix(".npz"), **data)
+    path = stem.with_suffix(".onnx")
+    _write_onnx(net, args, path, opset)
+    feeds = {name: value.numpy() for name, value in net.inputs.items()}
+    stem.with_suffix(".json").write_text(json.dumps({"key": key} | describe(path, feeds)))
+
+
+def _write_onnx(net, args: tuple, path: Path, opset: int) -> None:
+    import torch
+
+    dynamic = None
+    if net.dynamic:
+        named = [net.dynamic.get(name, {}) for name in net.inputs]
+        # A shared name is one symbolic dimension for the exporter.
+        dims: dict[str, torch.export.Dim] = {}
+        dim = lambda name: dims.setdefault(name, torch.export.Dim(name, min=1, max=512))
+        dynamic = tuple({axis: dim(name) for axis, name in axes.items()} for axes in named)
+    # The exporter warns on every call that torchvision is absent, which no model here uses.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            net.module,
+            args,
+            path,
+            input_names=list(net.inputs),
+            output_names=list(net.outputs),
+            opset_version=opset,
+            dynamo=True,
+            dynamic_shapes=dynamic,
+            external_data=False,
+            verbose=False,
+        )
+
+
+def describe(path: Path, feeds: dict[str, np.ndarray]) -> dict:
+    """Opsets, operator counts, FLOPs and weight bytes of a file."""
+    model = onnx.load(path)
+    return {
+        "opsets": {entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
+        "operators": dict(operators(model).most_common()),
+        "flops": count_flops(path, feeds),
+        "weight_bytes": weight_bytes(model),
+    }
