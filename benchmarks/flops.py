@@ -75,6 +75,8 @@ def _profile(path: Path, feeds: dict[str, np.ndarray], folder: str) -> list[dict
     options.profile_file_prefix = os.path.join(folder, "run")
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
+    # A pre-packed weight vanishes from the profile, and its shape with it.
+    options.add_session_config_entry("session.disable_prepacking", "1")
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     session.run(None, feeds)
     return json.loads(Path(session.end_profiling()).read_text())
