@@ -8,6 +8,7 @@ disturb the next; outputs are compared with ONNX Runtime's; then all processes e
 """
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -20,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import results, zoo
+from benchmarks.agreement import relative_error
 from benchmarks.results import ONNX_ONLY, OURS, REFERENCE, Result
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,7 +78,8 @@ class Worker:
         return [data[name] for name in data.files]
 
     def close(self) -> None:
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         try:
             self.process.wait(timeout=10)
         except subprocess.TimeoutExpired:
@@ -125,23 +128,6 @@ def _check(workers: dict[str, Worker], found: dict[str, Result]) -> None:
             found[peer].failure = given
         elif isinstance(reference, list):
             found[peer].error = relative_error(given, reference)
-
-
-def relative_error(given: list[np.ndarray], reference: list[np.ndarray]) -> float:
-    """Largest difference over the largest magnitude, worst output; infinite where shapes differ."""
-    if [a.shape for a in given] != [a.shape for a in reference]:
-        return float("inf")
-    errors = [0.0]
-    for a, b in zip(given, reference):
-        if not b.size:
-            continue
-        a, b = a.astype(np.float64), b.astype(np.float64)
-        scale = np.abs(b).max()
-        difference = np.abs(a - b).max()
-        if not np.isfinite(difference):
-            return float("inf")
-        errors.append(float(difference / scale) if scale else float(difference))
-    return max(errors)
 
 
 def _rounds(workers: dict[str, Worker], found: dict[str, Result], plan: Plan) -> None:

@@ -3,13 +3,16 @@
     python -m benchmarks.export resnet50 lstm2 [--small]
 
 Runs torch's own exporter offline and writes STEM.onnx, STEM.npz (in__NAME, out__NAME in order) and
-STEM.json (key, opset, operators, FLOPs, weight bytes). The description is written last, so that an
-interrupted export is never taken for a finished one.
+STEM.json (key, opset, operators, FLOPs, weight bytes). All three are moved into place when they
+are complete, the description last, so that neither an interrupted export nor one running beside
+this one is ever taken for a finished one.
 """
 
 import argparse
 import json
 import logging
+import os
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -21,20 +24,33 @@ from benchmarks.flops import count_flops, operators, weight_bytes
 
 def export(net, stem: Path, key: str, opset: int) -> None:
     """Write the three files of one model."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=stem.parent) as folder:
+        draft = Path(folder) / stem.name
+        _write(net, draft, key, opset)
+        for suffix in (".onnx", ".npz", ".json"):
+            os.replace(beside(draft, suffix), beside(stem, suffix))
+
+
+def beside(stem: Path, suffix: str) -> Path:
+    """Not `with_suffix`: names may contain dots."""
+    return stem.with_name(stem.name + suffix)
+
+
+def _write(net, stem: Path, key: str, opset: int) -> None:
     import torch
 
-    stem.parent.mkdir(parents=True, exist_ok=True)
     args = tuple(net.inputs.values())
     with torch.no_grad():
         outputs = net.module(*args)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     data = {f"in__{name}": value.numpy() for name, value in net.inputs.items()}
     data |= {f"out__{name}": value.numpy() for name, value in zip(net.outputs, outputs)}
-    np.savez(stem.with_suffix(".npz"), **data)
-    path = stem.with_suffix(".onnx")
+    np.savez(beside(stem, ".npz"), **data)
+    path = beside(stem, ".onnx")
     _write_onnx(net, args, path, opset)
     feeds = {name: value.numpy() for name, value in net.inputs.items()}
-    stem.with_suffix(".json").write_text(json.dumps({"key": key} | describe(path, feeds)))
+    beside(stem, ".json").write_text(json.dumps({"key": key} | describe(path, feeds)))
 
 
 def _write_onnx(net, args: tuple, path: Path, opset: int) -> None:
@@ -74,6 +90,17 @@ def describe(path: Path, feeds: dict[str, np.ndarray]) -> dict:
         "flops": count_flops(path, feeds),
         "weight_bytes": weight_bytes(model),
     }
+
+
+def describe_once(path: Path, feeds: dict[str, np.ndarray], memo: Path) -> dict:
+    """The description of a file that is not ours to export, kept in `memo`."""
+    if not memo.exists():
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=memo.parent) as folder:
+            draft = Path(folder) / memo.name
+            draft.write_text(json.dumps(describe(path, feeds)))
+            os.replace(draft, memo)
+    return json.loads(memo.read_text())
 
 
 def main() -> None:

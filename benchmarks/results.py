@@ -9,6 +9,8 @@ import statistics
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from benchmarks.agreement import TOLERANCE
+
 OURS, REFERENCE = "tensorwright", "ort"
 
 
@@ -42,7 +44,7 @@ class Result:
     def cell(self) -> str:
         if self.failure:
             return "ONNX only" if self.failure == ONNX_ONLY else "failed"
-        wrong = "" if self.error is None or self.error <= 1e-4 else f" WRONG {self.error:.0e}"
+        wrong = "" if self.error is None or self.error <= TOLERANCE else f" WRONG {self.error:.0e}"
         return f"{self.low:.3g} / {self.median:.3g} / {self.high:.3g}{wrong}"
 
     def record(self) -> dict:
@@ -132,7 +134,7 @@ def failures(results: list[Result]) -> list[list[str]]:
 
 
 def wrongs(results: list[Result]) -> list[list[str]]:
-    shown = (r for r in results if r.error is not None and r.error > 1e-4)
+    shown = (r for r in results if r.error is not None and r.error > TOLERANCE)
     return [[r.title, str(r.threads), r.peer, f"{r.error:.1e}"] for r in shown]
 
 

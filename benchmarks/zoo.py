@@ -73,14 +73,10 @@ class Row:
         return Artifact(stem.with_suffix(".onnx"), inputs, outputs, meta)
 
     def _trained_artifact(self) -> Artifact:
-        path, inputs = trained.model(self.name)
-        memo = CACHE / f"{self.name}.json"
-        if not memo.exists():
-            from benchmarks.export import describe
+        from benchmarks.export import describe_once
 
-            CACHE.mkdir(parents=True, exist_ok=True)
-            memo.write_text(json.dumps(describe(path, inputs)))
-        return Artifact(path, inputs, (), json.loads(memo.read_text()))
+        path, inputs = trained.model(self.name)
+        return Artifact(path, inputs, (), describe_once(path, inputs, CACHE / f"{self.name}.json"))
 
     def _key(self) -> str:
         """Changes with the sources that define the model and the versions that export it."""

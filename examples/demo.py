@@ -11,12 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from compare import Comparison, compare, random_feeds, reference_session
 from rich.console import Console
 from rich.table import Table
 
 import tensorwright as tw
-
-from compare import Comparison, compare, random_feeds, reference_session
 
 HERE = Path(__file__).resolve().parent
 SENTENCES = [

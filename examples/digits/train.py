@@ -162,9 +162,7 @@ def main() -> None:
         raise SystemExit("training did not reach 98 %")
     onnx.save(to_onnx(params), HERE / "digits.onnx")
     pixels = np.round(test_x * 16).astype(np.uint8)
-    np.savez_compressed(
-        HERE / "digits_test.npz", image=pixels, label=test_labels.astype(np.uint8)
-    )
+    np.savez_compressed(HERE / "digits_test.npz", image=pixels, label=test_labels.astype(np.uint8))
 
 
 if __name__ == "__main__":
