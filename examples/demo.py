@@ -91,7 +91,9 @@ def write_report(program) -> None:
     """`tw report`, once it is part of this installation."""
     try:
         from tensorwright.tools.report import write_report as write
-    except ModuleNotFoundError:
+    except ModuleNotFoundError as error:
+        if error.name != "tensorwright.tools.report":
+            raise
         console.print("report.html: this installation has no report writer")
         return
     write(program, "report.html")
