@@ -62,7 +62,7 @@ def _flat(name: str, function, **columns):
     """A function of numbers whose gradient is zero almost everywhere."""
     return elementwise(
         name, lambda x: unary(name, x), reference=ref.quiet(function), dtypes=NUMERIC,
-        torch=f"{name}.default", samples=(*UNARY, *INTS), **columns,
+        gradient=lambda g, y, x: (None,), torch=f"{name}.default", samples=(*UNARY, *INTS), **columns,
     )  # fmt: skip
 
 
@@ -272,11 +272,13 @@ def _trunc_div(x: Expr, y: Expr) -> Expr:
 
 floor_div = elementwise(
     "floor_div", _floor_div, "x, y", reference=ref.floor_div, dtypes=NUMERIC,
+    gradient=lambda g, z, x, y: (None, None),
     torch="floor_divide.default", samples=(*DIVISOR, *BINARY_INTS),
     doc="The quotient rounded down; an integer divided by 0 gives 0.",
 )  # fmt: skip
 trunc_div = elementwise(
     "trunc_div", _trunc_div, "x, y", reference=ref.trunc_div, dtypes=NUMERIC,
+    gradient=lambda g, z, x, y: (None, None),
     samples=(*DIVISOR, *BINARY_INTS),
     doc="The quotient rounded to zero; an integer divided by 0 gives 0.",
 )  # fmt: skip
