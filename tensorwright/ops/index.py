@@ -23,7 +23,15 @@ from tensorwright.ir.type import Dim, Shape, TensorType, dim_text, shape_of
 from tensorwright.ops.define import compute, define, normalize_axis, require, same_dtype
 from tensorwright.ops.elementwise import cast, div, equal, maximum, mul
 from tensorwright.ops.positions import (
-    bind_size, full, iota, nonzero, one_hot, position, range_, size, trilu,
+    bind_size,
+    full,
+    iota,
+    nonzero,
+    one_hot,
+    position,
+    range_,
+    size,
+    trilu,
     zeros_like,
 )  # fmt: skip
 
