@@ -15,7 +15,14 @@ import numpy as np
 
 from tensorwright.base.errors import CompileError
 from tensorwright.ir.dtype import (
-    FLOATS, FLOATS8, INTEGERS, NUMERIC, DType, boolean, f8e5m2, index,
+    FLOATS,
+    FLOATS8,
+    INTEGERS,
+    NUMERIC,
+    DType,
+    boolean,
+    f8e5m2,
+    index,
 )  # fmt: skip
 from tensorwright.ir.dtype import dtype as dtype_of
 from tensorwright.ir.expr import Buffer, Expr, all_of, any_of, binary, compare, const, unary
@@ -26,7 +33,14 @@ from tensorwright.ir.loop import Stmt
 from tensorwright.ir.type import TensorType
 from tensorwright.ops import reference as ref
 from tensorwright.ops.define import (
-    broadcast_load, broadcast_shapes, compute, define, elementwise, predicate, require, same_dtype,
+    broadcast_load,
+    broadcast_shapes,
+    compute,
+    define,
+    elementwise,
+    predicate,
+    require,
+    same_dtype,
     scalar_like,
 )  # fmt: skip
 
