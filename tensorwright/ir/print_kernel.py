@@ -14,8 +14,23 @@ from __future__ import annotations
 from tensorwright.base.errors import InternalError
 from tensorwright.ir.expr import Buffer, Expr, Symbol, as_expr, bounds, symbols_of, to_text, walk
 from tensorwright.ir.loop import (
-    Alloc, Assert, Call, For, If, Kernel, Let, Seq, Stmt, Store, View, While, expressions,
-    free_symbols, loop_symbol, statements, update,
+    Alloc,
+    Assert,
+    Call,
+    For,
+    If,
+    Kernel,
+    Let,
+    Seq,
+    Stmt,
+    Store,
+    View,
+    While,
+    expressions,
+    free_symbols,
+    loop_symbol,
+    statements,
+    update,
 )  # fmt: skip
 from tensorwright.ir.names import Renaming, Scope
 
@@ -91,11 +106,10 @@ class KernelPrinter:
         for b in [*k.params, *constants]:
             new = self.renaming.buffer(b, self.scope)
             text = buffer_type(new)
-            if b in constants:
-                text = f"free[{text}]"
-            elif new.scope != "param":
+            if new.scope != "param":
                 text = f"{new.scope}[{text}]"
-            params.append(f"{new.name}: {f'out[{text}]' if b in results else text}")
+            wrapper = "free" if b in constants else "out" if b in results else ""
+            params.append(f"{new.name}: {f'{wrapper}[{text}]' if wrapper else text}")
         options = [] if self.name == self.key else [f"name={self.key!r}"]
         if list(k.symbols) != shape_symbols(k):
             names = [self.renaming.symbols[s].name for s in k.symbols]

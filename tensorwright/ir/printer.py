@@ -180,7 +180,7 @@ class _Printer:
         if isinstance(v, Expr):
             return self.dim(v)
         if isinstance(v, float):
-            return repr(v)
+            return repr(v)  # `inf` and `nan` are words of the text form
         if isinstance(v, DType):
             return v.name
         if isinstance(v, (tuple, list)):
