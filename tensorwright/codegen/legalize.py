@@ -16,9 +16,7 @@ from tensorwright.ir.dtype import bf16, boolean, f16, f32, index
 from tensorwright.ir.expr import COMPARISONS, PREDICATES, Expr, cast, const, make, rebuild, select
 
 DIRECT = frozenset(
-    "const sym load add sub mul div fma neg abs floor ceil trunc round sqrt min max select cast "
-    "bitcast and or xor shl shr not eq ne lt le gt ge isnan popcount call floordiv mod truncdiv "
-    "rem".split()
+    ["const", "sym", "load", "add", "sub", "mul", "div", "fma", "neg", "abs", "floor", "ceil", "trunc", "round", "sqrt", "min", "max", "select", "cast", "bitcast", "and", "or", "xor", "shl", "shr", "not", "eq", "ne", "lt", "le", "gt", "ge", "isnan", "popcount", "call", "floordiv", "mod", "truncdiv", "rem"]
 )
 NARROW = (f16, bf16)
 

@@ -77,6 +77,7 @@ class Function(Values):
         self.is_task = False
         self.frame = ""  # of a host function
         self.tasks = 0
+        self.can_fail = False
 
     # ---- statements ----------------------------------------------------------------------------
 
@@ -142,11 +143,15 @@ class Function(Values):
             with self.loop_level():
                 self.bind(s.var, v)
                 self.stmt(s.body)
+                self.loop_body_end()
             following = self.fresh()
             self.emit(f"{following} = add nsw i64 {v}, 1")
             phi.append(f"  {v} = phi i64 [ {begin}, %{before} ], [ {following}, %{self.block} ]")
             self.emit(f"br label %{head}")
             self.open(done)
+
+    def loop_body_end(self) -> None:
+        """Hook: what must be undone after each iteration."""
 
     def vector_loop(self, s: ir.For) -> None:
         if not is_const(s.extent) or self.lane is not None:
@@ -214,6 +219,7 @@ class Function(Values):
                 self.emit(f"br i1 {cond}, label %{body}, label %{done}")
                 self.open(body)
                 self.stmt(s.body)
+                self.loop_body_end()
                 self.emit(f"br label %{head}")
             self.open(done)
 
@@ -261,7 +267,8 @@ class Function(Values):
         self.emit(
             f"call void @tw_fail(ptr %ctx, i32 {code}, " + ", ".join(f"i64 {a}" for a in args) + ")"
         )
-        self.emit(f"br label %{good}" if self.is_task else "br label %exit")
+        self.emit("br label %failed")
+        self.can_fail = True
         self.open(good)
 
     def call_function(self, s: ir.Call) -> None:
@@ -285,8 +292,6 @@ class Function(Values):
             self.emit(f"{p} = call ptr @tw_frame_push(ptr %ctx, i64 {size_bytes})")
             self.frames += 1
             self.pointers[b] = p
-        elif b.scope == "arena":
-            self.pointers[b] = self.address_bytes(self.frame, s.offset)
         else:
             raise InternalError(f"cannot allocate {b} of scope {b.scope} in {self.name}")
 
@@ -336,7 +341,10 @@ class Function(Values):
         for _ in range(self.frames):
             self.emit("call void @tw_frame_pop(ptr %ctx)")
         self.emit("ret void")
-        self.module.functions.append(f"{header} #0 {{\n{self.body_text()}\n}}\n")
+        if self.can_fail:
+            self.open("failed")
+            self.emit("ret void")
+        self.module.functions.append(f"{header} {{\n{self.body_text()}\n}}\n")
 
 
 NEUTRAL = {

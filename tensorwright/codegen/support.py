@@ -5,6 +5,7 @@ marks. It needs only a C library, so that exported programs are self-contained. 
 
     ptr  tw_pool_create(i32 threads)                  void tw_pool_destroy(ptr pool)
     ptr  tw_context_create(ptr pool, ptr weights)     void tw_context_destroy(ptr ctx)
+    void tw_context_reset(ptr ctx)
     void tw_parallel(ptr ctx, ptr fn, ptr env, i64 n)
          fn(ptr ctx, ptr env, i64 begin, i64 end) over a partition of [0, n)
     ptr  tw_frame_push(ptr ctx, i64 bytes)            void tw_frame_pop(ptr ctx)
@@ -13,7 +14,8 @@ marks. It needs only a C library, so that exported programs are self-contained. 
 
 A context begins `i32 error code, i64[6] error arguments (at 8), weights (56), pool (64), profile
 buffer (72)`. Codes are positive; -1 is "out of memory". After an error the program returns the
-code at once: who called it resets the frame stack.
+code at once, frames and all: whoever called it resets the context. A body that fails under
+tw_parallel cannot stop the others; the code is there to see when tw_parallel returns.
 """
 
 import hashlib
@@ -119,6 +121,14 @@ fill:
   br label %out
 out:
   ret ptr %ctx
+}
+
+; After a failed run: no error, no frames; memory is kept.
+define void @tw_context_reset(ptr %ctx) #1 {
+  call void @llvm.memset.p0.i64(ptr align 8 %ctx, i8 0, i64 56, i1 false)
+  %stack = getelementptr %tw_context, ptr %ctx, i32 0, i32 5
+  call void @llvm.memset.p0.i64(ptr align 8 %stack, i8 0, i64 24, i1 false)
+  ret void
 }
 
 define void @tw_context_destroy(ptr %ctx) #1 {

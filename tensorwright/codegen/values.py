@@ -362,6 +362,8 @@ class Values:
             return self.op(f"bitcast {self.type(source, lanes)} {v[0]} to {type_}")
         if e.op == "fma":
             return self.fma(v, t, lanes)
+        if e.op == "call" and e.value == "opaque":
+            return v[0]
         if e.op in ("min", "max"):
             return self.minmax(e, v, type_)
         if e.op == "isnan":

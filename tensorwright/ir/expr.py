@@ -154,9 +154,11 @@ class Symbol:
 class Buffer:
     """A dense row-major array that kernels load from and store to.
 
-    scope: "param" (argument of the kernel), "const" (constant of the module), "temp" (between the
-    nests of one kernel, in memory), "local" (private to one iteration: registers or stack), "arena"
-    (planned by the memory planner). align: the known alignment of its first byte.
+    scope says where its memory comes from. In kernels: "param" (an argument), "temp" (memory for
+    one call), "local" (private to one iteration: registers or stack). In host functions: "input",
+    "input_shape" and "output" of the program (by position), "const" (by position among the module's
+    constants), "arena" (placed in the function's frame by the memory planner), "frame" (that frame),
+    "dynamic" (allocated when its size becomes known). align: known alignment of its first byte.
     """
 
     __slots__ = ("__weakref__", "align", "dtype", "name", "scope", "shape")
@@ -397,6 +399,11 @@ def load(buffer: Buffer, indices: Iterable) -> Expr:
 def call(name: str, dtype_: DType, args: Iterable[Expr]) -> Expr:
     """A pure scalar function known to the code generator, by name."""
     return make("call", dtype_, tuple(args), name)
+
+
+def opaque(e: Expr) -> Expr:
+    """The value of an index expression of which nothing is assumed, for checking what is."""
+    return e if e.op == "const" else call("opaque", e.dtype, (e,))
 
 
 # Filled by simplify.py, which sits above this file: op -> function(a, b) on index expressions.

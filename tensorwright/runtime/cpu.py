@@ -14,6 +14,18 @@ from pathlib import Path
 _ARCH_REQ_XCOMP_PERM, _XFEATURE_TILEDATA = 0x1023, 18
 _SYS_ARCH_PRCTL = 158
 
+# Where LLVM and the kernel call an instruction set by different names.
+_FROM_LLVM = {
+    "sse3": "pni", "sse4.1": "sse4_1", "sse4.2": "sse4_2", "bmi": "bmi1", "lzcnt": "abm",
+    "pclmul": "pclmulqdq", "rdrnd": "rdrand", "sha": "sha_ni", "avxvnni": "avx_vnni",
+    "avx512bf16": "avx512_bf16", "avx512fp16": "avx512_fp16", "avx512vnni": "avx512_vnni",
+    "avx512vbmi2": "avx512_vbmi2", "avx512bitalg": "avx512_bitalg",
+    "avx512vpopcntdq": "avx512_vpopcntdq", "avx512vp2intersect": "avx512_vp2intersect",
+    "amx-tile": "amx_tile", "amx-int8": "amx_int8", "amx-bf16": "amx_bf16", "amx-fp16": "amx_fp16",
+    "neon": "asimd", "fp-armv8": "fp", "fullfp16": "asimdhp", "dotprod": "asimddp",
+    "lse": "atomics", "crc": "crc32", "rdm": "asimdrdm", "fp16fml": "asimdfhm",
+}  # fmt: skip
+
 
 @functools.cache
 def machine() -> str:
@@ -30,6 +42,11 @@ def features(path: str = "/proc/cpuinfo") -> frozenset[str]:
         if key.strip() in ("flags", "Features"):
             return frozenset(value.split())
     return frozenset()
+
+
+def kernel_name(llvm_feature: str) -> str:
+    """The kernel's name for what LLVM calls `avx512bf16` (avx512_bf16) or `neon` (asimd)."""
+    return _FROM_LLVM.get(llvm_feature, llvm_feature)
 
 
 def missing(required: tuple[str, ...]) -> tuple[str, ...]:

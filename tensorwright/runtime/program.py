@@ -9,6 +9,7 @@ threads may call at once: each call takes a context from a free list or makes a 
 
 import ctypes
 import os
+import re
 import time
 import weakref
 from collections import deque
@@ -37,8 +38,6 @@ from tensorwright.runtime.manifest import Manifest, TensorInfo
 from tensorwright.runtime.profile import MarkBuffer, Profile, Run, set_marks
 
 OUT_OF_MEMORY = -1
-_ERROR_BYTES = 56  # code and arguments, at the start of a context
-_STACK = (80, 24)  # offset and size of what says how deep the frame stack is
 
 _programs: weakref.WeakSet["Program"] = weakref.WeakSet()
 
@@ -48,6 +47,7 @@ class _Port:
     """An input or output, prepared for fast checks; `start` is where its dimensions lie."""
 
     info: TensorInfo
+    what: str  # how errors call it
     dtype: np.dtype
     rank: int
     start: int
@@ -86,7 +86,7 @@ class Program:
         self._weights = tuple(aligned_bytes(w) for w in weights)
         table = (ctypes.c_void_p * max(len(self._weights), 1))(*map(address, self._weights))
         self._weight_table = table
-        self._ins, self._outs = _ports(manifest.inputs), _ports(manifest.outputs)
+        self._ins, self._outs = _ports(manifest, "input"), _ports(manifest, "output")
         self._arity = len(self._ins)
         image = load_objects(self._objects)
         pointer = ctypes.c_void_p
@@ -94,6 +94,7 @@ class Program:
         self._create = image.function("tw_context_create", pointer, pointer, pointer)
         self._image = image
         self._slots: deque[_Slot] = deque()
+        self._reset = image.function("tw_context_reset", None, pointer)
         destroy = image.function("tw_context_destroy", None, pointer)
         closing = weakref.finalize(self, _close, image.close, self._slots, destroy)
         closing.atexit = False
@@ -184,7 +185,7 @@ class Program:
             value = args[i]
             if type(value) is not np.ndarray:
                 as_torch = as_torch or is_torch(value)
-            array = to_array(value, port.dtype, self._say(port))
+            array = to_array(value, port.dtype, port.what)
             shape = array.shape
             if array.dtype != port.dtype:
                 raise self._wrong_type(port, value, array)
@@ -247,9 +248,6 @@ class Program:
             raise self._misuse(f"missing input{'s'[: len(absent) - 1]}: {', '.join(absent)}")
         return tuple(values[name] for name in names)
 
-    def _say(self, port: _Port) -> str:
-        return f"{self.name}: input '{port.info.name}'"
-
     def _signature(self) -> str:
         ins = ", ".join(map(str, self.inputs))
         return f"{self.name}({ins}) -> ({', '.join(map(str, self.outputs))})"
@@ -264,7 +262,7 @@ class Program:
         library = "np" if hasattr(np, wanted) or wanted == "bool" else "ml_dtypes"
         fix = f"x.to(torch.{wanted})" if is_torch(value) else f"x.astype({library}.{wanted})"
         return RunError(
-            f"{self._say(port)} is {dtype_name(array.dtype)}, expected {port.info.type}",
+            f"{port.what} is {dtype_name(array.dtype)}, expected {port.info.type}",
             help=f"convert it: {fix}",
         )
 
@@ -272,19 +270,17 @@ class Program:
         given = f"[{', '.join(map(str, shape))}]"
         if len(shape) != port.rank:
             what = f"has {len(shape)} dimensions {given}, expected {port.rank}"
-            return RunError(f"{self._say(port)} {what}: {port.info.type}")
+            return RunError(f"{port.what} {what}: {port.info.type}")
         axis, size = next((a, n) for a, n in port.fixed if shape[a] != n)
         return RunError(
-            f"{self._say(port)}: dimension {axis} is {shape[axis]}, expected {size}",
+            f"{port.what}: dimension {axis} is {shape[axis]}, expected {size}",
             notes=(f"given {given}, expected {port.info.type}",),
         )
 
     def _failure(self, slot: _Slot, code: int, arrays: list[np.ndarray]) -> RunError:
         """The error native code reported; the slot is made fit for the next call."""
         values = tuple((ctypes.c_int64 * 6).from_address(slot.context + 8))
-        ctypes.memset(slot.context, 0, _ERROR_BYTES)
-        # Failing code returns at once, without popping its frames.
-        ctypes.memset(slot.context + _STACK[0], 0, _STACK[1])
+        self._reset(slot.context)
         for i, port in enumerate(self._outs):
             if port.shape is None and slot.outputs[2 * i]:
                 release(slot.outputs[2 * i])
@@ -297,7 +293,9 @@ class Program:
             for p, a in zip(self._ins, arrays)
         )
         symbols = tuple(f"{name}: {info}" for name, info in self.manifest.symbols.items())
-        message = self.manifest.errors[code - 1].format(*values)
+        template = self.manifest.errors[code - 1]
+        # Only {0} to {5} are ours; names in the text may hold braces of their own.
+        message = re.sub(r"\{([0-5])\}", lambda m: str(values[int(m[1])]), template)
         return RunError(
             message, notes=(f"called with {given}", *symbols), location=self._signature()
         )
@@ -323,14 +321,15 @@ def check_machine(manifest: Manifest) -> None:
         raise ArtifactError(f"{manifest.name} needs AMX, which the system does not permit")
 
 
-def _ports(infos: tuple[TensorInfo, ...]) -> list[_Port]:
+def _ports(manifest: Manifest, kind: str) -> list[_Port]:
     ports, start = [], 0
-    for info in infos:
+    for info in manifest.inputs if kind == "input" else manifest.outputs:
+        what = f"{manifest.name}: {kind} '{info.name}'"
         dtype, rank = numpy_dtype(info.dtype), len(info.shape)
         fixed = tuple((a, n) for a, n in enumerate(info.shape) if isinstance(n, int))
         shape = tuple(info.shape) if info.is_static else None
         nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize if shape is not None else 0
-        ports.append(_Port(info, dtype, rank, start, shape, fixed, nbytes))
+        ports.append(_Port(info, what, dtype, rank, start, shape, fixed, nbytes))
         start += rank
     return ports
 
