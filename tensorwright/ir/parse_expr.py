@@ -284,6 +284,10 @@ class ExprParser:
         cond = self.typed(node.args[0], boolean)
         return select(cond, *self.pair(*node.args[1:]))
 
+    def _conditional(self, node: ast.IfExp) -> Expr:
+        cond = self.typed(node.test, boolean)
+        return select(cond, *self.pair(node.body, node.orelse))
+
     def _cast(self, node: ast.Call) -> Expr:
         self.count(node, 2)
         convert = cast if node.func.id == "cast" else bitcast
@@ -306,7 +310,7 @@ class ExprParser:
 
     _BY_NODE: ClassVar[dict[type, Callable]] = {
         ast.Constant: _constant, ast.Name: _name, ast.UnaryOp: _unary, ast.BinOp: _binop,
-        ast.BoolOp: _boolop, ast.Compare: _compare, ast.Subscript: _subscript, ast.Call: _call,
+        ast.IfExp: _conditional, ast.BoolOp: _boolop, ast.Compare: _compare, ast.Subscript: _subscript, ast.Call: _call,
     }  # fmt: skip
     _BY_NAME: ClassVar[dict[str, Callable]] = {
         "select": _select, "cast": _cast, "bitcast": _cast, "fma": _fma, "call": _call_function,
