@@ -16,11 +16,12 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from tensorwright.base.errors import RunError
+from tensorwright.ir import dtype as dtypes
 from tensorwright.ir import facts, scalar, source
-from tensorwright.ir.dtype import DTYPES, DType, boolean, f32, index
+from tensorwright.ir import graph as graphs
+from tensorwright.ir.dtype import DTYPES, DType
 from tensorwright.ir.expr import ARITHMETIC, BITWISE, PREDICATES, UNARY, Expr, Symbol
 from tensorwright.ir.expr import sym as symbol_expr
-from tensorwright.ir.graph import param
 from tensorwright.ir.interp import bind_types, run_node
 from tensorwright.ir.loop import KINDS
 from tensorwright.ir.op import OpDef
@@ -44,7 +45,7 @@ class ElementType:
         return TensorType(self.dtype, shape_of(shape if isinstance(shape, tuple) else (shape,)))
 
     def __call__(self, value):
-        if self.dtype is index:
+        if self.dtype is dtypes.index:
             return int(value)
         return np.asarray(value, self.dtype.numpy)[()]
 
@@ -222,7 +223,7 @@ def _operator(op: OpDef) -> Callable:
         if scalars is not None and not any(isinstance(a, (np.ndarray, tuple)) for a in args):
             return scalars(*args, **attrs)
         arrays = [None if a is None else _array(a) for a in args]
-        operands = [a if a is None else param("x", _type_of(a)) for a in arrays]
+        operands = [a if a is None else graphs.param("x", _type_of(a)) for a in arrays]
         node = op(*operands, **{k: _plain(v) for k, v in attrs.items()})
         return run_node(node, arrays)
 
@@ -332,13 +333,15 @@ def _dtype_of(args) -> DType:
         if isinstance(a, np.generic):
             return tensor(a.dtype).dtype
     a = args[0]
-    return boolean if isinstance(a, bool) else index if isinstance(a, int) else f32
+    if isinstance(a, bool):
+        return dtypes.boolean
+    return dtypes.index if isinstance(a, int) else dtypes.f32
 
 
 def _scalar(op: str) -> Callable:
     def run(*args):
         d = _dtype_of(args)
-        typed = args if d in (index, boolean) else [d.numpy.type(a) for a in args]
+        typed = args if d in (dtypes.index, dtypes.boolean) else [d.numpy.type(a) for a in args]
         return scalar.function(op, d)(*typed)
 
     return run
@@ -371,5 +374,11 @@ _OWN = ["aligned", "assert_", "bind_size", "call", "call_extern", "call_kernel",
 _ALL = {**SCALARS, **_TENSOR_OPERATORS, **_TYPES, **_LOOPS, **_WRAPPERS}
 _ALL.update({name: globals()[name] for name in _OWN})
 
-globals().update({name: value for name, value in _ALL.items() if name not in _OWN})
 __all__ = sorted(_ALL)  # noqa: PLE0605
+
+
+def __getattr__(name: str):
+    """Names that would hide what this file itself uses (`bool`, `max`) exist only from outside."""
+    if name in _ALL:
+        return _ALL[name]
+    raise AttributeError(name)
