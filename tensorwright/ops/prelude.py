@@ -11,10 +11,13 @@ runs, the shape symbols it binds are plain ints under their global names.
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Callable, Mapping
 
 import numpy as np
 
+import tensorwright.ops
 from tensorwright.base.errors import RunError
 from tensorwright.ir import dtype as dtypes
 from tensorwright.ir import facts, scalar, source
@@ -26,7 +29,6 @@ from tensorwright.ir.interp import bind_types, run_node
 from tensorwright.ir.loop import KINDS
 from tensorwright.ir.op import OpDef
 from tensorwright.ir.type import TensorType, TupleType, shape_of, tensor
-from tensorwright.ops.table import BY_NAME
 
 constants: dict[str, np.ndarray] = {}
 inf, nan = float("inf"), float("nan")
@@ -245,32 +247,15 @@ def _bound(result, symbols, gives):
     return result
 
 
-def if_(cond, *captures, then, orelse, symbols=(), gives=None, **_):
-    return _bound((then if np.asarray(cond).item() else orelse)(*captures), symbols, gives)
+def _control(op: OpDef) -> Callable:
+    """Control flow: the row's own reference, on Python functions as bodies."""
 
+    def run(*args, symbols=(), gives=None, **attrs):
+        full = {**op.defaults, **attrs}
+        full.pop("symbols", None)
+        return _bound(op.reference(*args, **full), symbols, gives)
 
-def while_(*args, cond, body, carried, symbols=(), gives=None, **_):
-    state, rest = tuple(args[:carried]), args[carried:]
-    while np.asarray(cond(*state, *rest)).item():
-        found = body(*state, *rest)
-        state = found if isinstance(found, tuple) else (found,)
-    return _bound(state[0] if carried == 1 else state, symbols, gives)
-
-
-def scan_(*args, body, carried, scanned, length=None, reverse=False, symbols=(), gives=None, **_):
-    state, xs, rest = args[:carried], args[carried : carried + scanned], args[carried + scanned :]
-    steps = range(len(xs[0]) if length is None else length)
-    rows = []
-    for k in reversed(steps) if reverse else steps:
-        found = body(*state, *(x[k] for x in xs), *rest)
-        found = found if isinstance(found, tuple) else (found,)
-        state = found[:carried]
-        rows.append(found[carried:])
-    if not rows:
-        raise RunError("plain Python does not know the shape of a scan over nothing")
-    columns = [np.stack(c) for c in zip(*(rows[::-1] if reverse else rows))]
-    result = (*state, *columns)
-    return _bound(result[0] if len(result) == 1 else result, symbols, gives)
+    return run
 
 
 def call(*args, callee="", type=None, symbols=(), gives=None, **_):
@@ -282,14 +267,6 @@ def call(*args, callee="", type=None, symbols=(), gives=None, **_):
 
 def fused(*args, body, **_):
     return body(*args)
-
-
-def item(t, index):
-    return t[index]
-
-
-def make_tuple(*xs):
-    return xs
 
 
 def bind_size(x, symbols):
@@ -355,6 +332,16 @@ def _bitcast(x, to):
     return scalar.bitcast(x, _dtype_of([x]), _plain(to))
 
 
+def _rows() -> dict[str, OpDef]:
+    """The operator table. Collected here because the table itself imports every file."""
+    found: dict[str, OpDef] = {}
+    for file in pkgutil.iter_modules(tensorwright.ops.__path__):
+        if file.name not in ("prelude", "table"):
+            module = importlib.import_module(f"tensorwright.ops.{file.name}")
+            found |= {v.name: v for v in vars(module).values() if isinstance(v, OpDef)}
+    return found
+
+
 _TEXT_NAMES = {"pow": "power", "and": "bit_and", "or": "bit_or", "not": "not_"}
 SCALARS: dict[str, Callable] = {
     _TEXT_NAMES.get(op, op): _scalar(op)
@@ -363,18 +350,19 @@ SCALARS: dict[str, Callable] = {
 SCALARS.update(cast=_cast, bitcast=_bitcast, select=lambda c, a, b: a if c else b)
 
 _TYPES = {d.name: ElementType(d) for d in DTYPES}
-_TENSOR_OPERATORS = {
-    name: _operator(op) for name, op in BY_NAME.items() if name not in globals()
+_CONTROL = ("if_", "while_", "scan_", "item", "make_tuple")
+_OPERATORS = {
+    name: _control(op) if name in _CONTROL else _operator(op)
+    for name, op in _rows().items()
 }
 _LOOPS = dict.fromkeys(KINDS, _loop)
 _WRAPPERS = {w: Wrapper(w) for w in ("out", "free", "const", "temp", "local", "arena", "param")}
 _OWN = ["aligned", "assert_", "bind_size", "call", "call_extern", "call_kernel", "constants",
-        "function", "fused", "graph", "if_", "inf", "item", "kernel", "make_tuple", "nan", "scan_",
-        "sym", "view", "while_"]  # fmt: skip
-_ALL = {**SCALARS, **_TENSOR_OPERATORS, **_TYPES, **_LOOPS, **_WRAPPERS}
+        "function", "fused", "graph", "inf", "kernel", "nan", "sym", "view"]  # fmt: skip
+_ALL = {**SCALARS, **_OPERATORS, **_TYPES, **_LOOPS, **_WRAPPERS}
 _ALL.update({name: globals()[name] for name in _OWN})
 
-__all__ = sorted(_ALL)  # noqa: PLE0605
+__all__ = sorted(_ALL)
 
 
 def __getattr__(name: str):
