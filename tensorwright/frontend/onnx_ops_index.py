@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
+from tensorwright.frontend import onnx_rows as ops
 from tensorwright.frontend.onnx_ops import Call, converter
 from tensorwright.frontend.onnx_ops_elementwise import scalar
 from tensorwright.frontend.onnx_ops_movement import axis_of
 from tensorwright.ir.dtype import i64
 from tensorwright.ir.graph import Node
 from tensorwright.ir.type import product
-from tensorwright.ops import elementwise as ew
-from tensorwright.ops import index as ix
-from tensorwright.ops import movement as mv
 
 MODES = {"none": "set", "add": "add", "mul": "mul", "max": "max", "min": "min"}
 
 
 @converter("Gather")
 def gather(c: Call, x: Node, indices: Node, *, axis: int = 0) -> Node:
-    return ix.gather(x, indices, axis=axis_of(c, axis, x.rank))
+    return ops.gather(x, indices, axis=axis_of(c, axis, x.rank))
 
 
 @converter("GatherElements")
 def gather_elements(c: Call, x: Node, indices: Node, *, axis: int = 0) -> Node:
-    return ix.gather_elements(x, indices, axis=axis_of(c, axis, x.rank))
+    return ops.gather_elements(x, indices, axis=axis_of(c, axis, x.rank))
 
 
 @converter("GatherND")
 def gather_nd(c: Call, x: Node, indices: Node, *, batch_dims: int = 0) -> Node:
-    return ix.gather_nd(x, indices, batch_dims=batch_dims)
+    return ops.gather_nd(x, indices, batch_dims=batch_dims)
 
 
 def mode_of(c: Call, reduction: str) -> str:
@@ -40,7 +38,7 @@ def mode_of(c: Call, reduction: str) -> str:
 def scatter_elements(
     c: Call, x: Node, indices: Node, updates: Node, *, axis: int = 0, reduction: str = "none"
 ) -> Node:
-    return ix.scatter_elements(
+    return ops.scatter_elements(
         x, indices, updates, axis=axis_of(c, axis, x.rank), mode=mode_of(c, reduction)
     )
 
@@ -49,42 +47,42 @@ def scatter_elements(
 def scatter_nd(
     c: Call, x: Node, indices: Node, updates: Node, *, reduction: str = "none"
 ) -> Node:
-    return ix.scatter_nd(x, indices, updates, mode=mode_of(c, reduction))
+    return ops.scatter_nd(x, indices, updates, mode=mode_of(c, reduction))
 
 
 @converter("OneHot")
 def one_hot(c: Call, indices: Node, depth: Node, values: Node, *, axis: int = -1) -> Node:
-    n = c.dim(depth if depth.dtype.is_integer else ew.cast(depth, dtype=i64))
+    n = c.dim(depth if depth.dtype.is_integer else ops.cast(depth, dtype=i64))
     rank = indices.rank + 1
     axis = axis_of(c, axis, rank)
-    at = ew.cast(indices, dtype=i64)
-    size = mv.reshape(c.sizes((n,)), shape=())
-    at = ew.select(ew.less(at, 0), ew.add(at, size), at)
+    at = ops.cast(indices, dtype=i64)
+    size = ops.reshape(c.sizes((n,)), shape=())
+    at = ops.select(ops.less(at, 0), ops.add(at, size), at)
     own = iter(indices.shape)
     shape = tuple(1 if k == axis else next(own) for k in range(rank))
     full = tuple(n if k == axis else d for k, d in enumerate(shape))
-    hit = ew.equal(mv.reshape(at, shape=shape), ix.iota(shape=full, axis=axis, dtype="i64"))
-    off, on = (mv.reshape(mv.slice(values, starts=(k,), stops=(k + 1,), steps=(1,)), shape=())
+    hit = ops.equal(ops.reshape(at, shape=shape), ops.iota(shape=full, axis=axis, dtype="i64"))
+    off, on = (ops.reshape(ops.slice(values, starts=(k,), stops=(k + 1,), steps=(1,)), shape=())
                for k in (0, 1))  # fmt: skip
-    return ew.select(hit, on, off)
+    return ops.select(hit, on, off)
 
 
 @converter("NonZero")
 def nonzero(c: Call, x: Node) -> Node:
     if x.rank == 0:
-        x = mv.reshape(x, shape=(1,))
-    return ix.nonzero(x)
+        x = ops.reshape(x, shape=(1,))
+    return ops.nonzero(x)
 
 
 @converter("Compress")
 def compress(c: Call, x: Node, condition: Node, *, axis: int | None = None) -> Node:
     """The slices of x where the condition holds; beyond its length it does not."""
     if axis is None:
-        x, axis = mv.reshape(x, shape=(product(x.shape),)), 0
+        x, axis = ops.reshape(x, shape=(product(x.shape),)), 0
     axis = axis_of(c, axis, x.rank)
-    found = ix.nonzero(condition)
+    found = ops.nonzero(condition)
     count = found.shape[1]
-    return ix.gather(x, mv.reshape(found, shape=(count,)), axis=axis)
+    return ops.gather(x, ops.reshape(found, shape=(count,)), axis=axis)
 
 
 @converter("Trilu")
@@ -94,12 +92,12 @@ def trilu(c: Call, x: Node, k: Node | None = None, *, upper: int = 1) -> Node:
     if k is None or c.known(k) is not None:
         diagonal = 0 if k is None else c.dim(k, low=None)
         if isinstance(diagonal, int):
-            return ix.trilu(x, upper=bool(upper), k=diagonal)
-    rows = ix.iota(shape=x.shape[-2:], axis=0, dtype="i64")
-    columns = ix.iota(shape=x.shape[-2:], axis=1, dtype="i64")
-    offset = ew.add(rows, ew.cast(scalar(c, k), dtype=i64))
-    keep = ew.greater_equal(columns, offset) if upper else ew.less_equal(columns, offset)
-    return ew.select(keep, x, 0)
+            return ops.trilu(x, upper=bool(upper), k=diagonal)
+    rows = ops.iota(shape=x.shape[-2:], axis=0, dtype="i64")
+    columns = ops.iota(shape=x.shape[-2:], axis=1, dtype="i64")
+    offset = ops.add(rows, ops.cast(scalar(c, k), dtype=i64))
+    keep = ops.greater_equal(columns, offset) if upper else ops.less_equal(columns, offset)
+    return ops.select(keep, x, 0)
 
 
 @converter("ReverseSequence")
@@ -109,17 +107,17 @@ def reverse_sequence(
     batch, time = axis_of(c, batch_axis, x.rank), axis_of(c, time_axis, x.rank)
     if {batch, time} != {0, 1}:
         raise c.fail("time_axis and batch_axis are 0 and 1 in some order")
-    at = ix.iota(shape=x.shape[:2], axis=time, dtype="i64")
+    at = ops.iota(shape=x.shape[:2], axis=time, dtype="i64")
     shape = tuple(d if k == batch else 1 for k, d in enumerate(x.shape[:2]))
-    last = mv.reshape(ew.cast(lengths, dtype=i64), shape=shape)
-    source = ew.select(ew.less(at, last), ew.sub(ew.sub(last, 1), at), at)
-    source = mv.reshape(source, shape=x.shape[:2] + (1,) * (x.rank - 2))
-    return ix.gather_elements(x, mv.broadcast_to(source, shape=x.shape), axis=time)
+    last = ops.reshape(ops.cast(lengths, dtype=i64), shape=shape)
+    source = ops.select(ops.less(at, last), ops.sub(ops.sub(last, 1), at), at)
+    source = ops.reshape(source, shape=x.shape[:2] + (1,) * (x.rank - 2))
+    return ops.gather_elements(x, ops.broadcast_to(source, shape=x.shape), axis=time)
 
 
 @converter("Unique")
 def unique(c: Call, x: Node, *, axis: int | None = None, sorted: int = 1) -> object:
-    results = ix.unique(x, axis=axis, sorted=bool(sorted))
+    results = ops.unique(x, axis=axis, sorted=bool(sorted))
     return tuple(results)
 
 
@@ -134,10 +132,10 @@ def tensor_scatter(
     axis = axis_of(c, axis, cache.rank)
     if axis == 0:
         raise c.fail("axis is the batch dimension")
-    at = ix.iota(shape=update.shape, axis=axis, dtype="i64")
+    at = ops.iota(shape=update.shape, axis=axis, dtype="i64")
     if write_indices is not None:
-        first = ew.cast(write_indices, dtype=i64)
-        at = ew.add(at, mv.reshape(first, shape=(*first.shape, *(1,) * (cache.rank - 1))))
+        first = ops.cast(write_indices, dtype=i64)
+        at = ops.add(at, ops.reshape(first, shape=(*first.shape, *(1,) * (cache.rank - 1))))
     if mode == "circular":
-        at = ew.mod(at, mv.reshape(c.sizes((cache.shape[axis],)), shape=()))
-    return ix.scatter_elements(cache, at, update, axis=axis, mode="set")
+        at = ops.mod(at, ops.reshape(c.sizes((cache.shape[axis],)), shape=()))
+    return ops.scatter_elements(cache, at, update, axis=axis, mode="set")

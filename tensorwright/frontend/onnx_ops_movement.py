@@ -10,16 +10,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tensorwright.frontend.onnx_ops import Array, Call, Ints, converter, is_static
+from tensorwright.frontend import onnx_rows as ops
+from tensorwright.frontend.onnx_ops import Array, Call, Ints, converter
 from tensorwright.frontend.onnx_ops_elementwise import scalar, tensor_dtype
 from tensorwright.ir.expr import (
     Expr, as_dim, as_expr, ceildiv, compare, floordiv, is_const, maximum, minimum, select,
 )  # fmt: skip
 from tensorwright.ir.graph import Node, array_of, constant
 from tensorwright.ir.type import Dim, product
-from tensorwright.ops import elementwise as ew
-from tensorwright.ops import index as ix
-from tensorwright.ops import movement as mv
 
 
 def axis_of(c: Call, axis: int, rank: int) -> int:
@@ -53,12 +51,12 @@ def size(c: Call, x: Node) -> Node:
 def reshape_by_attribute(
     c: Call, x: Node, *, shape: Ints = (), consumed_inputs: object = None
 ) -> Node:
-    return mv.reshape(x, shape=resolved_shape(c, x, shape, False))
+    return ops.reshape(x, shape=resolved_shape(c, x, shape, False))
 
 
 @converter("Reshape", since=5)
 def reshape(c: Call, x: Node, shape: Node, *, allowzero: int = 0) -> Node:
-    return mv.reshape(x, shape=resolved_shape(c, x, c.dims(shape, low=-1), bool(allowzero)))
+    return ops.reshape(x, shape=resolved_shape(c, x, c.dims(shape, low=-1), bool(allowzero)))
 
 
 def resolved_shape(c: Call, x: Node, dims: Sequence[Dim], allowzero: bool) -> tuple[Dim, ...]:
@@ -125,7 +123,7 @@ def flatten(c: Call, x: Node, *, axis: int = 1) -> Node:
     if not -x.rank <= axis <= x.rank:
         raise c.fail(f"axis {axis} is outside a tensor of rank {x.rank}")
     axis = axis + x.rank if axis < 0 else axis
-    return mv.reshape(x, shape=(product(x.shape[:axis]), product(x.shape[axis:])))
+    return ops.reshape(x, shape=(product(x.shape[:axis]), product(x.shape[axis:])))
 
 
 @converter("Squeeze")
@@ -145,7 +143,7 @@ def squeezed(c: Call, x: Node, axes: Sequence[int] | None) -> Node:
     for a in axes:
         if isinstance(x.shape[a], int) and x.shape[a] != 1:
             raise c.fail(f"dimension {a} of {x.type} is not 1")
-    return mv.reshape(x, shape=tuple(d for k, d in enumerate(x.shape) if k not in axes))
+    return ops.reshape(x, shape=tuple(d for k, d in enumerate(x.shape) if k not in axes))
 
 
 @converter("Unsqueeze")
@@ -162,7 +160,7 @@ def unsqueezed(c: Call, x: Node, axes: Sequence[int]) -> Node:
     rank = x.rank + len(axes)
     axes = axes_of(c, axes, rank)
     own = iter(x.shape)
-    return mv.reshape(x, shape=tuple(1 if k in axes else next(own) for k in range(rank)))
+    return ops.reshape(x, shape=tuple(1 if k in axes else next(own) for k in range(rank)))
 
 
 @converter("Transpose")
@@ -170,7 +168,7 @@ def transpose(c: Call, x: Node, *, perm: Ints | None = None) -> Node:
     perm = tuple(reversed(range(x.rank))) if perm is None else perm
     if sorted(perm) != list(range(x.rank)):
         raise c.fail(f"perm {perm} is no permutation of the {x.rank} dimensions")
-    return mv.transpose(x, perm=perm)
+    return ops.transpose(x, perm=perm)
 
 
 @converter("Expand")
@@ -180,7 +178,7 @@ def expand(c: Call, x: Node, shape: Node) -> Node:
     own = (1,) * (rank - x.rank) + x.shape
     asked = (1,) * (rank - len(dims)) + tuple(dims)
     target = tuple(_expanded(a, b) for a, b in zip(own, asked))
-    return mv.broadcast_to(x, shape=target)
+    return ops.broadcast_to(x, shape=target)
 
 
 def _expanded(own: Dim, asked: Dim) -> Dim:
@@ -200,7 +198,7 @@ def _same(own: int, asked: int) -> int:
 def tile_by_axis(c: Call, x: Node, tiles: Node, axis: Node) -> Node:
     repeats = [1] * x.rank
     repeats[axis_of(c, int(c.number(axis, "axis")), x.rank)] = c.dim(tiles)
-    return mv.tile(x, repeats=tuple(repeats))
+    return ops.tile(x, repeats=tuple(repeats))
 
 
 @converter("Tile", since=6)
@@ -208,7 +206,7 @@ def tile(c: Call, x: Node, repeats: Node) -> Node:
     dims = c.dims(repeats)
     if len(dims) != x.rank:
         raise c.fail(f"{len(dims)} repeats for a tensor of rank {x.rank}")
-    return mv.tile(x, repeats=dims)
+    return ops.tile(x, repeats=dims)
 
 
 # ---- slices and concatenation -------------------------------------------------------------------
@@ -253,7 +251,7 @@ def sliced(c: Call, x: Node, starts, ends, axes, steps) -> Node:
         by[a] = step
     if all(b == 0 for b in begin) and tuple(end) == x.shape and all(s == 1 for s in by):
         return x
-    return mv.slice(x, starts=tuple(begin), stops=tuple(end), steps=tuple(by))
+    return ops.slice(x, starts=tuple(begin), stops=tuple(end), steps=tuple(by))
 
 
 def from_end(v: Dim, d: Dim) -> Dim:
@@ -281,7 +279,7 @@ def concatenated(c: Call, xs: Sequence[Node], axis: int) -> Node:
     if not xs:
         raise c.fail("it has no inputs")
     axis = axis_of(c, axis, xs[0].rank)
-    return xs[0] if len(xs) == 1 else mv.concat(*xs, axis=axis)
+    return xs[0] if len(xs) == 1 else ops.concat(*xs, axis=axis)
 
 
 @converter("Split")
@@ -322,7 +320,7 @@ def divided(c: Call, x: Node, axis: int, sizes, count: int) -> list[Node]:
         total = total + as_expr(n)
         stops[axis] = as_dim(total)
         pieces.append(
-            mv.slice(x, starts=tuple(starts), stops=tuple(stops), steps=(1,) * x.rank)
+            ops.slice(x, starts=tuple(starts), stops=tuple(stops), steps=(1,) * x.rank)
         )
     if isinstance(as_dim(total), int) and isinstance(x.shape[axis], int) and as_dim(total) != x.shape[axis]:
         raise c.fail(f"the sizes add up to {total}, not {x.shape[axis]}")
@@ -362,7 +360,7 @@ def padded(c: Call, x: Node, pads, axes, mode: str, value) -> Node:
     low, high = [0] * x.rank, [0] * x.rank
     for k, a in enumerate(axes):
         low[a], high[a] = pads[k], pads[k + len(axes)]
-    return mv.pad(x, low=tuple(low), high=tuple(high), value=value, mode=mode)
+    return ops.pad(x, low=tuple(low), high=tuple(high), value=value, mode=mode)
 
 
 @converter("CenterCropPad")
@@ -377,7 +375,7 @@ def center_crop_pad(c: Call, x: Node, shape: Node, *, axes: Ints | None = None) 
         # what is odd goes to the high end when padding, and is cut there when cropping
         first = select(compare("ge", more, 0), floordiv(more, 2), -floordiv(-more, 2))
         low[a], high[a] = as_dim(first), as_dim(more - first)
-    return mv.pad(x, low=tuple(low), high=tuple(high))
+    return ops.pad(x, low=tuple(low), high=tuple(high))
 
 
 # ---- made of nothing ----------------------------------------------------------------------------
@@ -389,7 +387,7 @@ def constant_of_shape(c: Call, shape: Node, *, value: Array | None = None) -> No
     if fill.size != 1:
         raise c.fail(f"value has {fill.size} elements, not one")
     dims = c.dims(shape)
-    return mv.broadcast_to(constant(fill.reshape(())), shape=dims)
+    return ops.broadcast_to(constant(fill.reshape(())), shape=dims)
 
 
 @converter("EyeLike")
@@ -397,9 +395,9 @@ def eye_like(c: Call, x: Node, *, dtype: int | None = None, k: int = 0) -> Node:
     if x.rank != 2:
         raise c.fail(f"the input has rank {x.rank}, not 2")
     to = x.dtype if dtype is None else tensor_dtype(c, dtype)
-    rows = ix.iota(shape=x.shape, axis=0, dtype="i64")
-    columns = ix.iota(shape=x.shape, axis=1, dtype="i64")
-    return ew.cast(ew.equal(ew.add(rows, k), columns), dtype=to)
+    rows = ops.iota(shape=x.shape, axis=0, dtype="i64")
+    columns = ops.iota(shape=x.shape, axis=1, dtype="i64")
+    return ops.cast(ops.equal(ops.add(rows, k), columns), dtype=to)
 
 
 @converter("Range")
@@ -411,9 +409,9 @@ def range_(
         if step == 0:
             raise c.fail("delta is 0")
         count = as_dim(steps_between(first, last, step))
-        at = ix.iota(shape=(count,), axis=0, dtype="i64")
-        values = ew.add(ew.mul(at, c.sizes(step)), c.sizes(first))
-        return ew.cast(values, dtype=start.dtype)
+        at = ops.iota(shape=(count,), axis=0, dtype="i64")
+        values = ops.add(ops.mul(at, c.sizes(step)), c.sizes(first))
+        return ops.cast(values, dtype=start.dtype)
     fixed = [array_of(v) for v in (start, limit, delta)]
     if any(f is None or f.size != 1 for f in fixed):
         return ranged(c, scalar(c, start), scalar(c, limit), scalar(c, delta))
@@ -421,8 +419,8 @@ def range_(
     if step == 0:
         raise c.fail("delta is 0")
     count = max(int(np.ceil((float(last) - float(first)) / float(step))), 0)
-    at = ew.cast(ix.iota(shape=(count,), axis=0, dtype="i64"), dtype=start.dtype)
-    return ew.add(ew.mul(at, scalar(c, delta)), scalar(c, start))
+    at = ops.cast(ops.iota(shape=(count,), axis=0, dtype="i64"), dtype=start.dtype)
+    return ops.add(ops.mul(at, scalar(c, delta)), scalar(c, start))
 
 
 def steps_between(first: Dim, last: Dim, step: Dim) -> Expr:
@@ -437,10 +435,10 @@ def steps_between(first: Dim, last: Dim, step: Dim) -> Expr:
 def ranged(c: Call, start: Node, limit: Node, delta: Node) -> Node:
     """A range of floats whose length is computed by the program."""
     wide = start.dtype
-    count = ew.ceil(ew.div(ew.sub(limit, start), delta))
-    count = ew.maximum(ew.cast(count, dtype="i64"), 0)
-    at = ew.cast(ix.iota(shape=(c.dim(count),), axis=0, dtype="i64"), dtype=wide)
-    return ew.add(ew.mul(at, delta), start)
+    count = ops.ceil(ops.div(ops.sub(limit, start), delta))
+    count = ops.maximum(ops.cast(count, dtype="i64"), 0)
+    at = ops.cast(ops.iota(shape=(c.dim(count),), axis=0, dtype="i64"), dtype=wide)
+    return ops.add(ops.mul(at, delta), start)
 
 
 # ---- blocks -------------------------------------------------------------------------------------
@@ -452,8 +450,8 @@ def space_to_depth(c: Call, x: Node, *, blocksize: int, mode: str = "DCR") -> No
     b = blocksize
     parts = (n, ch, as_dim(as_expr(h) // b), b, as_dim(as_expr(w) // b), b)
     perm = (0, 3, 5, 1, 2, 4) if mode == "DCR" else (0, 1, 3, 5, 2, 4)
-    y = mv.transpose(mv.reshape(x, shape=parts), perm=perm)
-    return mv.reshape(y, shape=(n, as_dim(as_expr(ch) * (b * b)), parts[2], parts[4]))
+    y = ops.transpose(ops.reshape(x, shape=parts), perm=perm)
+    return ops.reshape(y, shape=(n, as_dim(as_expr(ch) * (b * b)), parts[2], parts[4]))
 
 
 @converter("DepthToSpace")
@@ -465,8 +463,8 @@ def depth_to_space(c: Call, x: Node, *, blocksize: int, mode: str = "DCR") -> No
         raise c.fail(f"mode is {mode!r}, not DCR or CRD")
     parts = (n, b, b, deep, h, w) if mode == "DCR" else (n, deep, b, b, h, w)
     perm = (0, 3, 4, 1, 5, 2) if mode == "DCR" else (0, 1, 4, 2, 5, 3)
-    y = mv.transpose(mv.reshape(x, shape=parts), perm=perm)
-    return mv.reshape(y, shape=(n, deep, as_dim(as_expr(h) * b), as_dim(as_expr(w) * b)))
+    y = ops.transpose(ops.reshape(x, shape=parts), perm=perm)
+    return ops.reshape(y, shape=(n, deep, as_dim(as_expr(h) * b), as_dim(as_expr(w) * b)))
 
 
 def image_shape(c: Call, x: Node, block: int) -> tuple[Dim, ...]:
@@ -476,5 +474,3 @@ def image_shape(c: Call, x: Node, block: int) -> tuple[Dim, ...]:
         raise c.fail(f"blocksize is {block}")
     return x.shape
 
-
-STATIC = is_static

@@ -8,19 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from tensorwright.frontend import onnx_rows as ops
 from tensorwright.frontend.onnx_ops import Call, Ints, converter
-from tensorwright.frontend.onnx_ops_elementwise import aligned
-from tensorwright.ir.dtype import i32, i64
+from tensorwright.ir.dtype import i32
 from tensorwright.ir.expr import as_dim, as_expr, ceildiv, compare, maximum, select
 from tensorwright.ir.graph import Node, constant
 from tensorwright.ir.type import Dim
-from tensorwright.ops import conv as cv
-from tensorwright.ops import elementwise as ew
-from tensorwright.ops import linalg as la
-from tensorwright.ops import movement as mv
-from tensorwright.ops import pool as pl
-
-import numpy as np  # isort: skip
 
 AUTO_PADS = ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
 Padding = tuple[tuple[Dim, Dim], ...]
@@ -98,7 +93,7 @@ def conv(
     strides: Ints = (),
 ) -> Node:  # fmt: skip
     attrs = conv_attributes(c, x, w, kernel_shape, strides, dilations, pads, auto_pad)
-    return cv.conv(x, w, bias, groups=group, **attrs)
+    return ops.conv(x, w, bias, groups=group, **attrs)
 
 
 @converter("ConvInteger")
@@ -109,8 +104,8 @@ def conv_integer(
 ) -> Node:  # fmt: skip
     attrs = conv_attributes(c, x, w, kernel_shape, strides, dilations, pads, auto_pad)
     if is_zero(x_zero) and is_zero(w_zero):
-        return cv.conv_general(x, w, groups=group, dtype=i32, **attrs)
-    return cv.conv_general(
+        return ops.conv_general(x, w, groups=group, dtype=i32, **attrs)
+    return ops.conv_general(
         shifted(x, x_zero, 1), shifted(w, w_zero, 0), groups=group, dtype=i32, **attrs
     )
 
@@ -122,15 +117,15 @@ def is_zero(zero: Node | None) -> bool:
 
 def shifted(x: Node, zero: Node | None, axis: int) -> Node:
     """x - zero in i32; a vector of zero points lies along `axis`."""
-    wide = ew.cast(x, dtype=i32)
+    wide = ops.cast(x, dtype=i32)
     if zero is None:
         return wide
-    zero = ew.cast(zero, dtype=i32)
+    zero = ops.cast(zero, dtype=i32)
     if zero.rank == 1 and zero.shape[0] == 1:
-        zero = mv.reshape(zero, shape=())
+        zero = ops.reshape(zero, shape=())
     if zero.rank == 1:
-        zero = mv.reshape(zero, shape=(zero.shape[0], *(1,) * (x.rank - 1 - axis)))
-    return ew.sub(wide, zero)
+        zero = ops.reshape(zero, shape=(zero.shape[0], *(1,) * (x.rank - 1 - axis)))
+    return ops.sub(wide, zero)
 
 
 @converter("ConvTranspose")
@@ -154,7 +149,7 @@ def conv_transpose(
         padding = _padding_for(x, w, strides, dilation, more, wanted, auto_pad)
     else:
         padding = paddings(c, x.shape[2:], w.shape[2:], strides, dilation, pads, auto_pad)
-    return cv.conv_transpose(
+    return ops.conv_transpose(
         x, w, bias, strides=strides, padding=padding, output_padding=more, dilation=dilation,
         groups=group,
     )  # fmt: skip
@@ -199,8 +194,8 @@ def max_pool(
     )
     attrs = {"window": window, "strides": strides, "padding": padding, "dilation": dilation}
     if not c.wants(1):
-        return pl.max_pool(x, **attrs)
-    values, indices = pl.max_pool_with_indices(x, **attrs)
+        return ops.max_pool(x, **attrs)
+    values, indices = ops.max_pool_with_indices(x, **attrs)
     return values, _storage_order(x, indices, storage_order)
 
 
@@ -215,19 +210,17 @@ def column_major(x: Node, indices: Node) -> Node:
     spatial = x.shape[2:]
     rest, result = indices, None
     for k, d in reversed(list(enumerate(spatial))):
-        coordinate = ew.rem(rest, int(d)) if isinstance(d, int) else ew.rem(rest, size_of(d))
-        rest = ew.trunc_div(rest, int(d) if isinstance(d, int) else size_of(d))
+        coordinate = ops.rem(rest, int(d)) if isinstance(d, int) else ops.rem(rest, size_of(d))
+        rest = ops.trunc_div(rest, int(d) if isinstance(d, int) else size_of(d))
         scale = as_dim(_product(spatial[:k]))
-        term = ew.mul(coordinate, scale if isinstance(scale, int) else size_of(scale))
-        result = term if result is None else ew.add(result, term)
+        term = ops.mul(coordinate, scale if isinstance(scale, int) else size_of(scale))
+        result = term if result is None else ops.add(result, term)
     volume = as_dim(_product(spatial))
-    return ew.add(result, ew.mul(rest, volume if isinstance(volume, int) else size_of(volume)))
+    return ops.add(result, ops.mul(rest, volume if isinstance(volume, int) else size_of(volume)))
 
 
 def size_of(d: Dim) -> Node:
-    from tensorwright.ops import index as ix
-
-    return mv.reshape(ix.size(dims=(d,)), shape=())
+    return ops.reshape(ops.size(dims=(d,)), shape=())
 
 
 def _product(dims):
@@ -247,15 +240,15 @@ def average_pool(
     )
     attrs = {"window": window, "strides": strides, "dilation": dilation}
     if padding == wide:
-        return pl.avg_pool(x, padding=padding, count_include_pad=bool(count_include_pad), **attrs)
+        return ops.avg_pool(x, padding=padding, count_include_pad=bool(count_include_pad), **attrs)
     if not count_include_pad:
-        return pl.avg_pool(x, padding=wide, count_include_pad=False, **attrs)
+        return ops.avg_pool(x, padding=wide, count_include_pad=False, **attrs)
     # what ceil_mode adds beyond the padding is never counted
     low = (0, 0, *(a for a, _ in padding))
     high = (0, 0, *(b for _, b in padding))
     rest = tuple((0, as_dim(as_expr(w[1]) - as_expr(p[1]))) for w, p in zip(wide, padding))
-    padded = mv.pad(x, low=low, high=high)
-    return pl.avg_pool(padded, padding=rest, count_include_pad=False, **attrs)
+    padded = ops.pad(x, low=low, high=high)
+    return ops.avg_pool(padded, padding=rest, count_include_pad=False, **attrs)
 
 
 @converter("LpPool")
@@ -268,24 +261,24 @@ def lp_pool(
     window, strides, dilation, _, padding = pool_attributes(
         c, x, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode
     )
-    return pl.lp_pool(
+    return ops.lp_pool(
         x, window=window, strides=strides, padding=padding, dilation=dilation, p=p
     )
 
 
 @converter("GlobalMaxPool")
 def global_max_pool(c: Call, x: Node) -> Node:
-    return pl.global_max_pool(x)
+    return ops.global_max_pool(x)
 
 
 @converter("GlobalAveragePool")
 def global_average_pool(c: Call, x: Node) -> Node:
-    return pl.global_avg_pool(x)
+    return ops.global_avg_pool(x)
 
 
 @converter("GlobalLpPool")
 def global_lp_pool(c: Call, x: Node, *, p: object = 2) -> Node:
-    return pl.global_lp_pool(x, p=p)
+    return ops.global_lp_pool(x, p=p)
 
 
 @converter("MaxUnpool")
@@ -314,14 +307,12 @@ def max_unpool(
 
 def _flat_scatter(x: Node, indices: Node, shape) -> Node:
     total = as_dim(_product(shape))
-    zeros = mv.broadcast_to(constant(np.zeros((), x.dtype.numpy)), shape=(total,))
+    zeros = ops.broadcast_to(constant(np.zeros((), x.dtype.numpy)), shape=(total,))
     count = as_dim(_product(x.shape))
-    from tensorwright.ops import index as ix
-
-    y = ix.scatter_elements(
-        zeros, mv.reshape(indices, shape=(count,)), mv.reshape(x, shape=(count,)), axis=0
+    y = ops.scatter_elements(
+        zeros, ops.reshape(indices, shape=(count,)), ops.reshape(x, shape=(count,)), axis=0
     )
-    return mv.reshape(y, shape=shape)
+    return ops.reshape(y, shape=shape)
 
 
 # ---- matrix products ----------------------------------------------------------------------------
@@ -329,7 +320,7 @@ def _flat_scatter(x: Node, indices: Node, shape) -> Node:
 
 @converter("MatMul")
 def matmul(c: Call, a: Node, b: Node) -> Node:
-    return la.matmul(a, b)
+    return ops.matmul(a, b)
 
 
 @converter("MatMulInteger")
@@ -337,9 +328,9 @@ def matmul_integer(
     c: Call, a: Node, b: Node, a_zero: Node | None = None, b_zero: Node | None = None
 ) -> Node:
     if is_zero(a_zero) and is_zero(b_zero):
-        return la.matmul(a, b, dtype=i32)
+        return ops.matmul(a, b, dtype=i32)
     rows = max(a.rank - 2, 0)  # one zero point a row of a, a column of b
-    return la.matmul(
+    return ops.matmul(
         shifted(a, row_zero(a_zero, a), rows), shifted(b, b_zero, b.rank - 1), dtype=i32
     )
 
@@ -353,19 +344,17 @@ def gemm(
     c: Call, a: Node, b: Node, addend: Node | None = None, *, alpha: float = 1.0,
     beta: float = 1.0, transA: int = 0, transB: int = 0, broadcast: int = 0,
 ) -> Node:  # fmt: skip
-    return la.gemm(
+    return ops.gemm(
         a, b, addend, alpha=alpha, beta=beta, trans_a=bool(transA), trans_b=bool(transB)
     )
 
 
 @converter("Einsum")
 def einsum(c: Call, *xs: Node, equation: str) -> Node:
-    return la.einsum(*xs, equation=equation.replace(" ", ""))
+    return ops.einsum(*xs, equation=equation.replace(" ", ""))
 
 
 @converter("Det")
 def det(c: Call, x: Node) -> Node:
-    return la.det(x)
+    return ops.det(x)
 
-
-ALIGNED, I64 = aligned, i64

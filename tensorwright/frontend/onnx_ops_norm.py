@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
+from tensorwright.frontend import onnx_rows as ops
 from tensorwright.frontend.onnx_ops import Call, Ints, converter
 from tensorwright.frontend.onnx_ops_movement import axis_of
 from tensorwright.frontend.onnx_tensor import element_type
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.graph import Node
 from tensorwright.ir.type import product
-from tensorwright.ops import elementwise as ew
-from tensorwright.ops import index as ix
-from tensorwright.ops import movement as mv
-from tensorwright.ops import norm as nm
-from tensorwright.ops import reduce as rd
 
 
 def _coerced(op):
@@ -23,25 +19,25 @@ def _coerced(op):
         rows, columns = product(x.shape[:axis]), product(x.shape[axis:])
         if axis == x.rank - 1:
             return op(c, x, -1)
-        return mv.reshape(op(c, mv.reshape(x, shape=(rows, columns)), 1), shape=x.shape)
+        return ops.reshape(op(c, ops.reshape(x, shape=(rows, columns)), 1), shape=x.shape)
 
     return convert
 
 
 def _softmax(c: Call, x: Node, axis: int) -> Node:
-    return nm.softmax(x, axis=axis)
+    return ops.softmax(x, axis=axis)
 
 
 def _log_softmax(c: Call, x: Node, axis: int) -> Node:
-    return nm.log_softmax(x, axis=axis)
+    return ops.log_softmax(x, axis=axis)
 
 
 def _hardmax(c: Call, x: Node, axis: int) -> Node:
     """1 at the first maximum along the axis, 0 elsewhere."""
     axis = axis_of(c, axis, x.rank)
-    first = rd.argmax(x, axis=axis, keepdims=True)
-    at = ix.iota(shape=x.shape, axis=axis, dtype="i64")
-    return ew.cast(ew.equal(at, first), dtype=x.dtype)
+    first = ops.argmax(x, axis=axis, keepdims=True)
+    at = ops.iota(shape=x.shape, axis=axis, dtype="i64")
+    return ops.cast(ops.equal(at, first), dtype=x.dtype)
 
 
 for _name, _op in (("Softmax", _softmax), ("LogSoftmax", _log_softmax), ("Hardmax", _hardmax)):
@@ -68,24 +64,24 @@ def batch_normalization(
         raise c.fail("spatial=0 is not supported")
     if training_mode:
         return _trained(c, x, scale, bias, mean, var, epsilon, momentum)
-    return nm.batch_norm(x, *_stashed(x, scale, bias, mean, var), epsilon=epsilon, axis=1)
+    return ops.batch_norm(x, *_stashed(x, scale, bias, mean, var), epsilon=epsilon, axis=1)
 
 
 def _stashed(x: Node, *vectors: Node) -> list[Node]:
-    return [v if v.dtype is x.dtype else ew.cast(v, dtype=x.dtype) for v in vectors]
+    return [v if v.dtype is x.dtype else ops.cast(v, dtype=x.dtype) for v in vectors]
 
 
 def _trained(c: Call, x, scale, bias, mean, var, epsilon, momentum) -> tuple:
     """Normalized by the batch's own statistics, which also update the running ones."""
     axes = tuple(a for a in range(x.rank) if a != 1)
-    current = rd.reduce_mean(x, axes=axes)
-    centered = ew.sub(x, rd.reduce_mean(x, axes=axes, keepdims=True))
-    spread = rd.reduce_mean(ew.mul(centered, centered), axes=axes)
-    y = nm.batch_norm(x, *_stashed(x, scale, bias, current, spread), epsilon=epsilon, axis=1)
+    current = ops.reduce_mean(x, axes=axes)
+    centered = ops.sub(x, ops.reduce_mean(x, axes=axes, keepdims=True))
+    spread = ops.reduce_mean(ops.mul(centered, centered), axes=axes)
+    y = ops.batch_norm(x, *_stashed(x, scale, bias, current, spread), epsilon=epsilon, axis=1)
 
     def running(old: Node, new: Node) -> Node:
-        new = ew.cast(new, dtype=old.dtype)
-        return ew.add(ew.mul(old, momentum), ew.mul(new, 1.0 - momentum))
+        new = ops.cast(new, dtype=old.dtype)
+        return ops.add(ops.mul(old, momentum), ops.mul(new, 1.0 - momentum))
 
     return y, running(mean, current), running(var, spread)
 
@@ -95,7 +91,7 @@ def instance_normalization(
     c: Call, x: Node, scale: Node, bias: Node, *, epsilon: float = 1e-5,
     consumed_inputs: object = None,
 ) -> Node:  # fmt: skip
-    return nm.instance_norm(x, scale, bias, epsilon=epsilon)
+    return ops.instance_norm(x, scale, bias, epsilon=epsilon)
 
 
 def _stash(c: Call, number: int, x: Node) -> DType:
@@ -113,14 +109,14 @@ def layer_normalization(
 ) -> object:  # fmt: skip
     axes = tuple(range(axis_of(c, axis, x.rank), x.rank))
     wide = _stash(c, stash_type, x)
-    y = nm.layer_norm(x, scale, bias, axes=axes, epsilon=epsilon)
+    y = ops.layer_norm(x, scale, bias, axes=axes, epsilon=epsilon)
     if not c.wants(1) and not c.wants(2):
         return y
-    x = ew.cast(x, dtype=wide)
-    mean = rd.reduce_mean(x, axes=axes, keepdims=True)
-    centered = ew.sub(x, mean)
-    var = rd.reduce_mean(ew.mul(centered, centered), axes=axes, keepdims=True)
-    return y, mean, ew.rsqrt(ew.add(var, epsilon))
+    x = ops.cast(x, dtype=wide)
+    mean = ops.reduce_mean(x, axes=axes, keepdims=True)
+    centered = ops.sub(x, mean)
+    var = ops.reduce_mean(ops.mul(centered, centered), axes=axes, keepdims=True)
+    return y, mean, ops.rsqrt(ops.add(var, epsilon))
 
 
 @converter("RMSNormalization")
@@ -128,7 +124,7 @@ def rms_normalization(
     c: Call, x: Node, scale: Node, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
 ) -> Node:
     axes = tuple(range(axis_of(c, axis, x.rank), x.rank))
-    return ew.cast(nm.rms_norm(x, scale, axes=axes, epsilon=epsilon), dtype=scale.dtype)
+    return ops.cast(ops.rms_norm(x, scale, axes=axes, epsilon=epsilon), dtype=scale.dtype)
 
 
 @converter("GroupNormalization", since=18)
@@ -141,11 +137,11 @@ def group_normalization_by_group(
         raise c.fail(f"{per} channels do not divide into {num_groups} groups")
     each = per // num_groups
     wide = [
-        mv.reshape(mv.broadcast_to(mv.reshape(v, shape=(num_groups, 1)), shape=(num_groups, each)),
+        ops.reshape(ops.broadcast_to(ops.reshape(v, shape=(num_groups, 1)), shape=(num_groups, each)),
                    shape=(per,))
         for v in (scale, bias)
     ]  # fmt: skip
-    return nm.group_norm(x, *wide, groups=num_groups, epsilon=epsilon)
+    return ops.group_norm(x, *wide, groups=num_groups, epsilon=epsilon)
 
 
 @converter("GroupNormalization", since=21)
@@ -153,26 +149,26 @@ def group_normalization(
     c: Call, x: Node, scale: Node, bias: Node, *, num_groups: int, epsilon: float = 1e-5,
     stash_type: int = 1,
 ) -> Node:  # fmt: skip
-    return nm.group_norm(x, scale, bias, groups=num_groups, epsilon=epsilon)
+    return ops.group_norm(x, scale, bias, groups=num_groups, epsilon=epsilon)
 
 
 @converter("LRN")
 def lrn(
     c: Call, x: Node, *, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0
 ) -> Node:
-    return nm.lrn(x, size=size, alpha=alpha, beta=beta, bias=bias)
+    return ops.lrn(x, size=size, alpha=alpha, beta=beta, bias=bias)
 
 
 @converter("LpNormalization")
 def lp_normalization(c: Call, x: Node, *, axis: int = -1, p: int = 2) -> Node:
     if p not in (1, 2):
         raise c.fail(f"p is {p}, not 1 or 2")
-    return nm.lp_norm(x, axis=axis_of(c, axis, x.rank), p=p)
+    return ops.lp_norm(x, axis=axis_of(c, axis, x.rank), p=p)
 
 
 @converter("MeanVarianceNormalization")
 def mean_variance_normalization(c: Call, x: Node, *, axes: Ints = (0, 2, 3)) -> Node:
-    mean = rd.reduce_mean(x, axes=axes, keepdims=True)
-    square = rd.reduce_mean(ew.mul(x, x), axes=axes, keepdims=True)
-    deviation = ew.sqrt(ew.sub(square, ew.mul(mean, mean)))
-    return ew.div(ew.sub(x, mean), ew.add(deviation, 1e-9))
+    mean = ops.reduce_mean(x, axes=axes, keepdims=True)
+    square = ops.reduce_mean(ops.mul(x, x), axes=axes, keepdims=True)
+    deviation = ops.sqrt(ops.sub(square, ops.mul(mean, mean)))
+    return ops.div(ops.sub(x, mean), ops.add(deviation, 1e-9))

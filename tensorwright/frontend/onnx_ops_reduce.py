@@ -4,33 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tensorwright.frontend import onnx_rows as ops
 from tensorwright.frontend.onnx_ops import Call, Ints, converter
 from tensorwright.frontend.onnx_ops_movement import axes_of, axis_of
-from tensorwright.ir.dtype import boolean, u8
+from tensorwright.ir.dtype import boolean
 from tensorwright.ir.expr import as_dim, as_expr, compare, is_const, minimum
 from tensorwright.ir.graph import Node
-from tensorwright.ops import elementwise as ew
-from tensorwright.ops import reduce as rd
-from tensorwright.ops import sort as st
 
 REDUCTIONS = {
-    "ReduceSum": (rd.reduce_sum, 13), "ReduceProd": (rd.reduce_prod, 18),
-    "ReduceMax": (rd.reduce_max, 18), "ReduceMin": (rd.reduce_min, 18),
-    "ReduceMean": (rd.reduce_mean, 18), "ReduceL1": (rd.reduce_l1, 18),
-    "ReduceL2": (rd.reduce_l2, 18), "ReduceLogSum": (rd.reduce_log_sum, 18),
-    "ReduceLogSumExp": (rd.reduce_log_sum_exp, 18),
-    "ReduceSumSquare": (rd.reduce_sum_square, 18),
+    "ReduceSum": ("reduce_sum", 13), "ReduceProd": ("reduce_prod", 18),
+    "ReduceMax": ("reduce_max", 18), "ReduceMin": ("reduce_min", 18),
+    "ReduceMean": ("reduce_mean", 18), "ReduceL1": ("reduce_l1", 18),
+    "ReduceL2": ("reduce_l2", 18), "ReduceLogSum": ("reduce_log_sum", 18),
+    "ReduceLogSumExp": ("reduce_log_sum_exp", 18),
+    "ReduceSumSquare": ("reduce_sum_square", 18),
 }  # fmt: skip
 
 
-def reduced(c: Call, op, x: Node, axes: Sequence[int] | None, keepdims: int) -> Node:
+def reduced(c: Call, op: str, x: Node, axes: Sequence[int] | None, keepdims: int) -> Node:
     axes = None if axes is None else axes_of(c, axes, x.rank)
     if x.dtype is boolean:  # ReduceMax and ReduceMin of truth values
-        op = {rd.reduce_max: rd.reduce_any, rd.reduce_min: rd.reduce_all}.get(op, op)
-    return op(x, axes=axes, keepdims=bool(keepdims))
+        op = {"reduce_max": "reduce_any", "reduce_min": "reduce_all"}.get(op, op)
+    return getattr(ops, op)(x, axes=axes, keepdims=bool(keepdims))
 
 
-def _register(name: str, op, since: int) -> None:
+def _register(name: str, op: str, since: int) -> None:
     @converter(name)
     def by_attribute(
         c: Call, x: Node, *, axes: Ints | None = None, keepdims: int = 1
@@ -53,21 +51,21 @@ def _register(name: str, op, since: int) -> None:
 def elementwise_part(name: str, x: Node) -> Node:
     """What a reduction over no axes does: only its functions before and after the sum."""
     if name in ("ReduceL1", "ReduceL2"):
-        return ew.abs(x)
+        return ops.abs(x)
     if name == "ReduceSumSquare":
-        return ew.mul(x, x)
-    return ew.log(x) if name == "ReduceLogSum" else x
+        return ops.mul(x, x)
+    return ops.log(x) if name == "ReduceLogSum" else x
 
 
 for _name, (_op, _since) in REDUCTIONS.items():
     _register(_name, _op, _since)
 
 
-def _arg(op):
+def _arg(op: str):
     def convert(
         c: Call, x: Node, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0
     ) -> Node:
-        return op(
+        return getattr(ops, op)(
             x, axis=axis_of(c, axis, x.rank), keepdims=bool(keepdims),
             last=bool(select_last_index),
         )  # fmt: skip
@@ -75,20 +73,20 @@ def _arg(op):
     return convert
 
 
-converter("ArgMax")(_arg(rd.argmax))
-converter("ArgMin")(_arg(rd.argmin))
+converter("ArgMax")(_arg("argmax"))
+converter("ArgMin")(_arg("argmin"))
 
 
-def _running(op):
+def _running(op: str):
     def convert(c: Call, x: Node, axis: Node, *, exclusive: int = 0, reverse: int = 0) -> Node:
         at = axis_of(c, int(c.number(axis, "axis")), x.rank)
-        return op(x, axis=at, exclusive=bool(exclusive), reverse=bool(reverse))
+        return getattr(ops, op)(x, axis=at, exclusive=bool(exclusive), reverse=bool(reverse))
 
     return convert
 
 
-converter("CumSum")(_running(rd.cumsum))
-converter("CumProd")(_running(rd.cumprod))
+converter("CumSum")(_running("cumsum"))
+converter("CumProd")(_running("cumprod"))
 
 
 @converter("TopK")
@@ -110,14 +108,10 @@ def _top(c: Call, x: Node, k, axis: int, largest: int, ordered: int) -> tuple:
         raise c.fail(f"k is {k}, more than the {x.shape[axis]} elements of axis {axis}")
     if not is_const(fits):
         k = as_dim(minimum(as_expr(k), as_expr(x.shape[axis])))
-    result = st.top_k(x, k=k, axis=axis, largest=bool(largest), sorted=bool(ordered))
+    result = ops.top_k(x, k=k, axis=axis, largest=bool(largest), sorted=bool(ordered))
     return item_of(result, 0), item_of(result, 1)
 
 
 def item_of(t: Node, k: int) -> Node:
-    from tensorwright.ops import control
+    return ops.item(t, index=k)
 
-    return control.item(t, index=k)
-
-
-U8 = u8

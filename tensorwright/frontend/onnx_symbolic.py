@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tensorwright.base.errors import FrontendError
+from tensorwright.frontend import onnx_rows as ops
 from tensorwright.ir.dtype import DType, boolean, i64
 from tensorwright.ir.expr import (
     Expr, Symbol, as_dim, as_expr, binary, bounds, cast as cast_expr, compare, maximum, minimum, mod,
@@ -21,7 +22,6 @@ from tensorwright.ir.expr import (
 )  # fmt: skip
 from tensorwright.ir.graph import Node, array_of, constant
 from tensorwright.ir.type import Dim
-from tensorwright.ops import elementwise, index, movement
 
 MAX_MIRROR = 1024  # elements; larger integer tensors are data, not shapes
 MAX_BOUND = 64  # elements read by one bind_size
@@ -71,11 +71,11 @@ class Symbolic:
         dtype = dtype or i64
         flat = [as_dim(v) for v in mirror.flat]
         if any(isinstance(v, Expr) for v in flat):
-            x = index.size(dims=tuple(flat))
+            x = ops.size(dims=tuple(flat))
             if mirror.ndim != 1:
-                x = movement.reshape(x, shape=mirror.shape)
+                x = ops.reshape(x, shape=mirror.shape)
             if dtype is not i64:
-                x = elementwise.cast(x, dtype=dtype)
+                x = ops.cast(x, dtype=dtype)
         else:
             x = constant(np.array(flat, dtype=np.int64).astype(dtype.numpy).reshape(mirror.shape))
         self.mirrors[x] = _objects(flat, mirror.shape)
@@ -162,7 +162,7 @@ class Symbolic:
             for k in range(count)
         )
         if count:
-            index.bind_size(x, symbols=symbols)
+            ops.bind_size(x, symbols=symbols)
         mirror = _objects(list(symbols), () if x.rank == 0 else (count,))
         self.bound[key] = mirror
         return mirror
