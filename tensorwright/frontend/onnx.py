@@ -16,12 +16,14 @@ import numpy as np
 
 from tensorwright.base.errors import CompileError, FrontendError, TensorwrightError
 from tensorwright.frontend import (  # noqa: F401  (each fills the converter table)
+    onnx_ops_control,
     onnx_ops_elementwise,
     onnx_ops_index,
     onnx_ops_movement,
     onnx_ops_nn,
     onnx_ops_norm,
     onnx_ops_reduce,
+    onnx_ops_sequence,
 )
 from tensorwright.frontend.onnx_fold import fold
 from tensorwright.frontend.onnx_function import function_of
@@ -34,7 +36,7 @@ from tensorwright.frontend.onnx_ops import (
 from tensorwright.frontend.onnx_scope import POISON, Scope, live_nodes
 from tensorwright.frontend.onnx_symbolic import Symbolic
 from tensorwright.frontend.shapes import Shapes
-from tensorwright.ir.build import location
+from tensorwright.ir.build import current_location, location
 from tensorwright.ir.dtype import dtype
 from tensorwright.ir.graph import CONST, PARAM, Graph, Node, bound_symbols, constant, graph, param
 from tensorwright.ir.module import Module
@@ -67,7 +69,7 @@ class Importer:
 
     def main(self, shapes) -> Graph:
         g = self.model.graph
-        scope = Scope(opsets=self.model.opsets)
+        scope = Scope(opsets=self.model.opsets, mirrors=self.symbolic.mirrors)
         self.bind_initializers(g, scope)
         params = self.parameters(g, shapes, scope)
         self.run_nodes(g, scope)
@@ -242,7 +244,8 @@ class Importer:
             raise FrontendError(f"function {f.name!r} takes {len(f.inputs)} inputs")
         inner = Scope(
             opsets=f.opsets, attrs={**f.defaults, **attrs}, calls=(*scope.calls, f),
-            where=(*scope.where, *_innermost()),
+            mirrors=self.symbolic.mirrors,
+            where=current_location(),
         )  # fmt: skip
         for name, value in zip(f.inputs, [*args, *[None] * (len(f.inputs) - len(args))]):
             inner.bind(name, value)
@@ -269,12 +272,6 @@ class Importer:
             inner.bind(v.name, value)
         self.run_nodes(g, inner)
         return [inner.find(v.name) for v in g.outputs]
-
-
-def _innermost() -> tuple[str, ...]:
-    from tensorwright.ir.build import current_location
-
-    return current_location()[-1:]
 
 
 def unsupported(record: NodeRecord, opset: int) -> FrontendError:

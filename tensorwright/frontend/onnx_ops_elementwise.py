@@ -11,7 +11,7 @@ import numpy as np
 from tensorwright.frontend import onnx_rows as ops
 from tensorwright.frontend.onnx_ops import Array, Call, converter
 from tensorwright.frontend.onnx_tensor import element_type
-from tensorwright.ir.dtype import DType, f32, f8e8m0, promote, u8
+from tensorwright.ir.dtype import SUBBYTE, DType, f32, f8e8m0, i32, promote, u8
 from tensorwright.ir.graph import Node, array_of, constant
 
 UNARY = {
@@ -162,6 +162,8 @@ def converted(c: Call, x: Node, to: DType, saturate: bool, round_mode: str) -> N
     """A cast with ONNX's choices: saturation, and the rounding of powers of two."""
     if to is f8e8m0 and x.dtype is not to:
         return power_of_two(c, x, saturate, round_mode)
+    if to in SUBBYTE and not to.is_float and x.dtype.is_float:
+        x = ops.cast(x, dtype=i32)  # what does not fit wraps around, as between integers
     return ops.cast(x, dtype=to, saturate=saturate)
 
 

@@ -10,13 +10,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tensorwright.base.errors import CompileError
 from tensorwright.frontend import onnx_rows as ops
 from tensorwright.frontend.onnx_ops import Array, Call, Ints, converter
 from tensorwright.frontend.onnx_ops_elementwise import scalar, tensor_dtype
 from tensorwright.ir.expr import (
-    Expr, as_dim, as_expr, ceildiv, compare, floordiv, is_const, maximum, minimum, select,
+    Expr, Symbol, as_dim, as_expr, ceildiv, compare, floordiv, is_const, maximum, minimum, select,
+    sym, symbols_of,
 )  # fmt: skip
-from tensorwright.ir.graph import Node, array_of, constant
+from tensorwright.ir.graph import SYMBOL_ORIGIN, Node, array_of, constant
 from tensorwright.ir.type import Dim, product
 
 
@@ -56,7 +58,27 @@ def reshape_by_attribute(
 
 @converter("Reshape", since=5)
 def reshape(c: Call, x: Node, shape: Node, *, allowzero: int = 0) -> Node:
-    return ops.reshape(x, shape=resolved_shape(c, x, c.dims(shape, low=-1), bool(allowzero)))
+    target = resolved_shape(c, x, c.dims(shape, low=-1), bool(allowzero))
+    try:
+        return ops.reshape(x, shape=target)
+    except CompileError:
+        if not any(s in SYMBOL_ORIGIN for s in symbols_of(*map(as_expr, target))):
+            raise
+    return reshape_checked(c, x, target)
+
+
+def reshape_checked(c: Call, x: Node, target: tuple[Dim, ...]) -> Node:
+    """A reshape whose number of elements only the program can check: a symbol that is bound to
+    whether they agree, and has to be 1, is part of the result."""
+    count = product(target)
+    fits = ops.equal(c.sizes((count,)), c.sizes((product(x.shape),)))
+    fits = ops.cast(fits, dtype="i64")
+    name = c.importer.symbolic.unique("reshape_fits")
+    one = sym(Symbol(name, min=1, max=1))
+    ops.bind_size(fits, symbols=(one,))
+    at = ops.add(ops.iota(shape=(count,), axis=0, dtype="i64"), c.importer.symbolic.node(np.array([one - 1], dtype=object)))
+    flat = ops.reshape(x, shape=(product(x.shape),))
+    return ops.reshape(ops.gather(flat, at, axis=0), shape=target)
 
 
 def resolved_shape(c: Call, x: Node, dims: Sequence[Dim], allowzero: bool) -> tuple[Dim, ...]:
@@ -241,6 +263,8 @@ def sliced(c: Call, x: Node, starts, ends, axes, steps) -> Node:
         if step == 0:
             raise c.fail("a step is 0")
         d = x.shape[a]
+        if d == 0:
+            continue
         low, high = (0, d) if step > 0 else (-1, as_dim(as_expr(d) - 1))
         begin[a] = clamped(from_end(s, d), low if step > 0 else 0, high)
         end[a] = clamped(from_end(e, d), low, high)
@@ -346,8 +370,16 @@ def pad(
     mode: str = "constant",
 ) -> Node:  # fmt: skip
     at = None if axes is None else c.ints(axes, "axes")
-    fill = 0 if value is None else c.number(value, "constant_value")
-    return padded(c, x, c.dims(pads, low=None), at, mode, fill)
+    around = c.dims(pads, low=None)
+    fill = 0 if value is None else array_of(value)
+    if fill is not None:
+        number = fill if isinstance(fill, int) else c.number(value, "constant_value")
+        return padded(c, x, around, at, mode, number)
+    y = padded(c, x, around, at, mode, 0)
+    if mode != "constant":
+        return y
+    own = padded(c, ops.full(shape=x.shape, value=1, dtype="bool"), around, at, mode, 0)
+    return ops.select(own, y, scalar(c, value))
 
 
 def padded(c: Call, x: Node, pads, axes, mode: str, value) -> Node:
