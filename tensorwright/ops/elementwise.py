@@ -15,7 +15,14 @@ import numpy as np
 
 from tensorwright.base.errors import CompileError
 from tensorwright.ir.dtype import (
-    FLOATS, FLOATS8, INTEGERS, NUMERIC, DType, boolean, f8e5m2, index,
+    FLOATS,
+    FLOATS8,
+    INTEGERS,
+    NUMERIC,
+    DType,
+    boolean,
+    f8e5m2,
+    index,
 )  # fmt: skip
 from tensorwright.ir.dtype import dtype as dtype_of
 from tensorwright.ir.expr import Buffer, Expr, all_of, any_of, binary, compare, const, unary
@@ -26,7 +33,14 @@ from tensorwright.ir.loop import Stmt
 from tensorwright.ir.type import TensorType
 from tensorwright.ops import reference as ref
 from tensorwright.ops.define import (
-    broadcast_load, broadcast_shapes, compute, define, elementwise, predicate, require, same_dtype,
+    broadcast_load,
+    broadcast_shapes,
+    compute,
+    define,
+    elementwise,
+    predicate,
+    require,
+    same_dtype,
     scalar_like,
 )  # fmt: skip
 
@@ -62,7 +76,7 @@ def _flat(name: str, function, **columns):
     """A function of numbers whose gradient is zero almost everywhere."""
     return elementwise(
         name, lambda x: unary(name, x), reference=ref.quiet(function), dtypes=NUMERIC,
-        torch=f"{name}.default", samples=(*UNARY, *INTS), **columns,
+        gradient=lambda g, y, x: (None,), torch=f"{name}.default", samples=(*UNARY, *INTS), **columns,
     )  # fmt: skip
 
 
@@ -272,11 +286,13 @@ def _trunc_div(x: Expr, y: Expr) -> Expr:
 
 floor_div = elementwise(
     "floor_div", _floor_div, "x, y", reference=ref.floor_div, dtypes=NUMERIC,
+    gradient=lambda g, z, x, y: (None, None),
     torch="floor_divide.default", samples=(*DIVISOR, *BINARY_INTS),
     doc="The quotient rounded down; an integer divided by 0 gives 0.",
 )  # fmt: skip
 trunc_div = elementwise(
     "trunc_div", _trunc_div, "x, y", reference=ref.trunc_div, dtypes=NUMERIC,
+    gradient=lambda g, z, x, y: (None, None),
     samples=(*DIVISOR, *BINARY_INTS),
     doc="The quotient rounded to zero; an integer divided by 0 gives 0.",
 )  # fmt: skip

@@ -22,12 +22,18 @@ from tensorwright.ir.graph import Node
 from tensorwright.ir.loop import Stmt
 from tensorwright.ir.type import Dim, Shape, TensorType, dim_text, product, shape_of
 from tensorwright.ops.define import (
-    broadcast_dims, broadcast_load, compute, define, normalize_axes, normalize_axis, require,
+    broadcast_dims,
+    broadcast_load,
+    compute,
+    define,
+    normalize_axes,
+    normalize_axis,
+    require,
     same_dtype,
 )  # fmt: skip
-from tensorwright.ops.elementwise import add, maximum, minimum, mod, sub
-from tensorwright.ops.positions import full, iota, zeros_like
+from tensorwright.ops.elementwise import maximum, minimum, mod, sub
 from tensorwright.ops.index import scatter_axis
+from tensorwright.ops.positions import full, iota
 
 PAD_MODES = ("constant", "edge", "reflect", "wrap")
 
