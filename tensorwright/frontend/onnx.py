@@ -200,10 +200,13 @@ class Importer:
             if not results:
                 out = row.function(call, *args, **attrs)
                 results.extend(out if isinstance(out, (tuple, list)) else [out])
+
+        def dtype_of_result():
+            run()
             return results[0].dtype
 
         if tensors and call.outputs == 1 and name:
-            mirrored = self.symbolic.apply(name, args, attrs, run)
+            mirrored = self.symbolic.apply(name, args, attrs, dtype_of_result)
             if mirrored is not None:
                 return [mirrored]
         run()
@@ -211,6 +214,8 @@ class Importer:
             results = [fold(r) if isinstance(r, Node) else r for r in results]
         if tensors and len(results) == 1 and isinstance(results[0], Node) and name:
             self.symbolic.learn(name, results[0], args, attrs)
+        if name == "Split" and tensors and args[0].rank == 1:
+            self.symbolic.learn_pieces(results, args[0])
         return results
 
     def resolve(self, attrs: Mapping, scope: Scope) -> dict:

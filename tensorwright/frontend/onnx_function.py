@@ -41,12 +41,13 @@ def function_of(
     proto = onnx.FunctionProto()
     proto.ParseFromString(raw)
     reader = ModelReader(f"function {record.op}", TensorReader(None))
-    found = reader.function(proto, {"": opset, record.domain: opset})
+    found = reader.function(proto, {record.domain: opset})
     given = {
         name: reader.attribute(a.default_value, 0)
         for name, a in schema.attributes.items() if a.default_value.name
     }  # fmt: skip
-    return replace(found, defaults={**given, **found.defaults})
+    opsets = {"": defs.onnx_opset_version(), **found.opsets}
+    return replace(found, defaults={**given, **found.defaults}, opsets=opsets)
 
 
 def _fixed_body(schema, opset: int) -> bytes:

@@ -131,7 +131,9 @@ def truth(x: Node) -> Node:
 
 
 @converter("Loop", values=True)
-def loop(c: Call, trips: Node | None, condition: Node | None, *state: object, body: Body):
+def loop(
+    c: Call, trips: Node | None = None, condition: Node | None = None, *state: object, body: Body
+) -> list:
     if len(body.inputs) != len(state) + 2:
         raise c.fail(f"the body has {len(body.inputs)} inputs for {len(state)} carried values")
     trips = None if trips is None else ops.reshape(ops.cast(trips, dtype=i64), shape=())
@@ -372,7 +374,7 @@ def from_front(c: Call, y: Node, axis: int, reverse: int) -> Node:
 
 @converter("Scan", since=8)
 def scan_in_batches(
-    c: Call, lengths: Node | None, *operands: Node, body: Body, num_scan_inputs: int,
+    c: Call, lengths: Node | None = None, *operands: Node, body: Body, num_scan_inputs: int,
     directions: Ints = (),
 ) -> list[Node]:  # fmt: skip
     """Opset 8: every operand has a leading batch dimension, over which the scan runs too."""

@@ -11,7 +11,7 @@ import numpy as np
 from tensorwright.frontend import onnx_rows as ops
 from tensorwright.frontend.onnx_ops import Array, Call, converter
 from tensorwright.frontend.onnx_tensor import element_type
-from tensorwright.ir.dtype import SUBBYTE, DType, f32, f8e8m0, i32, promote, u8
+from tensorwright.ir.dtype import SUBBYTE, DType, boolean, f32, f8e8m0, i32, promote, u8
 from tensorwright.ir.graph import Node, array_of, constant
 
 UNARY = {
@@ -189,7 +189,13 @@ def power_of_two(c: Call, x: Node, saturate: bool, round_mode: str) -> Node:
 
 @converter("BitCast")
 def bit_cast(c: Call, x: Node, *, to: int) -> Node:
-    return ops.bitcast(x, dtype=tensor_dtype(c, to))
+    to = tensor_dtype(c, to)
+    if boolean in (x.dtype, to):  # a truth value is a byte of 0 or 1
+        if to.bits != x.dtype.bits:
+            raise c.fail(f"{x.dtype} and {to} have different widths")
+        x = ops.cast(x, dtype="u8") if x.dtype is boolean else ops.bitcast(x, dtype="u8")
+        return ops.cast(x, dtype=to) if to is boolean else ops.bitcast(x, dtype=to)
+    return ops.bitcast(x, dtype=to)
 
 
 @converter("Identity", values=True)

@@ -68,17 +68,23 @@ def reshape(c: Call, x: Node, shape: Node, *, allowzero: int = 0) -> Node:
 
 
 def reshape_checked(c: Call, x: Node, target: tuple[Dim, ...]) -> Node:
-    """A reshape whose number of elements only the program can check: a symbol that is bound to
-    whether they agree, and has to be 1, is part of the result."""
-    count = product(target)
-    fits = ops.equal(c.sizes((count,)), c.sizes((product(x.shape),)))
-    fits = ops.cast(fits, dtype="i64")
-    name = c.importer.symbolic.unique("reshape_fits")
-    one = sym(Symbol(name, min=1, max=1))
-    ops.bind_size(fits, symbols=(one,))
-    at = ops.add(ops.iota(shape=(count,), axis=0, dtype="i64"), c.importer.symbolic.node(np.array([one - 1], dtype=object)))
-    flat = ops.reshape(x, shape=(product(x.shape),))
+    """A reshape whose number of elements only the program can check."""
+    count, own = product(target), product(x.shape)
+    zero = checked_zero(c, compare("eq", as_expr(count), as_expr(own)), "reshape_fits")
+    if own == 0:
+        return ops.full(shape=target, value=zero, dtype=x.dtype)
+    at = ops.add(
+        ops.iota(shape=(count,), axis=0, dtype="i64"), ops.reshape(c.sizes((zero,)), shape=())
+    )
+    flat = ops.reshape(x, shape=(own,))
     return ops.reshape(ops.gather(flat, at, axis=0), shape=target)
+
+
+def checked_zero(c: Call, condition: Expr, name: str) -> Expr:
+    """An index expression that is 0, and whose use makes the program check the condition."""
+    one = sym(Symbol(c.importer.symbolic.unique(name), min=1, max=1))
+    ops.bind_size(ops.size(dims=(select(condition, as_expr(1), as_expr(0)),)), symbols=(one,))
+    return one - 1
 
 
 def resolved_shape(c: Call, x: Node, dims: Sequence[Dim], allowzero: bool) -> tuple[Dim, ...]:
@@ -87,11 +93,13 @@ def resolved_shape(c: Call, x: Node, dims: Sequence[Dim], allowzero: bool) -> tu
         raise c.fail(f"shape {list(dims)} has more than one -1")
     dims = [d if allowzero else _kept(c, x, k, d) for k, d in enumerate(dims)]
     open_ = [_may_be(d, -1) for d in dims]
-    if not any(open_):
+    if all(o is False for o in open_):
         return tuple(map(as_dim, dims))
-    others = [1 if o is True else _unless(d, -1, 1) for d, o in zip(dims, open_)]
+    others = [1 if o is True else _replaced(d, -1, 1) for d, o in zip(dims, open_)]
     rest = _quotient(x.shape, others)
-    return tuple(as_dim(_replaced(d, -1, rest) if o else d) for d, o in zip(dims, open_))
+    return tuple(
+        d if o is False else as_dim(_replaced(d, -1, rest)) for d, o in zip(dims, open_)
+    )
 
 
 def _kept(c: Call, x: Node, k: int, d: Dim) -> Dim:
@@ -113,10 +121,6 @@ def _may_be(d: Dim, value: int) -> bool | None:
         return d == value
     test = compare("eq", d, value)
     return bool(test.value) if is_const(test) else None
-
-
-def _unless(d: Dim, value: int, other: Dim) -> Dim:
-    return as_dim(_replaced(d, value, other))
 
 
 def _replaced(d: Dim, value: int, other: Dim) -> Dim:
@@ -336,9 +340,19 @@ def divided(c: Call, x: Node, axis: int, sizes, count: int) -> list[Node]:
         sizes = (part,) * (count - 1) + (last,)
     if len(sizes) != count:
         raise c.fail(f"{len(sizes)} sizes for {count} outputs")
-    total = as_expr(0)
+    whole = as_expr(0)
+    for n in sizes:
+        whole = whole + as_expr(n)
+    fits = compare("eq", whole, as_expr(x.shape[axis]))
+    if is_const(fits, False):
+        raise c.fail(f"the sizes add up to {whole}, not {x.shape[axis]}")
+    total = as_expr(0) if is_const(fits) else checked_zero(c, fits, "split_fits")
     pieces = []
     for n in sizes:
+        if x.shape[axis] == 0:
+            shape = tuple(n if k == axis else d for k, d in enumerate(x.shape))
+            pieces.append(ops.full(shape=shape, value=total, dtype=x.dtype))
+            continue
         starts, stops = [0] * x.rank, list(x.shape)
         starts[axis] = as_dim(total)
         total = total + as_expr(n)
@@ -346,8 +360,6 @@ def divided(c: Call, x: Node, axis: int, sizes, count: int) -> list[Node]:
         pieces.append(
             ops.slice(x, starts=tuple(starts), stops=tuple(stops), steps=(1,) * x.rank)
         )
-    if isinstance(as_dim(total), int) and isinstance(x.shape[axis], int) and as_dim(total) != x.shape[axis]:
-        raise c.fail(f"the sizes add up to {total}, not {x.shape[axis]}")
     return pieces
 
 
