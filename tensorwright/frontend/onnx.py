@@ -10,7 +10,6 @@ inlined, and everything that cannot be imported is reported at once.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 
@@ -38,7 +37,7 @@ from tensorwright.frontend.onnx_symbolic import Symbolic
 from tensorwright.frontend.shapes import Shapes
 from tensorwright.ir.build import current_location, location
 from tensorwright.ir.dtype import dtype
-from tensorwright.ir.graph import CONST, PARAM, Graph, Node, bound_symbols, constant, graph, param
+from tensorwright.ir.graph import CONST, PARAM, Graph, Node, constant, graph, param
 from tensorwright.ir.module import Module
 from tensorwright.ir.type import TensorType
 
@@ -166,7 +165,7 @@ class Importer:
                 error = FrontendError(f"{record.op}: output {k} is not supported")
                 self.problems.append(error.located((*scope.where, where)))
                 value = POISON
-            scope.bind(name, named(value, name) if len(results) == 1 else value)
+            scope.bind(name, named(value, name))
 
     def convert(self, record: NodeRecord, scope: Scope) -> list:
         """The values of a node's outputs."""
@@ -288,9 +287,11 @@ def unsupported(record: NodeRecord, opset: int) -> FrontendError:
 
 
 def named(value, name: str):
-    """A freshly made node under the name of the model's value."""
-    fresh = isinstance(value, Node) and not value.name and value.op not in (PARAM, CONST)
-    return replace(value, name=name) if fresh and not bound_symbols(value) else value
+    """The same value; a node that was just made takes the name of the model's value. (It has no
+    users yet that could tell; a copy would lose what is known of the node.)"""
+    if isinstance(value, Node) and not value.name and value.op not in (PARAM, CONST):
+        object.__setattr__(value, "name", name)
+    return value
 
 
 __all__ = ["Importer", "OptionalValue", "SequenceValue", "import_onnx"]
