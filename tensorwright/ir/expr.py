@@ -154,9 +154,11 @@ class Symbol:
 class Buffer:
     """A dense row-major array that kernels load from and store to.
 
-    scope: "param" (argument of the kernel), "const" (constant of the module), "temp" (between the
-    nests of one kernel, in memory), "local" (private to one iteration: registers or stack), "arena"
-    (planned by the memory planner). align: the known alignment of its first byte.
+    scope says where its memory comes from. In kernels: "param" (an argument), "temp" (memory for
+    one call), "local" (private to one iteration: registers or stack). In host functions: "input",
+    "input_shape" and "output" of the program (by position), "const" (by position among the module's
+    constants), "arena" (placed in the function's frame by the memory planner), "frame" (that frame),
+    "dynamic" (allocated when its size becomes known). align: known alignment of its first byte.
     """
 
     __slots__ = ("__weakref__", "align", "dtype", "name", "scope", "shape")
@@ -399,6 +401,11 @@ def call(name: str, dtype_: DType, args: Iterable[Expr]) -> Expr:
     return make("call", dtype_, tuple(args), name)
 
 
+def opaque(e: Expr) -> Expr:
+    """The value of an index expression of which nothing is assumed, for checking what is."""
+    return e if e.op == "const" else call("opaque", e.dtype, (e,))
+
+
 # Filled by simplify.py, which sits above this file: op -> function(a, b) on index expressions.
 INDEX_RULES: dict[str, Callable[[Expr, Expr], Expr]] = {}
 
@@ -561,7 +568,8 @@ def to_text(e, precedence: int = 0) -> str:
     a, b = e.args
     if e.op == "add" and b.dtype is index:
         symbol, b = _minus(b)
-    text = f"{to_text(a, level)} {symbol} {to_text(b, level + 1)}"
+    left = level + 1 if e.op in COMPARISONS else level  # Python would read a chain
+    text = f"{to_text(a, left)} {symbol} {to_text(b, level + 1)}"
     return f"({text})" if level < precedence else text
 
 
@@ -597,6 +605,8 @@ def const_text(e: Expr) -> str:
     v = e.value
     if e.dtype.is_float and not math.isfinite(v):
         body = "nan" if math.isnan(v) else ("inf" if v > 0 else "-inf")
+    elif e.dtype.name == "f32":
+        body = str(e.dtype.numpy.type(v))  # the shortest digits that give this f32
     else:
         body = repr(v)
     if e.dtype.name in ("index", "f32", "bool"):

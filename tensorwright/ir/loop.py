@@ -91,6 +91,14 @@ class View(Stmt):
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class Copy(Stmt):
+    """target[...] = source[...], two buffers with the same number of elements of one type."""
+
+    target: Buffer
+    source: Buffer
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Call(Stmt):
     """Call a kernel or host function of the module, or an extern by its C name.
 
@@ -328,6 +336,9 @@ def replace_buffers(root: Stmt, new: dict[Buffer, Buffer]) -> Stmt:
                 return replace(s, buffer=new[s.buffer])
             case Call():
                 return replace(s, buffers=tuple(new.get(b, b) for b in s.buffers))
+            case Copy():
+                return replace(s, target=new.get(s.target, s.target),
+                               source=new.get(s.source, s.source))  # fmt: skip
             case View():
                 return replace(s, buffer=new.get(s.buffer, s.buffer),
                                base=new.get(s.base, s.base))  # fmt: skip

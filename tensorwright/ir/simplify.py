@@ -93,9 +93,9 @@ def _product(a: Expr, b: Expr) -> Expr:
     (ta, ca), (tb, cb) = linear(a), linear(b)
     if len(ta) == 1 and ca == 0 and len(tb) == 1 and cb == 0:
         (x, cx), (y, cy) = *ta.items(), *tb.items()
-        factors = sorted([*_factors(x), *_factors(y)], key=_order)
-        atom = factors[0]
-        for f in factors[1:]:
+        ordered = sorted([*factors(x), *factors(y)], key=_order)
+        atom = ordered[0]
+        for f in ordered[1:]:
             atom = make("mul", index, (atom, f))
         return from_linear({atom: cx * cy})
     result = const(ca * cb)
@@ -108,9 +108,10 @@ def _product(a: Expr, b: Expr) -> Expr:
     return result
 
 
-def _factors(atom: Expr) -> list[Expr]:
+def factors(atom: Expr) -> list[Expr]:
+    """The factors of a product of non-constants."""
     if atom.op == "mul" and atom.args[1].op != "const":
-        return [*_factors(atom.args[0]), atom.args[1]]
+        return [*factors(atom.args[0]), atom.args[1]]
     return [atom]
 
 
@@ -138,7 +139,7 @@ def multiple_of(e: Expr) -> int:
     for atom, c in terms.items():
         known = atom.value.multiple_of if atom.op == "sym" else 1
         if atom.op == "mul":
-            known = math.prod(multiple_of(f) for f in _factors(atom))
+            known = math.prod(multiple_of(f) for f in factors(atom))
         result = math.gcd(result, c * known)
     return result
 
@@ -150,12 +151,12 @@ def _divides(e: Expr, d: Expr) -> Expr | None:
     if cd or len(td) != 1:
         return const(1) if e is d else None
     ((atom, scale),) = td.items()
-    wanted = _factors(atom)
+    wanted = factors(atom)
     out: dict[Expr, int] = {}
     if constant:
         return None
     for t, c in terms.items():
-        left = _factors(t)
+        left = factors(t)
         for f in wanted:
             if f not in left:
                 return None
@@ -348,11 +349,11 @@ def _worst(t: Expr, c: int) -> Expr | None:
     """The smallest value of t * c by symbolic upper bounds (for c < 0)."""
     if c >= 0:
         return None
-    factors = _factors(t)
-    for k, f in enumerate(factors):
+    parts = factors(t)
+    for k, f in enumerate(parts):
         if f.op == "sym" and f.value.upper is not None:
             rest = const(c)
-            for other in factors[:k] + factors[k + 1 :]:
+            for other in parts[:k] + parts[k + 1 :]:
                 low = bounds(other)[0]
                 if low is None or low < 0:
                     return None

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
+
 from tensorwright.base.errors import CompileError
-from tensorwright.ir.dtype import DType, boolean
-from tensorwright.ir.expr import Buffer, Expr, as_expr, bounds, const, load
-from tensorwright.ir.loop import Stmt, loops, seq, store
+from tensorwright.ir.dtype import DType, boolean, f32
+from tensorwright.ir.expr import Buffer, Expr, as_expr, bounds, cast, const, load
+from tensorwright.ir.graph import Node, constant, param
+from tensorwright.ir.loop import Alloc, Stmt, loops, seq, store
 from tensorwright.ir.op import OpDef, attribute_defaults
-from tensorwright.ir.type import Dim, Shape, TensorType, dim_text
+from tensorwright.ir.type import Dim, Shape, TensorType, Type, dim_text
 
 AXIS_NAMES = ("i", "j", "k", "l", "m", "n", "o", "p")
 
@@ -27,6 +30,22 @@ def define(name: str, params: str = "", *, infer: Callable, **columns) -> OpDef:
         if isinstance(columns.get(column), str):
             columns[column] = (columns[column],)
     return OpDef(name, names, infer, defaults=attribute_defaults(infer), **columns)
+
+
+def composite(name: str, params: str, expand: Callable, check: Callable | None = None, **columns):
+    """A row defined by `expand` alone: its type is that of its expansion. `check` has the operands'
+    types and the attributes, and says in the row's own words what is wrong with them. Every
+    attribute is a keyword-only parameter of `expand` with a default."""
+
+    def infer(*types, **attrs) -> Type:
+        if check is not None:
+            check(*types, **attrs)
+        nodes = (None if t is None else param(f"x{k}", t) for k, t in enumerate(types))
+        return expand(*nodes, **attrs).type
+
+    op = define(name, params, infer=infer, expand=expand, **columns)
+    op.defaults.update(attribute_defaults(expand))
+    return op
 
 
 # ---- shapes ------------------------------------------------------------------------------------
@@ -100,6 +119,11 @@ def require(condition: bool, message: str, help: str = "") -> None:
         raise CompileError(message, help=help)
 
 
+def scalar_like(x: Node, value) -> Node:
+    """A constant of rank 0 and x's element type, for operands that no tensor gives a type."""
+    return constant(np.asarray(value, dtype=x.dtype.numpy))
+
+
 def known_positive(d: Dim) -> bool:
     low = bounds(as_expr(d))[0]
     return low is not None and low > 0
@@ -133,6 +157,26 @@ def reduction(
         return seq(first, inner)
 
     return loops(names(out.rank), out.shape, nest)
+
+
+def accumulator(d: DType) -> DType:
+    """The type in which sums of `d` are kept."""
+    return f32 if d.is_float and d.bits < 32 else d
+
+
+def accumulate(out: Buffer, i: tuple, init, extents, step: Callable, finish=None) -> Stmt:
+    """out[i] = init; for r in extents: out[i] = step(out[i], r...). Where `out` is too narrow to
+    accumulate in (or the total is to be finished), a local takes its place and is stored last."""
+    wide = accumulator(out.dtype)
+    direct = wide is out.dtype and finish is None
+    acc, at = (out, i) if direct else (Buffer("acc", wide, (), "local"), ())
+    prefixed = [f"r{k}" for k in range(len(extents))]
+    update = loops(prefixed, extents, lambda *r: store(acc, at, step(acc[at], *r)))
+    first = store(acc, at, as_expr(init, wide))
+    if direct:
+        return seq(first, update)
+    value = acc[()] if finish is None else finish(acc[()])
+    return seq(Alloc(acc), first, update, store(out, i, cast(value, out.dtype)))
 
 
 def broadcast_load(b: Buffer, indices: Sequence[Expr]) -> Expr:

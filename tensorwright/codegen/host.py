@@ -1,0 +1,147 @@
+"""The host program -> LLVM IR: the same emitter as for kernels, plus where host buffers live.
+
+`tw_main(ptr ctx, ptr inputs, ptr outputs) -> i32` takes arrays of `{ptr data, ptr shape}`; outputs
+without memory are allocated here and handed over. Called graphs become functions with the signature of
+kernels. Every frame pushed in a loop's body is popped at its end.
+"""
+
+from __future__ import annotations
+
+from tensorwright.base.errors import InternalError
+from tensorwright.codegen.legalize import Legalizer
+from tensorwright.codegen.llvm import Function, ModuleText
+from tensorwright.ir import loop as ir
+from tensorwright.ir.expr import Buffer, as_expr
+from tensorwright.ir.loop import Kernel, Stmt
+from tensorwright.ir.type import product
+
+WEIGHTS_OFFSET = 56  # of the table of constants in a context
+
+
+class HostFunction(Function):
+    def __init__(self, module: ModuleText, name: str, kernel_ids: dict[str, int]):
+        super().__init__(module, name, Legalizer())
+        self.kernel_ids = kernel_ids
+        self.parallel_depth = 1  # the host itself runs on one thread
+
+    def stmt(self, s: Stmt) -> None:
+        if isinstance(s, ir.Copy):
+            self.copy(s)
+        elif isinstance(s, (ir.For, ir.While)):
+            outer, self.frames = self.frames, 0
+            super().stmt(s)
+            self.frames = outer
+        else:
+            super().stmt(s)
+        if isinstance(s, ir.Call) and s.callee in self.kernel_ids:
+            self.emit("call void @tw_profile_mark(ptr %ctx, i32 -1)")
+
+    def loop_body_end(self) -> None:
+        for _ in range(self.frames):
+            self.emit("call void @tw_frame_pop(ptr %ctx)")
+
+    def call_function(self, s: ir.Call) -> None:
+        if s.callee in self.kernel_ids:
+            self.emit(f"call void @tw_profile_mark(ptr %ctx, i32 {self.kernel_ids[s.callee]})")
+        super().call_function(s)
+
+    def copy(self, s: ir.Copy) -> None:
+        size = as_expr(product(s.target.shape)) * s.target.dtype.bytes
+        n = self.scalar(self.legal(size))
+        self.module.declare("declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)")
+        self.emit(
+            f"call void @llvm.memcpy.p0.p0.i64(ptr {self.pointers[s.target]}, "
+            f"ptr {self.pointers[s.source]}, i64 {n}, i1 false)"
+        )
+
+    def alloc(self, s: ir.Alloc) -> None:
+        b = s.buffer
+        place = getattr(self, f"alloc_{b.scope}", None)
+        if place is None:
+            raise InternalError(f"host function {self.name} cannot allocate {b} ({b.scope})")
+        place(b, s.offset)
+
+    def alloc_arena(self, b: Buffer, offset) -> None:
+        self.pointers[b] = self.address_bytes(self.frame, offset)
+
+    def alloc_frame(self, b: Buffer, offset) -> None:
+        self.frame = self.push(b)
+
+    def alloc_dynamic(self, b: Buffer, offset) -> None:
+        self.pointers[b] = self.push(b)
+
+    def push(self, b: Buffer) -> str:
+        size = self.scalar(self.legal(as_expr(product(b.shape)) * b.dtype.bytes))
+        self.frames += 1
+        return self.op(f"call ptr @tw_frame_push(ptr %ctx, i64 {size})")
+
+    def field(self, table: str, position: int, which: int) -> str:
+        """Address of a tensor's data (0) or shape (1) pointer in a table."""
+        return self.op(f"getelementptr inbounds ptr, ptr {table}, i64 {2 * position + which}")
+
+    def alloc_input(self, b: Buffer, offset) -> None:
+        self.pointers[b] = self.op(f"load ptr, ptr {self.field('%inputs', offset.value, 0)}")
+
+    def alloc_input_shape(self, b: Buffer, offset) -> None:
+        self.pointers[b] = self.op(f"load ptr, ptr {self.field('%inputs', offset.value, 1)}")
+        self.readonly.add(b)
+
+    def alloc_const(self, b: Buffer, offset) -> None:
+        slot = self.op(f"getelementptr inbounds i8, ptr %ctx, i64 {WEIGHTS_OFFSET}")
+        table = self.op(f"load ptr, ptr {slot}")
+        entry = self.op(f"getelementptr inbounds ptr, ptr {table}, i64 {offset.value}")
+        self.pointers[b] = self.op(f"load ptr, ptr {entry}")
+
+    def alloc_output(self, b: Buffer, offset) -> None:
+        """The caller's memory, or new memory that becomes the caller's; its shape is reported."""
+        where = self.field("%outputs", offset.value, 0)
+        given = self.op(f"load ptr, ptr {where}")
+        missing = self.op(f"icmp eq ptr {given}, null")
+        before = self.block
+        make, done = self.label("make"), self.label("made")
+        size = self.scalar(self.legal(as_expr(product(b.shape)) * b.dtype.bytes))
+        self.emit(f"br i1 {missing}, label %{make}, label %{done}")
+        self.open(make)
+        new = self.op(f"call ptr @tw_alloc(i64 {size})")
+        self.emit(f"store ptr {new}, ptr {where}")
+        self.emit(f"br label %{done}")
+        self.open(done)
+        self.pointers[b] = self.op(f"phi ptr [ {given}, %{before} ], [ {new}, %{make} ]")
+        shape = self.op(f"load ptr, ptr {self.field('%outputs', offset.value, 1)}")
+        for axis, d in enumerate(b.shape):
+            p = self.op(f"getelementptr inbounds i64, ptr {shape}, i64 {axis}")
+            self.emit(f"store i64 {self.scalar(self.legal(as_expr(d)))}, ptr {p}")
+
+    def finish_entry(self) -> None:
+        self.emit("br label %exit")
+        self.open("exit")
+        for _ in range(self.frames):
+            self.emit("call void @tw_frame_pop(ptr %ctx)")
+        self.emit("br label %failed")
+        self.open("failed")  # a failing program leaves its frames to who resets the context
+        code = self.op("load i32, ptr %ctx")
+        self.emit(f"ret i32 {code}")
+        self.module.functions.append(
+            f"define i32 @tw_main(ptr %ctx, ptr %inputs, ptr %outputs) {{\n{self.body_text()}\n}}\n"
+        )
+
+
+def emit_entry(k: Kernel, module: ModuleText, kernel_ids: dict[str, int]) -> None:
+    """Add `tw_main` to the module."""
+    f = HostFunction(module, k.name, kernel_ids)
+    f.stmt(k.body)
+    f.finish_entry()
+
+
+def emit_function(k: Kernel, module: ModuleText, kernel_ids: dict[str, int]) -> None:
+    """Add a called graph's host function to the module."""
+    f = HostFunction(module, k.name, kernel_ids)
+    args = ["ptr %ctx"]
+    for b in k.params:
+        f.pointers[b] = f"%{f.ident(b.name)}"
+        args.append(f"ptr {f.pointers[b]}")
+    for v in k.symbols:
+        f.bind(v, f"%{f.ident(v.name)}")
+        args.append(f"i64 {f.symbols[v]}")
+    f.stmt(k.body)
+    f.finish(f"define void @{k.name}({', '.join(args)})")

@@ -1,0 +1,390 @@
+"""Kernel -> LLVM IR text.
+
+One function per kernel, `void @name(ptr ctx, ptr buffers..., i64 symbols...)`, plus one function per
+parallel loop, which `tw_parallel` calls on ranges of iterations. Vector loops become explicit
+`<lanes x T>` operations; unrolled loops are written out, so that a small local buffer is only ever
+addressed by constants and LLVM's `sroa` turns it into registers.
+
+    for j in vector(16): y[i, j] = max(x[i, j], 0.0)   ->   load, fcmp/select and store of <16 x float>
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import contextmanager
+
+from tensorwright.base.errors import InternalError
+from tensorwright.codegen.legalize import Legalizer
+from tensorwright.codegen.values import Values, llvm_storage
+from tensorwright.ir import loop as ir
+from tensorwright.ir.dtype import boolean
+from tensorwright.ir.expr import Buffer, Expr, Symbol, as_expr, const, is_const, sym
+from tensorwright.ir.loop import Kernel, Stmt
+from tensorwright.ir.type import product
+
+REDUCE = {
+    "add": ("fadd", "add"), "mul": ("fmul", "mul"), "min": ("fminimum", "smin", "umin"),
+    "max": ("fmaximum", "smax", "umax"), "and": (None, "and"), "or": (None, "or"),
+    "xor": (None, "xor"),
+}  # fmt: skip
+PROLOGUE = """\
+declare void @tw_parallel(ptr, ptr, ptr, i64)
+declare ptr @tw_frame_push(ptr, i64)
+declare void @tw_frame_pop(ptr)
+declare ptr @tw_alloc(i64)
+declare void @tw_free(ptr)
+declare void @tw_fail(ptr, i32, i64, i64, i64)
+declare void @tw_profile_mark(ptr, i32)
+"""
+
+
+class ModuleText:
+    """What functions of one LLVM module share: declarations, error codes, kernel ids."""
+
+    def __init__(self, errors: list[str] | None = None, extern: Iterable[str] = ()):
+        self.declarations: dict[str, None] = {}
+        self.functions: list[str] = []
+        self.errors = [] if errors is None else errors
+        self.extern = set(extern)
+
+    def declare(self, line: str) -> None:
+        self.declarations[line] = None
+
+    def error_code(self, message: str) -> int:
+        if message not in self.errors:
+            self.errors.append(message)
+        return self.errors.index(message) + 1
+
+    def text(self, triple: str = "") -> str:
+        head = f'target triple = "{triple}"\n' if triple else ""
+        body = "\n".join(self.functions)
+        known = [line for line in PROLOGUE.splitlines() if _name(line) in body]
+        return head + "\n".join([*known, *self.declarations, "", body, ""])
+
+
+def _name(declaration: str) -> str:
+    return "@" + declaration.split("@")[1].split("(")[0]
+
+
+class Function(Values):
+    """Emits one LLVM function: statements here, expressions in `Values`."""
+
+    def __init__(self, module: ModuleText, name: str, legalize: Legalizer, fma: bool = True):
+        super().__init__(module, legalize, fma)
+        self.name = name
+        self.parallel_depth = 0
+        self.frames = 0  # frame_push calls of the present scope
+        self.is_task = False
+        self.frame = ""  # of a host function
+        self.tasks = 0
+        self.can_fail = False
+
+    # ---- statements ----------------------------------------------------------------------------
+
+    def stmt(self, s: Stmt) -> None:
+        match s:
+            case ir.Seq(body=body):
+                for part in body:
+                    self.stmt(part)
+            case ir.For():
+                self.loop(s)
+            case ir.Store():
+                self.store(s)
+            case ir.Alloc():
+                self.alloc(s)
+            case ir.View(buffer=b, base=base, start=start):
+                self.pointers[b] = self.address(base, start)
+            case ir.Let(var=v, value=value):
+                self.bind(v, self.scalar(self.legal(value)))
+            case ir.If():
+                self.branch(s)
+            case ir.While():
+                self.while_loop(s)
+            case ir.Assert():
+                self.check(s)
+            case ir.Call():
+                self.call_function(s)
+            case _:
+                raise InternalError(f"no code for statement {type(s).__name__}")
+
+    def loop(self, s: ir.For) -> None:
+        match s.kind:
+            case "unroll":
+                if not is_const(s.extent):
+                    raise InternalError(f"unrolled loop over {s.extent} in {self.name}")
+                for k in range(s.extent.value):
+                    self.stmt(ir.substitute(s.body, {sym(s.var): s.begin + k}))
+            case "vector":
+                self.vector_loop(s)
+            case "parallel" if not self.parallel_depth and self.lane is None:
+                self.parallel_loop(s)
+            case _:
+                self.serial_loop(s)
+
+    def serial_loop(self, s: ir.For) -> None:
+        begin = self.scalar(self.legal(s.begin))
+        end = self.scalar(self.legal(s.begin + s.extent))
+        if is_const(s.extent, 1):
+            with self.scope():
+                self.bind(s.var, begin)
+                self.stmt(s.body)
+            return
+        head, body, done = self.label("loop"), self.label("body"), self.label("done")
+        with self.preheader():
+            before = self.block
+            self.emit(f"br label %{head}")
+            self.open(head)
+            v = self.fresh(s.var.name)
+            phi = self.reserve()
+            more = self.fresh()
+            self.emit(f"{more} = icmp slt i64 {v}, {end}")
+            self.emit(f"br i1 {more}, label %{body}, label %{done}")
+            self.open(body)
+            with self.loop_level():
+                self.bind(s.var, v)
+                self.stmt(s.body)
+                self.loop_body_end()
+            following = self.fresh()
+            self.emit(f"{following} = add nsw i64 {v}, 1")
+            phi.append(f"  {v} = phi i64 [ {begin}, %{before} ], [ {following}, %{self.block} ]")
+            self.emit(f"br label %{head}")
+            self.open(done)
+
+    def loop_body_end(self) -> None:
+        """Hook: what must be undone after each iteration."""
+
+    def vector_loop(self, s: ir.For) -> None:
+        if not is_const(s.extent) or self.lane is not None:
+            raise InternalError(f"vector loop over {s.extent} in {self.name} is not a single loop")
+        if s.extent.value == 1:
+            self.stmt(ir.substitute(s.body, {sym(s.var): s.begin}))
+            return
+        begin = self.scalar(self.legal(s.begin))
+        with self.scope():
+            self.enter_lanes(s.var, s.extent.value, begin)
+            self.stmt(s.body)
+            self.leave_lanes()
+
+    def parallel_loop(self, s: ir.For) -> None:
+        """Outline the body into `name.taskN(ctx, env, begin, end)` and fork."""
+        begin = self.scalar(self.legal(s.begin))
+        extent = self.scalar(self.legal(s.extent))
+        task = Function(self.module, f"{self.name}.task{self.tasks}", self.legalize, self.use_fma)
+        self.tasks += 1
+        task.parallel_depth, task.is_task, task.readonly = 1, True, self.readonly
+        captured_buffers = [b for b in used_buffers(s.body) if b in self.pointers]
+        captured_symbols = [v for v in ir.free_symbols(s) if v in self.symbols]
+        slots = len(captured_buffers) + len(captured_symbols) + 1
+        env = self.stack_slot(f"[{slots} x i64]", 8)
+        for k, b in enumerate(captured_buffers):
+            self.put(env, k, "ptr", self.pointers[b])
+            task.pointers[b] = task.get("%env", k, "ptr", self.pointers[b])
+        for k, v in enumerate(captured_symbols, len(captured_buffers)):
+            self.put(env, k, "i64", self.symbols[v])
+            task.bind(v, task.get("%env", k, "i64", v.name))
+        self.put(env, slots - 1, "i64", begin)
+        first = task.get("%env", slots - 1, "i64", "first")
+        task.emit_range(s, first)
+        task.finish(f"define internal void @{task.name}(ptr %ctx, ptr %env, i64 %lo, i64 %hi)")
+        self.emit(f"call void @tw_parallel(ptr %ctx, ptr @{task.name}, ptr {env}, i64 {extent})")
+
+    def emit_range(self, s: ir.For, first: str) -> None:
+        """The task's loop over its part of the iterations, [lo, hi) + first."""
+        low, high = self.fresh(), self.fresh()
+        self.emit(f"{low} = add nsw i64 %lo, {first}")
+        self.emit(f"{high} = add nsw i64 %hi, {first}")
+        lo, hi = Symbol("lo", 0), Symbol("hi", 0)
+        self.bind(lo, low)
+        self.bind(hi, high)
+        self.serial_loop(ir.For(s.var, sym(lo), sym(hi) - sym(lo), s.body))
+
+    def put(self, env: str, k: int, type_: str, value: str) -> None:
+        p = self.fresh()
+        self.emit(f"{p} = getelementptr inbounds i64, ptr {env}, i64 {k}")
+        self.emit(f"store {type_} {value}, ptr {p}, align 8")
+
+    def get(self, env: str, k: int, type_: str, name: str) -> str:
+        p, v = self.fresh(), self.fresh(name.strip("%"))
+        self.emit(f"{p} = getelementptr inbounds i64, ptr {env}, i64 {k}")
+        self.emit(f"{v} = load {type_}, ptr {p}, align 8")
+        return v
+
+    def while_loop(self, s: ir.While) -> None:
+        head, body, done = self.label("while"), self.label("body"), self.label("done")
+        with self.preheader():
+            self.emit(f"br label %{head}")
+            self.open(head)
+            with self.loop_level():
+                cond = self.scalar(self.legal(s.cond))
+                self.emit(f"br i1 {cond}, label %{body}, label %{done}")
+                self.open(body)
+                self.stmt(s.body)
+                self.loop_body_end()
+                self.emit(f"br label %{head}")
+            self.open(done)
+
+    def branch(self, s: ir.If) -> None:
+        cond = self.legal(s.cond)
+        if is_const(cond):
+            if cond.value or s.orelse is not None:
+                self.stmt(s.then if cond.value else s.orelse)
+            return
+        if self.lane is not None and self.varies(cond):
+            self.masked_branch(s, cond)
+            return
+        value = self.scalar(cond)
+        then, orelse, done = self.label("then"), self.label("else"), self.label("endif")
+        self.emit(f"br i1 {value}, label %{then}, label %{orelse if s.orelse else done}")
+        for label, arm in ((then, s.then), (orelse, s.orelse)):
+            if arm is not None:
+                self.open(label)
+                with self.scope():
+                    self.stmt(arm)
+                self.emit(f"br label %{done}")
+        self.open(done)
+
+    def masked_branch(self, s: ir.If, cond: Expr) -> None:
+        outer = self.mask
+        mask = self.vector(cond)
+        for arm, inverted in ((s.then, False), (s.orelse, True)):
+            if arm is None:
+                continue
+            own = self.invert(mask) if inverted else mask
+            with self.scope():
+                self.mask = own if outer is None else self.both(outer, own)
+                self.stmt(arm)
+                self.mask = outer
+
+    def check(self, s: ir.Assert) -> None:
+        cond = self.scalar(self.legal(s.cond))
+        if cond in ("true", "1"):
+            return
+        bad, good = self.label("fail"), self.label("ok")
+        self.emit(f"br i1 {cond}, label %{good}, label %{bad}")
+        self.open(bad)
+        code = self.module.error_code(s.message)
+        args = [self.scalar(self.legal(a)) for a in s.args] + ["0"] * (3 - len(s.args))
+        self.emit(
+            f"call void @tw_fail(ptr %ctx, i32 {code}, " + ", ".join(f"i64 {a}" for a in args) + ")"
+        )
+        self.emit("br label %failed")
+        self.can_fail = True
+        self.open(good)
+
+    def call_function(self, s: ir.Call) -> None:
+        args = ["ptr %ctx", *(f"ptr {self.pointers[b]}" for b in s.buffers)]
+        args += [f"i64 {self.scalar(self.legal(a))}" for a in s.scalars]
+        types = ", ".join(a.split()[0] for a in args)
+        self.module.declare(f"declare void @{s.callee}({types})")
+        self.emit(f"call void @{s.callee}({', '.join(args)})")
+
+    def alloc(self, s: ir.Alloc) -> None:
+        b = s.buffer
+        size = as_expr(product(b.shape))
+        if b.scope == "local":
+            if not is_const(size):
+                raise InternalError(f"local buffer {b} of {self.name} has no constant size")
+            storage = f"[{max(size.value, 1)} x {llvm_storage(b.dtype)}]"
+            self.pointers[b] = self.stack_slot(storage, 64)
+        elif b.scope == "temp":
+            size_bytes = self.scalar(self.legal(size * b.dtype.bytes))
+            p = self.fresh(b.name)
+            self.emit(f"{p} = call ptr @tw_frame_push(ptr %ctx, i64 {size_bytes})")
+            self.frames += 1
+            self.pointers[b] = p
+        else:
+            raise InternalError(f"cannot allocate {b} of scope {b.scope} in {self.name}")
+
+    def store(self, s: ir.Store) -> None:
+        reduced = ir.update(s)
+        flat = self.flat(s.buffer, s.indices)
+        if self.lane is not None and not self.varies(flat):
+            if reduced is None and not self.varies(self.legal(s.value)):
+                self.store_scalar(s.buffer, flat, self.legal(s.value))
+            elif reduced is None:
+                raise InternalError(f"lanes of {self.name} store different values to one element")
+            else:
+                self.horizontal(s, *reduced)
+            return
+        value = self.legal(s.value)
+        if self.lane is None:
+            self.store_scalar(s.buffer, flat, value)
+        else:
+            self.store_vector(s.buffer, flat, value)
+
+    def horizontal(self, s: ir.Store, op: str, e: Expr) -> None:
+        """A reduction update whose element does not depend on the lane: reduce the lanes first."""
+        target = s.buffer[s.indices]
+        t = s.buffer.dtype
+        if op == "fma":
+            op, e = "add", e.args[0] * e.args[1]
+        lanes = self.widen(self.legal(e))
+        neutral = NEUTRAL[op](t)
+        if self.mask is not None:
+            lanes = self.choose(self.mask, lanes, self.splat_const(neutral), t)
+        total = self.reduce_lanes(op, lanes, t)
+        with self.uniform():
+            combined = self.combine(op, self.scalar(self.legal(target)), total, t)
+            self.store_value(s.buffer, self.flat(s.buffer, s.indices), combined)
+
+    @contextmanager
+    def uniform(self):
+        """Emit scalars for a moment inside a vector loop."""
+        saved, self.mask = self.mask, None
+        yield
+        self.mask = saved
+
+    def finish(self, header: str) -> None:
+        """Close the function and hand its text to the module."""
+        self.emit("br label %exit")
+        self.open("exit")
+        for _ in range(self.frames):
+            self.emit("call void @tw_frame_pop(ptr %ctx)")
+        self.emit("ret void")
+        if self.can_fail:
+            self.open("failed")
+            self.emit("ret void")
+        self.module.functions.append(f"{header} {{\n{self.body_text()}\n}}\n")
+
+
+NEUTRAL = {
+    "add": lambda t: const(-0.0 if t.is_float else 0, t),
+    "mul": lambda t: const(1, t),
+    "min": lambda t: const(float("inf") if t.is_float else t.max, t),
+    "max": lambda t: const(float("-inf") if t.is_float else t.min, t),
+    "and": lambda t: const(True if t is boolean else -1, t),
+    "or": lambda t: const(0, t),
+    "xor": lambda t: const(0, t),
+}
+
+
+def used_buffers(s: Stmt) -> list[Buffer]:
+    """Buffers that a statement touches, in a stable order."""
+    found: dict[Buffer, None] = {}
+    for e in ir.loads(s):
+        found[e.value] = None
+    for part in ir.statements(s):
+        match part:
+            case ir.Store(buffer=b):
+                found[b] = None
+            case ir.View(base=b):
+                found[b] = None
+            case ir.Call(buffers=buffers):
+                found.update(dict.fromkeys(buffers))
+    return list(found)
+
+
+def emit_kernel(k: Kernel, module: ModuleText, linkage: str = "", fma: bool = True) -> None:
+    """Add the kernel's function (and its tasks) to `module`."""
+    f = Function(module, k.name, Legalizer(), fma)
+    written = ir.stored_buffers(k.body)
+    f.readonly = {b for b in k.params if b not in written}
+    args = ["ptr %ctx"]
+    for b in k.params:
+        f.pointers[b] = f"%{f.ident(b.name)}"
+        args.append(f"ptr {f.pointers[b]}")
+    for v in k.symbols:
+        f.bind(v, f"%{f.ident(v.name)}")
+        args.append(f"i64 {f.symbols[v]}")
+    f.stmt(k.body)
+    f.finish(f"define {linkage} void @{k.name}({', '.join(args)})")

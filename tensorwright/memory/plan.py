@@ -1,0 +1,188 @@
+"""Place the arena buffers of a host function in one frame.
+
+    alloc(a); f(x, a); alloc(b); g(a, b); alloc(c); h(b, c)      ->      a at 0, b at 4096, c at 0
+
+A buffer is live from its first to its last mention, views included; a loop keeps what it did not
+allocate itself live to its end. Static sizes are placed greedily, largest first (the offsets of
+Pisarchyk and Lee 2020, "greedy by size"); symbolic ones share slots of provably sufficient size, at
+offsets that are sums. Buffers whose size is bound only in the middle of the function become
+`dynamic`: allocated there, freed with the function.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from tensorwright.ir import loop as ir
+from tensorwright.ir.dtype import u8
+from tensorwright.ir.expr import Buffer, Expr, Symbol, as_expr, const, is_const, symbols_of, walk
+from tensorwright.ir.expr import is_const as _c
+from tensorwright.ir.loop import Alloc, Kernel, Seq, Stmt, View
+from tensorwright.ir.type import product
+
+ALIGN = 64
+
+
+@dataclass
+class Interval:
+    """A buffer with the first and last statement at which it is live."""
+
+    buffer: Buffer
+    first: int
+    last: int
+    size: Expr
+
+
+def byte_size(b: Buffer) -> Expr:
+    """Bytes, rounded up to the alignment."""
+    size = as_expr(product(b.shape)) * b.dtype.bytes
+    return (size + (ALIGN - 1)) // ALIGN * ALIGN
+
+
+def mentioned(s: Stmt) -> list[Buffer]:
+    """Buffers that the statement itself names."""
+    found = [e.value for part in ir.expressions(s) for e in _loads(part)]
+    match s:
+        case ir.Store(buffer=b):
+            found.append(b)
+        case ir.Call(buffers=buffers):
+            found.extend(buffers)
+        case ir.Copy(target=t, source=b):
+            found += [t, b]
+        case View(buffer=b, base=base):
+            found += [b, base]
+    return found
+
+
+def _loads(e: Expr) -> list[Expr]:
+    return [p for p in walk(e) if p.op == "load"]
+
+
+class _Scan:
+    """One walk over the statements: intervals of arena buffers through their views."""
+
+    def __init__(self):
+        self.time = 0
+        self.owner: dict[Buffer, Buffer] = {}
+        self.found: dict[Buffer, Interval] = {}
+        self.born: dict[Buffer, int] = {}  # number of loops open when allocated
+        self.loops: list[list[Buffer]] = []
+
+    def visit(self, s: Stmt) -> None:
+        self.time += 1
+        if isinstance(s, Alloc) and s.buffer.scope == "arena":
+            self.owner[s.buffer] = s.buffer
+            self.born[s.buffer] = len(self.loops)
+            self.found[s.buffer] = Interval(s.buffer, self.time, self.time, byte_size(s.buffer))
+        if isinstance(s, View):
+            self.owner[s.buffer] = self.owner.get(s.base, s.base)
+        for b in mentioned(s):
+            self.touch(self.owner.get(b, b))
+        if isinstance(s, (ir.For, ir.While)):
+            self.loops.append([])
+            self.children(s)
+            for b in self.loops.pop():
+                self.touch(b)
+        else:
+            self.children(s)
+
+    def children(self, s: Stmt) -> None:
+        for child in ir.children(s):
+            self.visit(child)
+
+    def touch(self, b: Buffer) -> None:
+        if b in self.found:
+            self.found[b].last = self.time
+            if self.born[b] < len(self.loops):
+                self.loops[-1].append(b)
+
+
+def intervals(k: Kernel) -> list[Interval]:
+    """Live ranges of the arena buffers of a host function, in order of allocation."""
+    scan = _Scan()
+    scan.visit(k.body)
+    return list(scan.found.values())
+
+
+def overlap_in_time(a: Interval, b: Interval) -> bool:
+    return a.first <= b.last and b.first <= a.last
+
+
+def place_static(items: list[Interval]) -> tuple[dict[Buffer, int], int]:
+    """Offsets of buffers of constant size and the total."""
+    placed: list[tuple[int, int, Interval]] = []
+    for item in sorted(items, key=lambda i: (-i.size.value, i.first)):
+        offset = 0
+        for start, size, other in sorted(placed, key=lambda p: p[0]):
+            if overlap_in_time(item, other) and start < offset + item.size.value:
+                offset = max(offset, start + size)
+        placed.append((offset, item.size.value, item))
+    offsets = {i.buffer: o for o, _, i in placed}
+    return offsets, max((o + s for o, s, _ in placed), default=0)
+
+
+def place_symbolic(items: list[Interval], base: Expr) -> tuple[dict[Buffer, Expr], Expr]:
+    """Slots shared by buffers that are never live together and provably fit."""
+    slots: list[tuple[Expr, list[Interval]]] = []
+    for item in items:
+        for size, users in slots:
+            free = not any(overlap_in_time(item, u) for u in users)
+            if free and _c(item.size <= size, True):
+                users.append(item)
+                break
+        else:
+            slots.append((item.size, [item]))
+    offsets: dict[Buffer, Expr] = {}
+    for size, users in slots:
+        offsets.update((u.buffer, base) for u in users)
+        base = base + size
+    return offsets, base
+
+
+def plan_memory(k: Kernel) -> Kernel:
+    """`k` with an offset for every arena buffer and its frame allocated."""
+    late = _late_symbols(k.body)
+    items = intervals(k)
+    dynamic = {i.buffer for i in items if symbols_of(i.size) & late}
+    static = [i for i in items if is_const(i.size)]
+    symbolic = [i for i in items if not is_const(i.size) and i.buffer not in dynamic]
+    fixed, total = place_static(static)
+    offsets, size = place_symbolic(symbolic, const(total))
+    offsets.update((b, const(o)) for b, o in fixed.items())
+    fresh = {b: Buffer(b.name, b.dtype, b.shape, "dynamic", 64) for b in dynamic}
+
+    def visit(s: Stmt) -> Stmt | None:
+        if isinstance(s, Alloc) and s.buffer in offsets:
+            return replace(s, offset=offsets[s.buffer])
+        return None
+
+    body = ir.replace_buffers(ir.rewrite(k.body, visit), fresh)
+    if is_const(size, 0) or not offsets:
+        return k.with_body(body)
+    frame = Alloc(Buffer("frame", u8, (size,), "frame", 64))
+    return k.with_body(_insert(body, frame))
+
+
+def _late_symbols(body: Stmt) -> set[Symbol]:
+    """Symbols bound after the function's prologue (the first kernel call, copy or branch)."""
+    late, prologue = set(), True
+    for s in ir.statements(body):
+        if isinstance(s, (ir.Call, ir.Copy, ir.For, ir.While, ir.If)):
+            prologue = False
+        if isinstance(s, ir.Let) and not prologue:
+            late.add(s.var)
+        if isinstance(s, ir.For):
+            late.add(s.var)
+    return late
+
+
+def _insert(body: Stmt, frame: Alloc) -> Stmt:
+    """Put the frame before the first statement that is not part of the prologue."""
+    parts = body.body if isinstance(body, Seq) else (body,)
+    k = 0
+    while k < len(parts) and (
+        isinstance(parts[k], (ir.Let, ir.Assert))
+        or (isinstance(parts[k], Alloc) and parts[k].buffer.scope != "arena")
+    ):
+        k += 1
+    return Seq((*parts[:k], frame, *parts[k:]))

@@ -1,0 +1,28 @@
+"""The rows that cross levels: a fused group of nodes, and the call of a kernel.
+
+    y = fused(x, w, body=<graph>)      after fusion: will become one kernel
+    y = call_kernel(x, w, callee="dense_relu", scalars=(n,))      after lowering
+
+Both are destination-passing once on the host: who calls allocates.
+"""
+
+from __future__ import annotations
+
+from tensorwright.ir.type import TupleType
+from tensorwright.ops.define import define
+
+
+def _fused_type(*types, body):
+    results = body.result_types
+    return results[0] if len(results) == 1 else TupleType(results)
+
+
+def _declared_type(*types, callee, type, scalars=(), sources=()):
+    return type
+
+
+fused = define("fused", "*xs", infer=_fused_type, doc="A group of nodes that becomes one kernel.")
+call_kernel = define(
+    "call_kernel", "*xs", infer=_declared_type,
+    doc="Call a kernel of the module: tensor arguments, then index scalars.",
+)  # fmt: skip

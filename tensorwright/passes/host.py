@@ -1,0 +1,409 @@
+"""Lower graph functions to host functions: allocation, shape arithmetic, branches, kernel calls.
+
+    y = call_kernel(x, w, callee="dense")      ->      y = alloc(f32[n, 32]);  dense(x, w, y, n)
+
+The result is a loop-level function like any kernel. Graph values become buffers of scope "arena",
+which the memory planner places; reshapes become views; the bodies of control flow are written in
+line. Symbols are bound first from the shapes of the inputs, and what the model promises about them is
+checked there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tensorwright.base.errors import CompileError
+from tensorwright.ir.dtype import boolean, i64, index
+from tensorwright.ir.expr import (
+    Buffer,
+    Expr,
+    Symbol,
+    any_of,
+    as_expr,
+    cast,
+    compare,
+    const,
+    is_const,
+    load,
+    opaque,
+    substitute,
+    sym,
+    symbols_of,
+)  # fmt: skip
+from tensorwright.ir.facts import solve
+from tensorwright.ir.graph import PARAM, Graph, Node, bound_symbols
+from tensorwright.ir.loop import (
+    Alloc,
+    Assert,
+    Call,
+    Copy,
+    For,
+    If,
+    Kernel,
+    Let,
+    Seq,
+    Stmt,
+    View,
+    While,
+    loop_symbol,
+)  # fmt: skip
+from tensorwright.ir.module import Module
+from tensorwright.ir.type import TupleType, product
+
+Value = Buffer | tuple["Value", ...]
+
+
+@dataclass
+class Host:
+    """State of lowering one entry: statements so far, buffers by node, constants by position."""
+
+    module: Module
+    constants: dict[Node, int] = field(default_factory=dict)
+    body: list[Stmt] = field(default_factory=list)
+    values: dict[Node, Value] = field(default_factory=dict)
+    targets: dict[Node, Buffer] = field(default_factory=dict)
+    const_buffers: dict[Node, Buffer] = field(default_factory=dict)
+
+    # ---- graphs --------------------------------------------------------------------------------
+
+    def run(self, g: Graph, arguments: list[Value]) -> None:
+        """Emit every node of `g` with its parameters bound to buffers."""
+        self.values.update(zip(g.params, arguments))
+        for node in g.nodes():
+            if node not in self.values:
+                self.values[node] = self.node(node)
+
+    def results_into(self, g: Graph, arguments: list[Value], outputs: list[Buffer]) -> None:
+        """Emit `g`, its results computed in `outputs` directly where that is possible."""
+        copies = self.claim(g, outputs)
+        self.run(g, arguments)
+        for k in copies:
+            self.body.append(Copy(outputs[k], self.buffer(g.results[k])))
+
+    def claim(self, g: Graph, outputs: list[Buffer]) -> list[int]:
+        """Make producers of the results write to `outputs`; the positions that need a copy."""
+        copies = []
+        for k, (result, out) in enumerate(zip(g.results, outputs)):
+            producer = result
+            while producer.op.name == "reshape":
+                producer = producer.args[0]
+            direct = producer.op.name == "call_kernel" and not isinstance(producer.type, TupleType)
+            item = producer.op.name == "item" and producer.args[0].op.name == "call_kernel"
+            if (direct or item) and producer not in self.targets and producer not in g.params:
+                self.targets[producer] = out
+            else:
+                copies.append(k)
+        return copies
+
+    def block(self) -> Host:
+        """A nested place for statements that sees the values so far."""
+        return Host(self.module, self.constants, [], dict(self.values), {}, self.const_buffers)
+
+    def buffer(self, node: Node) -> Buffer:
+        return self.values[node]
+
+    # ---- nodes ---------------------------------------------------------------------------------
+
+    def node(self, node: Node) -> Value:
+        handler = getattr(self, f"emit_{node.op.name}", None)
+        if handler is None:
+            raise CompileError(f"{node.op.name} cannot be lowered to the host program")
+        if node.op is PARAM:
+            raise CompileError(f"parameter {node.name} is used outside its graph")
+        return handler(node)
+
+    def emit_const(self, node: Node) -> Buffer:
+        if node not in self.const_buffers:
+            position = self.constants.setdefault(node, len(self.constants))
+            self.const_buffers[node] = Buffer(node.name or f"c{position}", node.dtype,
+                                              node.shape, "const", 64)  # fmt: skip
+        return self.const_buffers[node]
+
+    def allocate(self, node: Node, type_, name: str) -> Buffer:
+        """The buffer that a node's result goes to: its target, or a new one in the arena."""
+        target = self.targets.get(node)
+        own = Buffer(name, type_.dtype, type_.shape, "arena", 64)
+        if target is None:
+            self.body.append(Alloc(own))
+        else:
+            self.body.append(View(own, target, const(0)))
+        return own
+
+    def emit_call_kernel(self, node: Node) -> Value:
+        name = node.name or node.attrs["callee"]
+        if isinstance(node.type, TupleType):
+            items = {n.attrs["index"]: n for n in self.targets if n.op.name == "item"
+                     and n.args[0] is node}  # fmt: skip
+            outs = tuple(
+                self.allocate(items.get(k, node), t, f"{name}_{k}")
+                for k, t in enumerate(node.type.items)
+            )
+        else:
+            outs = (self.allocate(node, node.type, name),)
+        ins = tuple(self.buffer(a) for a in node.args)
+        scalars = tuple(as_expr(s) for s in node.attrs["scalars"])
+        self.body.append(Call(node.attrs["callee"], (*ins, *outs), scalars))
+        return outs if isinstance(node.type, TupleType) else outs[0]
+
+    def emit_item(self, node: Node) -> Value:
+        return self.values[node.args[0]][node.attrs["index"]]
+
+    def emit_make_tuple(self, node: Node) -> Value:
+        return tuple(self.values[a] for a in node.args)
+
+    def emit_reshape(self, node: Node) -> Buffer:
+        view = Buffer(node.name or "view", node.dtype, node.shape, "arena", 64)
+        self.body.append(View(view, self.buffer(node.args[0]), const(0)))
+        return view
+
+    def emit_bind_size(self, node: Node) -> Buffer:
+        source = self.buffer(node.args[0])
+        for k, s in enumerate(bound_symbols(node)):
+            where = () if source.rank == 0 else (const(k),)
+            self.body.append(Let(s, cast(load(source, where), index)))
+            self.body += promises(s, ", ".join(node.loc))
+        return source
+
+    def emit_if_(self, node: Node) -> Value:
+        if bound_symbols(node):
+            return self.sized_if(node)
+        cond, *captures = node.args
+        arguments = [self.values[c] for c in captures]
+        types = node.type.items if isinstance(node.type, TupleType) else (node.type,)
+        outs = [self.allocate(node, t, f"{node.name or 'if'}_{k}") for k, t in enumerate(types)]
+        arms = []
+        for g in (node.attrs["then"], node.attrs["orelse"]):
+            arm = self.block()
+            arm.results_into(g, arguments, outs)
+            arms.append(Seq(tuple(arm.body)))
+        self.body.append(If(load(self.buffer(cond), ()), *arms))
+        return tuple(outs) if isinstance(node.type, TupleType) else outs[0]
+
+    def sized_if(self, node: Node) -> Value:
+        raise CompileError(
+            "if: the branches give results of different sizes",
+            help="make both branches give one shape; sizes that depend on the branch taken are "
+            "not supported in compiled programs yet",
+        ).located(node.loc)
+
+    def emit_while_(self, node: Node) -> Value:
+        count = node.attrs["carried"]
+        if bound_symbols(node):
+            raise CompileError(
+                "while: a carried value changes its size between iterations",
+                help="preallocate it at its largest size",
+            ).located(node.loc)
+        state = self.carried(node.args[:count], node.name or "state")
+        arguments = [*state, *(self.values[a] for a in node.args[count:])]
+        go = Buffer("go", boolean, (), "arena", 64)
+        self.body.append(Alloc(go))
+        first, again = self.block(), self.block()
+        first.results_into(node.attrs["cond"], arguments, [go])
+        self.body += first.body
+        again.step(node.attrs["body"], arguments, state)
+        fresh = self.block()
+        fresh.results_into(node.attrs["cond"], arguments, [go])
+        self.body.append(While(load(go, ()), Seq((*again.body, *fresh.body))))
+        return tuple(state) if isinstance(node.type, TupleType) else state[0]
+
+    def carried(self, inits, name: str) -> list[Buffer]:
+        """Buffers for loop state, holding the initial values."""
+        state = []
+        for k, a in enumerate(inits):
+            s = Buffer(f"{name}_{k}", a.dtype, a.shape, "arena", 64)
+            self.body += [Alloc(s), Copy(s, self.buffer(a))]
+            state.append(s)
+        return state
+
+    def step(self, g: Graph, arguments: list[Value], state: list[Buffer],
+             extra: list[Buffer] = ()) -> None:  # fmt: skip
+        """One iteration: results that are not `extra` go back into `state` once all are known."""
+        count = len(state)
+        fresh = []
+        for k, s in enumerate(state):
+            t = Buffer(f"{s.name}_next", s.dtype, s.shape, "arena", 64)
+            kept = g.results[k] is g.params[k]
+            fresh.append(None if kept else t)
+            if not kept:
+                self.body.append(Alloc(t))
+        wanted = [k for k in range(len(g.results)) if k >= count or fresh[k] is not None]
+        outputs = [fresh[k] if k < count else extra[k - count] for k in wanted]
+        part = Graph(g.name, g.params, tuple(g.results[k] for k in wanted), g.binders)
+        self.results_into(part, arguments, outputs)
+        self.body += [Copy(s, t) for s, t in zip(state, fresh) if t is not None]
+
+    def emit_scan_(self, node: Node) -> Value:
+        """Slices of the scanned inputs and outputs are views, so that nothing is copied per step."""
+        carried, scanned = node.attrs["carried"], node.attrs["scanned"]
+        length = as_expr(node.attrs["length"])
+        reverse = node.attrs.get("reverse", False)
+        inits, xs = node.args[:carried], node.args[carried : carried + scanned]
+        rest = [self.values[a] for a in node.args[carried + scanned :]]
+        state = self.carried(inits, node.name or "state")
+        types = node.type.items if isinstance(node.type, TupleType) else (node.type,)
+        stacked = []
+        for k, t in enumerate(types[carried:]):
+            own = Buffer(f"{node.name or 'scan'}_{k}", t.dtype, t.shape, "arena", 64)
+            self.body.append(Alloc(own))
+            stacked.append(own)
+        v = loop_symbol("t", const(0), length)
+        t = length - 1 - sym(v) if reverse else sym(v)
+        inner = self.block()
+        slices = [inner.slice(self.buffer(x), t) for x in xs]
+        outs = [inner.slice(y, t) for y in stacked]
+        inner.step(node.attrs["body"], [*state, *slices, *rest], state, outs)
+        self.body.append(For(v, const(0), length, Seq(tuple(inner.body))))
+        out = (*state, *stacked)
+        return out if isinstance(node.type, TupleType) else out[0]
+
+    def slice(self, b: Buffer, t: Expr) -> Buffer:
+        """The view of b[t]."""
+        part = Buffer(f"{b.name}_t", b.dtype, b.shape[1:], "arena")
+        self.body.append(View(part, b, t * as_expr(product(b.shape[1:]))))
+        return part
+
+    def emit_call(self, node: Node) -> Value:
+        g = self.module.graphs[node.attrs["callee"]]
+        types = node.type.items if isinstance(node.type, TupleType) else (node.type,)
+        outs = [self.allocate(node, t, f"{g.name}_{k}") for k, t in enumerate(types)]
+        ins = [self.buffer(a) for a in node.args]
+        scalars = call_scalars(g, ins)
+        self.body.append(Call(host_name(g.name), (*ins, *outs), scalars))
+        return tuple(outs) if isinstance(node.type, TupleType) else outs[0]
+
+
+def host_name(graph: str) -> str:
+    return f"graph_{graph}"
+
+
+def function_symbols(g: Graph) -> tuple[Symbol, ...]:
+    """Index arguments of the host function of a called graph: the symbols of its parameters."""
+    dims = [d for p in g.params for d in p.shape]
+    return tuple(step.symbol for step in solve(dims).steps)
+
+
+def call_scalars(g: Graph, ins: list[Buffer]) -> tuple[Expr, ...]:
+    """The values of the callee's symbols, from the shapes of the arguments."""
+    dims = [d for p in g.params for d in p.shape]
+    actual = [as_expr(d) for b in ins for d in b.shape]
+    known: dict[Expr, Expr] = {}
+    for step in solve(dims).steps:
+        rest, scale = substitute(step.rest, known), substitute(step.scale, known)
+        known[sym(step.symbol)] = (actual[step.source] - rest) // scale
+    return tuple(known.values())
+
+
+def promises(s: Symbol, where: str = "") -> list[Stmt]:
+    """Checks at run time of what is known of a symbol."""
+    value, at = opaque(sym(s)), f" (at {where})" if where else ""
+    checks: list[Stmt] = []
+
+    def check(cond: Expr, what: str) -> None:
+        checks.append(Assert(cond, f"{s.name} is {{0}}, {what}{at}", (value,)))
+
+    if s.min is not None:
+        check(compare("ge", value, const(s.min)), f"its least value is {s.min}")
+    if s.max is not None:
+        check(compare("le", value, const(s.max)), f"its largest value is {s.max}")
+    if s.multiple_of > 1:
+        check(compare("eq", value % s.multiple_of, const(0)), f"not a multiple of {s.multiple_of}")
+    if s.values:
+        allowed = ", ".join(map(str, s.values))
+        check(any_of(compare("eq", value, const(v)) for v in s.values), f"not one of {allowed}")
+    return checks
+
+
+# ---- entry -------------------------------------------------------------------------------------
+
+
+def bind_inputs(g: Graph) -> tuple[list[Stmt], list[Buffer]]:
+    """Statements that find the symbols in the shapes of the inputs and check the shapes."""
+    body: list[Stmt] = []
+    buffers, dims, wanted, places = [], [], [], []
+    for k, p in enumerate(g.params):
+        shape = Buffer(f"{p.name}_shape", i64, (p.rank,), "input_shape")
+        data = Buffer(p.name, p.dtype, p.shape, "input", p.dtype.bytes)
+        body += [Alloc(shape, const(k)), Alloc(data, const(k))]
+        buffers.append(data)
+        for axis, d in enumerate(p.shape):
+            wanted.append(as_expr(d))
+            dims.append(cast(load(shape, (axis,)), index))
+            places.append(f"dimension {axis} of input '{p.name}'")
+    plan = solve(wanted)
+    if plan.unsolved:
+        names = ", ".join(s.name for s in plan.unsolved)
+        raise CompileError(f"the size {names} cannot be found from the shapes of the inputs",
+                           help="give a dimension that name alone")  # fmt: skip
+    for step in plan.steps:
+        dim, rest, scale = dims[step.source], step.rest, step.scale
+        body.append(Let(step.symbol, (dim - rest) // scale))
+        if not is_const(scale, 1):
+            text = f"{places[step.source]} is {{0}}, which is not {wanted[step.source]}"
+            body.append(Assert(compare("eq", opaque(dim - rest) % scale, const(0)), text, (dim,)))
+        body += promises(step.symbol, places[step.source])
+    for k in plan.checks:
+        if not is_const(wanted[k]):
+            text = f"{places[k]} is {{0}}, expected {wanted[k]} = {{1}}"
+            body.append(Assert(compare("eq", opaque(dims[k]), opaque(wanted[k])), text,
+                               (dims[k], wanted[k])))  # fmt: skip
+    return body, buffers
+
+
+def lower_entry(m: Module) -> tuple[Kernel, list[Node]]:
+    """The program's entry as a host function, and its constants in order of position."""
+    g = m.main
+    host = Host(m)
+    prologue, inputs = bind_inputs(g)
+    host.body += prologue
+    outputs = [Buffer(r.name or f"out{k}", r.dtype, r.shape, "output", 64)
+               for k, r in enumerate(g.results)]  # fmt: skip
+    host.results_into(g, inputs, outputs)
+    allocs = [Alloc(b, const(k)) for k, b in enumerate(outputs)]
+    body = place_when_known(host.body, allocs)
+    constants = [Alloc(b, const(host.constants[n])) for n, b in host.const_buffers.items()]
+    body = [*constants, *body]
+    return Kernel("tw_main", (*inputs, *outputs), len(outputs), Seq(tuple(body))), list(
+        host.constants
+    )
+
+
+def lower_function(m: Module, g: Graph, constants: dict[Node, int]) -> Kernel:
+    """A called graph as a host function `graph_NAME(ctx, inputs, outputs, symbols)`."""
+    host = Host(m, constants)
+    inputs = [Buffer(p.name, p.dtype, p.shape) for p in g.params]
+    outputs = [Buffer(f"out{k}", r.dtype, r.shape) for k, r in enumerate(g.results)]
+    host.results_into(g, inputs, outputs)
+    loads_ = [Alloc(b, const(host.constants[n])) for n, b in host.const_buffers.items()]
+    return Kernel(host_name(g.name), (*inputs, *outputs), len(outputs),
+                  Seq((*loads_, *host.body)), function_symbols(g))  # fmt: skip
+
+
+def place_when_known(body: list[Stmt], allocs: list[Alloc]) -> list[Stmt]:
+    """Insert each allocation as soon as the symbols of its shape are bound."""
+    bound: set[Symbol] = set()
+    result: list[Stmt] = []
+    pending = list(allocs)
+    lets = {s.var for s in body if isinstance(s, Let)}
+
+    def flush(final: bool = False) -> None:
+        for a in list(pending):
+            needed = symbols_of(*(d for d in a.buffer.shape if isinstance(d, Expr))) & lets
+            if final or needed <= bound:
+                result.append(a)
+                pending.remove(a)
+
+    started = False
+    for s in body:
+        if not started and not isinstance(s, (Let, Assert)) and not _is_input(s):
+            started = True
+        if started:
+            flush()
+        result.append(s)
+        if isinstance(s, Let):
+            bound.add(s.var)
+    flush(final=True)
+    return result
+
+
+def _is_input(s: Stmt) -> bool:
+    return isinstance(s, Alloc) and s.buffer.scope in ("input", "input_shape")

@@ -1,0 +1,125 @@
+"""Lower operators and fused groups to kernels.
+
+    y = fused(x, w, body=...)   ->   y = call_kernel(x, w, callee="matmul_add_relu", scalars=(n,))
+
+A kernel's first form is the concatenation of the loop nests that define its operators (`OpDef.lower`),
+intermediate values in temporary buffers; `schedule` then makes it fast. Operators that only the host
+executes (control flow, views, sizes bound at run time) stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from tensorwright.base.errors import CompileError
+from tensorwright.ir import loop as ir
+from tensorwright.ir.expr import Buffer, as_expr, sym, walk
+from tensorwright.ir.graph import CONST, PARAM, Graph, Node, param, rebuild, with_args
+from tensorwright.ir.loop import Alloc, Kernel, seq
+from tensorwright.ir.module import Module, map_graphs, unique
+from tensorwright.ir.type import TupleType
+from tensorwright.ops.kernel import call_kernel, fused
+
+HOST_OPS = frozenset((
+    "param", "const", "item", "make_tuple", "reshape", "bind_size", "if_", "while_", "scan_", "call",
+    "call_kernel",
+))  # fmt: skip
+
+
+def define_kernel(name: str, g: Graph) -> Kernel:
+    """The unscheduled kernel of a group: its parameters, results and one nest after another."""
+    inputs = [Buffer(p.name or f"x{k}", p.dtype, p.shape) for k, p in enumerate(g.params)]
+    values: dict[Node, object] = dict(zip(g.params, inputs))
+    outputs: list[Buffer] = []
+    body: list[ir.Stmt] = []
+    results = {r: k for k, r in reversed(list(enumerate(g.results)))}
+    for k, node in enumerate(g.nodes()):
+        if node in values:
+            continue
+        if node.op.name == "item":
+            values[node] = values[node.args[0]][node.attrs["index"]]
+            continue
+        is_result = node in results
+        made = _buffers(node, f"{node.op.name}{k}", "param" if is_result else "temp")
+        values[node] = made
+        flat = made if isinstance(made, tuple) else (made,)
+        if not is_result:
+            body += [Alloc(b) for b in flat]
+        body.append(define_node(node, made, [values.get(a) for a in node.args]))
+    for r in g.results:
+        made = values[r]
+        outputs += made if isinstance(made, tuple) else (made,)
+    params = (*inputs, *outputs)
+    root = seq(*body)
+    symbols = free_symbols(params, root)
+    sources = tuple(dict.fromkeys(place for n in g.nodes() for place in n.loc))
+    return Kernel(name, params, len(outputs), root, symbols, sources)
+
+
+def _buffers(node: Node, name: str, scope: str):
+    if isinstance(node.type, TupleType):
+        return tuple(Buffer(f"{name}_{k}", t.dtype, t.shape, scope)
+                     for k, t in enumerate(node.type.items))  # fmt: skip
+    return Buffer(name, node.dtype, node.shape, scope)
+
+
+def define_node(node: Node, out, ins: list) -> ir.Stmt:
+    """The loop nest of one operator."""
+    if node.op is CONST:
+        value = node.attrs["value"]
+        return ir.store(out, (), as_expr(value.item(), out.dtype))
+    if node.op.lower is None:
+        raise CompileError(f"{node.op.name} has no kernel").located(node.loc)
+    return node.op.lower(out, *ins, **node.attrs)
+
+
+def free_symbols(params, root: ir.Stmt) -> tuple:
+    """Symbols of the shapes and of the body, in a stable order."""
+    found = dict.fromkeys(ir.free_symbols(root))
+    for b in params:
+        for d in b.shape:
+            if not isinstance(d, int):
+                found.update(dict.fromkeys(e.value for e in walk(d) if e.op == "sym"))
+    return tuple(found)
+
+
+def lower(m: Module, schedule: Callable[[Kernel], Kernel]) -> Module:
+    """`m` with every group and operator as a call of a scheduled kernel."""
+    kernels = dict(m.kernels)
+
+    def lower_graph(g: Graph) -> Graph:
+        return rebuild(g, lambda node, args: lower_node(with_args(node, args)))
+
+    def lower_node(node: Node) -> Node:
+        if node.op.name in HOST_OPS:
+            return node
+        body = node.attrs["body"] if node.op is fused else single(node)
+        name = unique(kernel_name(body), kernels)
+        kernels[name] = schedule(define_kernel(name, body))
+        operands = tuple(a for a in node.args if a is not None)
+        made = call_kernel(*operands, callee=name, type=node.type,
+                           scalars=tuple(sym(s) for s in kernels[name].symbols))  # fmt: skip
+        return replace(made, name=node.name, loc=node.loc)
+
+    lowered = map_graphs(m, lower_graph)
+    return replace(lowered, kernels=kernels)
+
+
+def single(node: Node) -> Graph:
+    """A group of one node."""
+    params = [None if a is None else param(a.name if a.op is PARAM else "", a.type)
+              for a in node.args]  # fmt: skip
+    alone = replace(node, args=tuple(params))
+    return Graph(node.op.name, tuple(p for p in params if p is not None), (alone,))
+
+
+def kernel_name(g: Graph) -> str:
+    """A name from the operators of a group, at most four of them."""
+    names = [n.op.name for n in g.nodes() if n.op not in (PARAM, CONST) and n.op.name != "reshape"]
+    if len(names) > 4:
+        names = [*names[:2], "etc", names[-1]]
+    return "_".join(names) or "copy"
+
+
+

@@ -1,0 +1,158 @@
+"""What a compiled program says about itself: names, types, target, messages, kernels.
+
+The manifest is data only, made by the compiler, kept in the artifact as JSON, and all that the
+runtime knows of a program: `from_json(to_json(m)) == m`.
+
+    TensorInfo("input_ids", "i64", ("n", 128))   prints as   input_ids: i64[n, 128]
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from tensorwright.base.errors import ArtifactError
+
+FORMAT_VERSION = 1
+
+Dim = int | str
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """An input or output; symbolic dimensions are texts such as "n" or "4*n+1"."""
+
+    name: str
+    dtype: str
+    shape: tuple[Dim, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.type}"
+
+    @property
+    def type(self) -> str:
+        return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+
+    @property
+    def is_static(self) -> bool:
+        return all(isinstance(d, int) for d in self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class KernelInfo:
+    """A row of the profile: the work of one call and the model's operators it stands for."""
+
+    name: str
+    flops: int = 0
+    bytes: int = 0
+    sources: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolInfo:
+    """What was promised about a symbolic dimension."""
+
+    min: int = 0
+    max: int | None = None
+    multiple_of: int = 1
+
+    def __str__(self) -> str:
+        text = f"{self.min}..{'' if self.max is None else self.max}"
+        return text if self.multiple_of == 1 else f"{text}, a multiple of {self.multiple_of}"
+
+
+@dataclass(frozen=True, slots=True)
+class TargetInfo:
+    """The machine the code is for; features are named as in /proc/cpuinfo."""
+
+    triple: str
+    features: tuple[str, ...] = ()
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """See the fields; `threads` 0 means one per core of the machine that runs the program."""
+
+    name: str
+    target: TargetInfo
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    symbols: dict[str, SymbolInfo] = field(default_factory=dict)
+    errors: tuple[str, ...] = ()
+    kernels: tuple[KernelInfo, ...] = ()
+    threads: int = 0
+    extra: dict[str, Any] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+
+def to_json(manifest: Manifest) -> dict[str, Any]:
+    """A manifest as plain lists, dicts, numbers and texts."""
+    return asdict(manifest)
+
+
+def from_json(data: Any) -> Manifest:
+    """The manifest in parsed JSON; ArtifactError where something is missing or of a wrong kind."""
+    if not isinstance(data, dict) or not isinstance(data.get("format_version"), int):
+        raise ArtifactError("the manifest has no format version: not a Tensorwright artifact")
+    if data["format_version"] != FORMAT_VERSION:
+        raise ArtifactError(
+            f"artifact has format version {data['format_version']}, "
+            f"this runtime reads version {FORMAT_VERSION}",
+            help="compile the model again with this version of Tensorwright",
+        )
+    try:
+        return _manifest(data)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArtifactError(f"the manifest is damaged: {type(error).__name__}: {error}") from error
+
+
+def _manifest(data: dict[str, Any]) -> Manifest:
+    known = {f.name for f in fields(Manifest)}
+    target = data["target"]
+    return Manifest(
+        **{
+            **{k: v for k, v in data.items() if k in known},
+            "name": _text(data["name"]),
+            "threads": _count(data["threads"]),
+            "target": TargetInfo(
+                _text(target["triple"]), _texts(target["features"]), _text(target["description"])
+            ),
+            "inputs": tuple(_tensor(t) for t in data["inputs"]),
+            "outputs": tuple(_tensor(t) for t in data["outputs"]),
+            "symbols": {_text(k): SymbolInfo(**v) for k, v in data["symbols"].items()},
+            "errors": _texts(data["errors"]),
+            "kernels": tuple(_kernel(k) for k in data["kernels"]),
+        }
+    )
+
+
+def _tensor(data: dict[str, Any]) -> TensorInfo:
+    shape = tuple(d if isinstance(d, str) else _count(d) for d in data["shape"])
+    return TensorInfo(_text(data["name"]), _text(data["dtype"]), shape)
+
+
+def _kernel(data: dict[str, Any]) -> KernelInfo:
+    return KernelInfo(
+        _text(data["name"]), _count(data["flops"]), _count(data["bytes"]), _texts(data["sources"])
+    )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a text")
+    return value
+
+
+def _texts(values: Any) -> tuple[str, ...]:
+    return tuple(_text(v) for v in values)
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{value!r} is not a natural number")
+    return value
+
+
+def dumps(data: Any) -> bytes:
+    """JSON as bytes, the same for equal data."""
+    return json.dumps(data, ensure_ascii=False, indent=1).encode()

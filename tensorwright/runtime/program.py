@@ -1,0 +1,360 @@
+"""A compiled program as a Python callable.
+
+Arrays go in and out without copies; Python checks what is static (number of inputs, types, ranks,
+fixed dimensions), the native code checks relations among symbolic dimensions. Any number of
+threads may call at once: each call takes a context from a free list or makes a new one.
+
+    y = program(x)      y = program(x, mask=m)      a, b = program(input_ids=ids)
+"""
+
+import ctypes
+import os
+import re
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tensorwright.base.errors import ArtifactError, InternalError, RunError
+from tensorwright.runtime import archive, cpu, pool
+from tensorwright.runtime.buffer import (
+    address,
+    aligned_bytes,
+    aligned_empty,
+    dtype_name,
+    is_torch,
+    native_array,
+    numpy_dtype,
+    release,
+    to_array,
+    to_torch,
+)
+from tensorwright.runtime.loader import load_objects
+from tensorwright.runtime.manifest import Manifest, TensorInfo
+from tensorwright.runtime.profile import MarkBuffer, Profile, Run, set_marks
+
+OUT_OF_MEMORY = -1
+
+_programs: weakref.WeakSet["Program"] = weakref.WeakSet()
+
+
+@dataclass(frozen=True, slots=True)
+class _Port:
+    """An input or output, prepared for fast checks; `start` is where its dimensions lie."""
+
+    info: TensorInfo
+    what: str  # how errors call it
+    dtype: np.dtype
+    rank: int
+    start: int
+    shape: tuple[int, ...] | None  # if fully static
+    fixed: tuple[tuple[int, int], ...]  # (axis, size) of static dimensions
+    nbytes: int
+
+
+class _Slot:
+    """What one call at a time needs: a native context and the argument tables."""
+
+    __slots__ = ("context", "in_dims", "in_table", "inputs", "out_dims", "out_table", "outputs")
+
+    def __init__(self, context: int, inputs: list[_Port], outputs: list[_Port]) -> None:
+        self.context = context
+        self.inputs, self.in_dims = _tables(inputs)
+        self.outputs, self.out_dims = _tables(outputs)
+        self.in_table = ctypes.addressof(self.inputs)
+        self.out_table = ctypes.addressof(self.outputs)
+
+
+class Program:
+    """The callable users get; see the module's text."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        objects: Sequence[bytes],
+        weights: Sequence[Any] = (),
+        threads: int | None = None,
+    ) -> None:
+        check_machine(manifest)
+        self.manifest = manifest
+        self.threads = threads or manifest.threads or cpu.default_threads()
+        self._objects = tuple(objects)
+        self._weights = tuple(aligned_bytes(w) for w in weights)
+        table = (ctypes.c_void_p * max(len(self._weights), 1))(*map(address, self._weights))
+        self._weight_table = table
+        self._ins, self._outs = _ports(manifest, "input"), _ports(manifest, "output")
+        self._arity = len(self._ins)
+        image = load_objects(self._objects)
+        pointer = ctypes.c_void_p
+        self._main = image.function("tw_main", ctypes.c_int32, pointer, pointer, pointer)
+        self._create = image.function("tw_context_create", pointer, pointer, pointer)
+        self._image = image
+        self._slots: deque[_Slot] = deque()
+        self._reset = image.function("tw_context_reset", None, pointer)
+        destroy = image.function("tw_context_destroy", None, pointer)
+        closing = weakref.finalize(self, _close, image.close, self._slots, destroy)
+        closing.atexit = False
+        self._destroy = destroy
+        _programs.add(self)
+
+    @property
+    def name(self) -> str:
+        return self.manifest.name
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        return self.manifest.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        return self.manifest.outputs
+
+    def __repr__(self) -> str:
+        plural = "thread" if self.threads == 1 else "threads"
+        return f"<Program {self._signature()}, {self.threads} {plural}>"
+
+    def __reduce__(self) -> tuple:
+        objects = tuple(bytes(o) for o in self._objects)
+        return Program, (self.manifest, objects, self._weights, self.threads)
+
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        """Run the program: inputs in the model's order, or by name."""
+        if named or len(args) != self._arity:
+            args = self._bind(args, named)
+        slot = self._take()
+        try:
+            alive, as_torch = self._enter(slot, args)
+            results = self._offer(slot)
+            code = self._main(slot.context, slot.in_table, slot.out_table)
+            if code:
+                raise self._failure(slot, code, alive)
+            return self._leave(slot, results, as_torch)
+        finally:
+            self._slots.append(slot)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the program to a `.tw` file, for `tensorwright.load`."""
+        archive.write(path, self.manifest, self._objects, self._weights)
+
+    def profile(self, *args: Any, repeat: int = 10, **named: Any) -> Profile:
+        """Run `repeat` times (and once to warm up) and tell where the time goes."""
+        args = self._bind(args, named)
+        slot, buffer, runs = self._take(), MarkBuffer(1 << 12), []
+        try:
+            while len(runs) <= repeat:
+                set_marks(slot.context, buffer)
+                run = self._timed(slot, args, buffer)
+                if buffer.count > buffer.capacity:
+                    buffer = MarkBuffer(2 * buffer.count)
+                    continue
+                runs.append(Run(*run, buffer.take()))
+        finally:
+            set_marks(slot.context, None)
+            self._slots.append(slot)
+        return Profile(self.name, self.manifest.kernels, runs[1:])
+
+    def _timed(self, slot: _Slot, args: tuple, buffer: MarkBuffer) -> tuple[int, int]:
+        alive, _ = self._enter(slot, args)
+        results = self._offer(slot)
+        begin = time.monotonic_ns()
+        code = self._main(slot.context, slot.in_table, slot.out_table)
+        end = time.monotonic_ns()
+        if code:
+            raise self._failure(slot, code, alive)
+        self._leave(slot, results, False)
+        return begin, end
+
+    def _take(self) -> _Slot:
+        try:
+            return self._slots.pop()
+        except IndexError:
+            shared = pool.shared_pool(self._image, self.threads)
+            context = self._create(shared, ctypes.addressof(self._weight_table))
+            if not context:
+                raise RunError("out of memory") from None
+            return _Slot(context, self._ins, self._outs)
+
+    def _enter(self, slot: _Slot, args: tuple) -> tuple[list[np.ndarray], bool]:
+        """Check the inputs and put them into the slot's table."""
+        alive, as_torch, table = [], False, slot.inputs
+        for i, port in enumerate(self._ins):
+            value = args[i]
+            if type(value) is not np.ndarray:
+                as_torch = as_torch or is_torch(value)
+            array = to_array(value, port.dtype, port.what)
+            shape = array.shape
+            if array.dtype != port.dtype:
+                raise self._wrong_type(port, value, array)
+            if port.shape is not None:
+                if shape != port.shape:
+                    raise self._wrong_shape(port, shape)
+            else:
+                if len(shape) != port.rank or any(shape[a] != n for a, n in port.fixed):
+                    raise self._wrong_shape(port, shape)
+                slot.in_dims[port.start : port.start + port.rank] = shape
+            table[2 * i] = array.__array_interface__["data"][0]
+            alive.append(array)
+        return alive, as_torch
+
+    def _offer(self, slot: _Slot) -> list[np.ndarray | None]:
+        """Give the native code memory for the outputs whose size is known."""
+        results: list[np.ndarray | None] = []
+        for i, port in enumerate(self._outs):
+            if port.shape is None:
+                slot.outputs[2 * i] = 0
+                results.append(None)
+            else:
+                array, start = aligned_empty(port.shape, port.dtype, port.nbytes)
+                slot.outputs[2 * i] = start
+                results.append(array)
+        return results
+
+    def _leave(self, slot: _Slot, results: list[np.ndarray | None], as_torch: bool) -> Any:
+        for i, port in enumerate(self._outs):
+            if port.shape is None:
+                results[i] = self._adopt(slot, i, port)
+        if as_torch:
+            results = [to_torch(r) for r in results]
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def _adopt(self, slot: _Slot, i: int, port: _Port) -> np.ndarray:
+        """Take over an output that native code allocated."""
+        shape = tuple(slot.out_dims[port.start : port.start + port.rank])
+        start, slot.outputs[2 * i] = slot.outputs[2 * i], 0
+        if start:
+            return native_array(start, shape, port.dtype)
+        if 0 in shape:
+            return np.empty(shape, port.dtype)
+        raise InternalError(f"compiled code left output '{port.info.name}' without data")
+
+    def _bind(self, args: tuple, named: dict[str, Any]) -> tuple:
+        """Sort positional and named inputs into the model's order."""
+        names = [port.info.name for port in self._ins]
+        if len(args) > len(names):
+            raise self._misuse(f"{len(args)} inputs given, {len(names)} expected")
+        values = dict(zip(names, args))
+        for name, value in named.items():
+            if name not in names:
+                raise self._misuse(f"there is no input '{name}'")
+            if name in values:
+                raise self._misuse(f"input '{name}' is given twice")
+            values[name] = value
+        absent = [name for name in names if name not in values]
+        if absent:
+            raise self._misuse(f"missing input{'s'[: len(absent) - 1]}: {', '.join(absent)}")
+        return tuple(values[name] for name in names)
+
+    def _signature(self) -> str:
+        ins = ", ".join(map(str, self.inputs))
+        return f"{self.name}({ins}) -> ({', '.join(map(str, self.outputs))})"
+
+    def _misuse(self, message: str) -> RunError:
+        return RunError(
+            f"{self.name}: {message}", notes=tuple(f"input {info}" for info in self.inputs)
+        )
+
+    def _wrong_type(self, port: _Port, value: Any, array: np.ndarray) -> RunError:
+        wanted = port.dtype.name
+        library = "np" if hasattr(np, wanted) or wanted == "bool" else "ml_dtypes"
+        fix = f"x.to(torch.{wanted})" if is_torch(value) else f"x.astype({library}.{wanted})"
+        return RunError(
+            f"{port.what} is {dtype_name(array.dtype)}, expected {port.info.type}",
+            help=f"convert it: {fix}",
+        )
+
+    def _wrong_shape(self, port: _Port, shape: tuple[int, ...]) -> RunError:
+        given = f"[{', '.join(map(str, shape))}]"
+        if len(shape) != port.rank:
+            what = f"has {len(shape)} dimensions {given}, expected {port.rank}"
+            return RunError(f"{port.what} {what}: {port.info.type}")
+        axis, size = next((a, n) for a, n in port.fixed if shape[a] != n)
+        return RunError(
+            f"{port.what}: dimension {axis} is {shape[axis]}, expected {size}",
+            notes=(f"given {given}, expected {port.info.type}",),
+        )
+
+    def _failure(self, slot: _Slot, code: int, arrays: list[np.ndarray]) -> RunError:
+        """The error native code reported; the slot is made fit for the next call."""
+        values = tuple((ctypes.c_int64 * 6).from_address(slot.context + 8))
+        self._reset(slot.context)
+        for i, port in enumerate(self._outs):
+            if port.shape is None and slot.outputs[2 * i]:
+                release(slot.outputs[2 * i])
+        if code == OUT_OF_MEMORY:
+            return RunError(f"{self.name}: out of memory (for {values[0]} bytes)")
+        if not 0 < code <= len(self.manifest.errors):
+            return InternalError(f"{self.name}: unknown error code {code} from compiled code")
+        given = ", ".join(
+            f"{p.info.name}: {p.info.dtype}[{', '.join(map(str, a.shape))}]"
+            for p, a in zip(self._ins, arrays)
+        )
+        symbols = tuple(f"{name}: {info}" for name, info in self.manifest.symbols.items())
+        template = self.manifest.errors[code - 1]
+        # Only {0} to {5} are ours; names in the text may hold braces of their own.
+        message = re.sub(r"\{([0-5])\}", lambda m: str(values[int(m[1])]), template)
+        return RunError(
+            message, notes=(f"called with {given}", *symbols), location=self._signature()
+        )
+
+
+def check_machine(manifest: Manifest) -> None:
+    """Refuse a program for another processor, naming what is missing."""
+    target = manifest.target
+    wanted = target.triple.split("-")[0]
+    if wanted != cpu.machine():
+        raise ArtifactError(
+            f"{manifest.name} is compiled for {target.triple}, this machine is {cpu.machine()}",
+            help="compile the model for this machine, or run it on the one it is for",
+        )
+    lacking = cpu.missing(target.features)
+    if lacking:
+        raise ArtifactError(
+            f"{manifest.name} needs processor features this machine lacks: {', '.join(lacking)}",
+            notes=(f"compiled for {target.description or target.triple}",),
+            help="compile the model on this machine, or for an older processor",
+        )
+    if any(name.startswith("amx") for name in target.features) and not cpu.enable_tiles():
+        raise ArtifactError(f"{manifest.name} needs AMX, which the system does not permit")
+
+
+def _ports(manifest: Manifest, kind: str) -> list[_Port]:
+    ports, start = [], 0
+    for info in manifest.inputs if kind == "input" else manifest.outputs:
+        what = f"{manifest.name}: {kind} '{info.name}'"
+        dtype, rank = numpy_dtype(info.dtype), len(info.shape)
+        fixed = tuple((a, n) for a, n in enumerate(info.shape) if isinstance(n, int))
+        shape = tuple(info.shape) if info.is_static else None
+        nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize if shape is not None else 0
+        ports.append(_Port(info, what, dtype, rank, start, shape, fixed, nbytes))
+        start += rank
+    return ports
+
+
+def _tables(ports: list[_Port]) -> tuple[ctypes.Array, ctypes.Array]:
+    """The tw_tensor array (data, shape pointers) and the dimensions the latter point to."""
+    dims = (ctypes.c_int64 * max(sum(p.rank for p in ports), 1))()
+    table = (ctypes.c_uint64 * max(2 * len(ports), 1))()
+    for i, port in enumerate(ports):
+        table[2 * i + 1] = ctypes.addressof(dims) + 8 * port.start
+        for axis, size in port.fixed:
+            dims[port.start + axis] = size
+    return table, dims
+
+
+def _close(unmap: Callable[[], None], slots: deque[_Slot], destroy: Callable) -> None:
+    while slots:
+        destroy(slots.pop().context)
+    unmap()
+
+
+def _forget_contexts() -> None:
+    for program in list(_programs):
+        while program._slots:
+            program._destroy(program._slots.pop().context)
+
+
+pool.call_after_fork(_forget_contexts)

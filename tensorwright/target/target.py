@@ -1,0 +1,39 @@
+"""`Target`: the description of a machine that code generation, schedules and checks read.
+
+Everything that depends on the machine is a field here; nothing asks the host directly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Target:
+    """triple/cpu/features: as LLVM names them (features without the sign). vector_bits: the widest
+    vectors worth using; vector_registers: how many of them. fma: whether `llvm.fma` is an
+    instruction. caches: bytes of L1d, L2 a core and L3. cores: threads to use by default.
+    required: CPU flags as the operating system names them, checked when an artifact is loaded."""
+
+    name: str
+    triple: str
+    cpu: str = ""
+    features: tuple[str, ...] = ()
+    vector_bits: int = 128
+    vector_registers: int = 16
+    fma: bool = True
+    caches: tuple[int, ...] = (32 << 10, 1 << 20, 16 << 20)
+    cores: int = 1
+    required: tuple[str, ...] = ()
+    masked: bool = False  # masked loads and stores are single instructions
+
+    @property
+    def llvm_features(self) -> str:
+        return ",".join("+" + f for f in self.features)
+
+    def lanes(self, dtype) -> int:
+        """Elements of `dtype` in one vector."""
+        return max(1, self.vector_bits // max(dtype.bits, 8))
+
+    def with_cores(self, cores: int) -> Target:
+        return replace(self, cores=cores)
