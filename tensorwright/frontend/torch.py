@@ -249,7 +249,7 @@ class _Reader:
             results.append(value)
             names.append(unique(target, names))
         kept = tuple(
-            State(fresh[target].name, first_state + k, array_of(self.buffer(target)))
+            State(fresh[target].name, first_state + k, array_of(self.buffer(target)).copy())
             for k, (target, _) in enumerate(state)
         )
         written = tuple((target, first_write + k) for k, (target, _) in enumerate(writes))

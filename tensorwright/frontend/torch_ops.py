@@ -32,7 +32,7 @@ BY_TORCH = {d.torch: d for d in DTYPES if d.torch}
 # Arguments that say how torch stores a tensor, not what it holds.
 STORAGE = {"layout", "device", "pin_memory", "memory_format", "non_blocking", "copy", "generator",
            "implicit", "sparse_grad", "sparse", "scale_grad_by_freq", "assume_unique", "out_int32",
-           "cudnn_enabled", "is_coalesced", "requires_grad"}  # fmt: skip
+           "cudnn_enable", "cudnn_enabled", "is_coalesced", "requires_grad"}  # fmt: skip
 
 
 @dataclass
@@ -209,6 +209,8 @@ def axis_of(axis: int, rank: int) -> int:
 def axes_of(axes, rank: int) -> tuple[int, ...] | None:
     """Normalized axes; None and () mean all."""
     if axes is None:
+        return None
+    if rank == 0:
         return None
     axes = [axes] if isinstance(axes, int) else list(axes)
     return tuple(axis_of(a, rank) for a in axes) or None

@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tensorwright.frontend.torch_ops import Call, Rows, lift, to
-from tensorwright.frontend.torch_ops_reduce import items
 from tensorwright.ir.dtype import boolean, i64
 from tensorwright.ir.expr import Expr
 from tensorwright.ir.graph import Graph, Node, graph, param
-from tensorwright.ir.type import TupleType
-from tensorwright.ops import control as ct
+from tensorwright.ir.type import TensorType
+from tensorwright.ops import control as ct, movement as mv
 
 CONTROL = Rows()
 
@@ -38,51 +37,33 @@ def tensors(values: Sequence) -> list[Node]:
     return [v for v in values if isinstance(v, Node)]
 
 
-def taken_apart(node: Node) -> list[Node]:
-    if isinstance(node.type, TupleType):
-        return items(node, len(node.type.items))
-    return [node]
-
-
 @CONTROL.row("cond")
 def _cond(c, pred, true_graph, false_graph, operands=()):
+    if isinstance(pred, bool):
+        return c.subgraph(true_graph if pred else false_graph, operands)
     then = body_of(c, "then", true_graph, operands)
     orelse = body_of(c, "orelse", false_graph, operands)
-    if isinstance(pred, bool):
-        pred = lift(pred, boolean)
-    done = ct.if_(to(pred, boolean), *tensors(operands), then=then, orelse=orelse)
-    return taken_apart(done)
+    pred = to(mv.reshape(pred, shape=()), boolean)
+    return list(ct.items(ct.conditional(pred, tensors(operands), then, orelse)))
 
 
 @CONTROL.row("while_loop")
 def _while_loop(c, cond_graph, body_graph, carried, extra=()):
-    state = [lift(v, i64) if isinstance(v, (int, Expr)) else v for v in carried]
-    everything = [*state, *extra]
+    everything = [*(lift(v, i64) if isinstance(v, (int, Expr)) else v for v in carried), *extra]
     cond = body_of(c, "cond", cond_graph, everything)
+    condition = [to(mv.reshape(r, shape=()), boolean) for r in cond.results]
+    cond = graph("cond", cond.params, condition)
     body = body_of(c, "body", body_graph, everything)
-    operands = tensors(everything)
-    done = ct.while_(*operands, cond=cond, body=body, carried=len(state))
-    return taken_apart(done)
+    return list(ct.items(ct.loop_while(tensors(everything), cond, body, len(carried))))
 
 
 @CONTROL.row("scan")
 def _scan(c, combine_graph, init, xs, extra=()):
     """torch scans along axis 0; the combine function gives the new carry, then the slices."""
-    carried = list(init)
-    rows = [slice_type(x) for x in xs]
-    body = scan_body(c, combine_graph, carried, rows, extra)
-    done = ct.scan_(*carried, *xs, *tensors(extra), body=body, carried=len(carried),
-                    scanned=len(xs), length=xs[0].shape[0] if xs else 1)  # fmt: skip
-    return taken_apart(done)
-
-
-def slice_type(x: Node) -> Node:
-    """A parameter of the type that one step sees of a scanned operand."""
-    return param("row", type(x.type)(x.dtype, x.shape[1:]))
-
-
-def scan_body(c: Call, gm, carried, rows, extra) -> Graph:
-    return body_of(c, "step", gm, [*carried, *rows, *extra])
+    rows = [param(f"row_{k}", TensorType(x.dtype, x.shape[1:])) for k, x in enumerate(xs)]
+    body = body_of(c, "step", combine_graph, [*init, *rows, *extra])
+    operands = [*init, *xs, *tensors(extra)]
+    return list(ct.items(ct.scan(operands, body, carried=len(init), scanned=len(xs))))
 
 
 @CONTROL.row("invoke_subgraph")

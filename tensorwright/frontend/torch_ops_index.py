@@ -38,6 +38,8 @@ def _embedding(c, weight, indices, padding=-1):
 
 @INDEX.row("gather.default")
 def _gather(c, x, axis, indices):
+    if indices.type.size == 0:
+        return ix.full(shape=c.shape, value=0, dtype=x.dtype)
     if x.rank == 0 or indices.rank == 0:
         return mv.reshape(x, shape=c.shape)
     return ix.gather_elements(x, indices, axis=axis_of(axis, x.rank))

@@ -10,13 +10,13 @@ import numpy as np
 from tensorwright.frontend.torch_ops import (
     Call, Rows, lift, to, together, transposed, with_axis,
 )  # fmt: skip
-from tensorwright.frontend.torch_ops_reduce import items
 from tensorwright.ir.dtype import boolean, i64
 from tensorwright.ir.expr import as_dim, as_expr
 from tensorwright.ir.graph import Node, constant
+from tensorwright.ir.type import product
 from tensorwright.ops import attention as at, conv as cv, elementwise as ew, index as ix
 from tensorwright.ops import linalg as la
-from tensorwright.ops import movement as mv, pool as pl, statistics as st
+from tensorwright.ops import movement as mv, pool as pl, statistics as st, window as wi
 
 NN = Rows()
 
@@ -107,29 +107,12 @@ def _convolution_batched(x, w, bias, strides, padding, dilation, is_transposed, 
 # ---- pooling -----------------------------------------------------------------------------------
 
 
-def window_attrs(x: Node, window, strides, padding, dilation, ceil: bool) -> dict:
-    """Attributes of a pooling over the trailing axes of `window`; a ceil mode pads at the end as
-    far as a window may start inside the padded input."""
-    n = len(window)
-    window, padding, dilation = tuple(window), spread(padding, n), spread(dilation, n)
-    strides = spread(strides, n) if strides else window
-    pads = []
-    for k, (w, s, p, d) in enumerate(zip(window, strides, padding, dilation)):
-        size, high = x.shape[x.rank - n + k], p
-        if ceil:
-            high = _ceil_padding(size, w, s, p, d)
-        pads.append((p, high))
-    return dict(window=window, strides=strides, padding=tuple(pads), dilation=dilation)
-
-
-def _ceil_padding(size, w: int, s: int, p: int, d: int) -> int:
-    reach = (w - 1) * d + 1
-    if not isinstance(size, int):
-        raise ValueError("ceil_mode over a dynamic dimension")
-    count = -(-(size + 2 * p - reach) // s) + 1
-    if (count - 1) * s >= size + p:  # the last window would start in the right padding
-        count -= 1
-    return max((count - 1) * s + reach - size - p, p if count * s else 0) if count > 0 else p
+def window_attrs(c: Call, window, strides, padding, dilation, ceil: bool, n: int) -> dict:
+    """Our attributes of a pooling over n spatial axes."""
+    window = spread(window, n)
+    return dict(window=window, strides=spread(strides, n) if strides else window,
+                padding=tuple((p, p) for p in spread(padding, n)), dilation=spread(dilation, n),
+                ceil_mode=bool(ceil))  # fmt: skip
 
 
 def batched(x: Node, spatial: int) -> Node:
@@ -139,26 +122,19 @@ def batched(x: Node, spatial: int) -> Node:
 
 def _max_pool(n: int):
     def convert(c: Call, x, window, strides=(), padding=0, dilation=1, ceil=False):
-        x, attrs = _pool_operand(c, x, n, window, strides, padding, dilation, ceil)
-        return mv.reshape(pl.max_pool(x, **attrs), shape=c.shape)
+        attrs = window_attrs(c, window, strides, padding, dilation, ceil, n)
+        return mv.reshape(pl.max_pool(batched(x, n), **attrs), shape=c.shape)
 
     return convert
 
 
-def _pool_operand(c: Call, x: Node, n: int, window, strides, padding, dilation, ceil):
-    x = batched(x, n)
-    window = spread(window, n)
-    try:
-        return x, window_attrs(x, window, strides, padding, dilation, ceil)
-    except ValueError as e:
-        raise c.fail(f"{e} is not supported") from None
-
-
 def _max_pool_indices(n: int):
     def convert(c: Call, x, window, strides=(), padding=0, dilation=1, ceil=False):
-        x, attrs = _pool_operand(c, x, n, window, strides, padding, dilation, ceil)
-        values, where = items(pl.max_pool_with_indices(x, **attrs), 2)
-        return [mv.reshape(v, shape=c.shape) for v in (values, where)]
+        attrs = window_attrs(c, window, strides, padding, dilation, ceil, n)
+        x = batched(x, n)
+        values, where = pl.max_pool_with_indices(x, **attrs)
+        area = lift(product(x.shape[2:]), i64)  # torch counts within one channel
+        return [mv.reshape(v, shape=c.shape) for v in (values, ew.mod(where, area))]
 
     return convert
 
@@ -166,49 +142,19 @@ def _max_pool_indices(n: int):
 def _avg_pool(n: int):
     def convert(c: Call, x, window, strides=(), padding=0, ceil=False, count_padding=True,
                 divisor=None):  # fmt: skip
-        x, attrs = _pool_operand(c, x, n, window, strides, padding, 1, ceil)
-        return mv.reshape(average(x, n, attrs, padding, count_padding, divisor), shape=c.shape)
+        attrs = window_attrs(c, window, strides, padding, 1, ceil, n)
+        x = batched(x, n)
+        if divisor is None:
+            y = pl.avg_pool(x, count_padding=bool(count_padding), **attrs)
+        else:
+            attrs = pl.spatial_attrs("avg_pool", x, *(attrs[k] for k in POOL_ATTRS))
+            y = ew.div(wi.reduce_window(x, op="sum", **attrs), lift(divisor, x.dtype))
+        return mv.reshape(y, shape=c.shape)
 
     return convert
 
 
-def average(x: Node, n: int, attrs: dict, padding, count_padding: bool, divisor) -> Node:
-    """Sums of windows over their divisors; windows that reach past the padding count what is
-    inside it."""
-    attrs = dict(attrs)
-    del attrs["dilation"]
-    own = spread(padding, n)
-    uneven = any(high != p for (_, high), p in zip(attrs["padding"], own))
-    if divisor is None and not uneven:
-        return pl.avg_pool(x, count_include_pad=count_padding, **attrs)
-    total = window_sum(x, n, attrs)
-    if divisor is not None:
-        return ew.div(total, lift(divisor, x.dtype))
-    counts = [
-        _window_counts(x.shape[2 + k], attrs["window"][k], attrs["strides"][k],
-                       attrs["padding"][k], own[k], count_padding)
-        for k in range(n)
-    ]  # fmt: skip
-    area = counts[0]
-    for more in counts[1:]:
-        area = np.multiply.outer(area, more)
-    return ew.div(total, constant(area.astype(x.dtype.numpy)))
-
-
-def window_sum(x: Node, n: int, attrs: dict) -> Node:
-    lead = ((0, 0), (0, 0))
-    return cv.reduce_window(x, window=(1, 1, *attrs["window"]), strides=(1, 1, *attrs["strides"]),
-                            padding=(*lead, *attrs["padding"]), op="sum")  # fmt: skip
-
-
-def _window_counts(size: int, w: int, s: int, pads, own: int, count_padding: bool) -> np.ndarray:
-    count = (size + sum(pads) - w) // s + 1
-    starts = np.arange(count) * s - pads[0]
-    ends = np.minimum(starts + w, size + own)
-    if not count_padding:
-        starts, ends = np.maximum(starts, 0), np.minimum(ends, size)
-    return (ends - starts).astype(np.float64)
-
+POOL_ATTRS = ("window", "strides", "padding", "dilation", "ceil_mode")
 
 for _n in (1, 2, 3):
     NN.add(_max_pool(_n), f"max_pool{_n}d.default")

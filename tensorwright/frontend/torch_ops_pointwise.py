@@ -420,7 +420,7 @@ def _addcdiv(c, x, a, b, *, value=1):
 
 
 @POINTWISE.row("_to_copy.default", "to.dtype", "to.dtype_layout", "to.device")
-def _to_copy(c, x):
+def _to_copy(c, x, dtype=None):
     return convert_dtype(x, c.dtype)
 
 

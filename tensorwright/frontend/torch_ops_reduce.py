@@ -19,7 +19,7 @@ from tensorwright.ir.graph import Node, constant
 from tensorwright.ir.type import Dim, product
 from tensorwright.ops import control as ct, cumulative as cu, elementwise as ew, index as ix
 from tensorwright.ops import movement as mv
-from tensorwright.ops import reduce as rd, sorting as so, statistics as st
+from tensorwright.ops import reduce as rd, sort as so, statistics as st
 
 REDUCE = Rows()
 
@@ -258,12 +258,7 @@ def _topk(c, x, k, axis=-1, largest=True, sorted_=True):
     if x.rank == 0:
         return [x, lift(0, i64)]
     both = so.top_k(x, k=k, axis=axis_of(axis, x.rank), largest=bool(largest), sorted=True)
-    return items(both, 2)
-
-
-def items(node: Node, count: int) -> list[Node]:
-    """The parts of a tuple node."""
-    return [ct.item(node, index=k) for k in range(count)]
+    return list(ct.items(both))
 
 
 @REDUCE.row("median.default")
