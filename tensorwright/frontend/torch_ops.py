@@ -98,12 +98,19 @@ def invoke(converter: Converter, c: Call, schema, args: Sequence, kwargs: dict):
             value = kwargs.get(a.name, a.default_value)
         if a.name in converter.keywords:
             keyword[a.name] = value
-        elif not a.kwarg_only and taken < len(converter.positional) and a.name not in STORAGE:
+        elif not a.kwarg_only and _takes(converter, taken, a.name):
             positional.append(value)
             taken += 1
         elif a.name not in STORAGE and not _is_default(value, a.default_value):
             raise c.fail(f"the argument {a.name}={value!r} is not supported")
     return converter.function(c, *positional, **keyword)
+
+
+def _takes(converter: Converter, position: int, name: str) -> bool:
+    """Whether an operand goes to the converter's next parameter."""
+    if position >= len(converter.positional):
+        return False
+    return name not in STORAGE or converter.positional[position] == name
 
 
 def _is_default(value, default) -> bool:

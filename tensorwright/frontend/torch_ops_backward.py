@@ -25,8 +25,8 @@ BACKWARD = Rows()
 
 
 @BACKWARD.row("embedding_dense_backward.default")
-def _embedding(c, g, indices, count, padding, by_frequency):
-    if by_frequency:
+def _embedding(c, g, indices, count, padding, scale_grad_by_freq):
+    if scale_grad_by_freq:
         raise c.fail("scale_grad_by_freq is not supported")
     rows = mv.reshape(g, shape=(indices.type.size, g.shape[-1]))
     at = flat(indices)

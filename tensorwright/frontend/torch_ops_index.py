@@ -13,7 +13,8 @@ from tensorwright.frontend.torch_ops import (
 )  # fmt: skip
 from tensorwright.ir.dtype import boolean, i64
 from tensorwright.ir.expr import as_dim
-from tensorwright.ir.graph import Node
+from tensorwright.ir.graph import Node, constant
+from tensorwright.ir.type import product
 from tensorwright.ops import cumulative as cu, elementwise as ew, index as ix, movement as mv
 from tensorwright.ops import reduce as rd
 from tensorwright.ops.define import broadcast_shapes
@@ -263,8 +264,8 @@ def _repeat_interleave(c, x, repeats, axis=None, *, output_size=None):
 
 
 @INDEX.row("_embedding_bag.default", "_embedding_bag_forward_only.default")
-def _embedding_bag(c, weight, indices, offsets, scale_grad_by_freq=False, mode=0, sparse=False,
-                   weights=None, include_last_offset=False, padding=-1):  # fmt: skip
+def _embedding_bag(c, weight, indices, offsets, mode=0, weights=None, include_last=False,
+                   padding=-1):  # fmt: skip
     if padding >= 0:
         raise c.fail("padding_idx is not supported")
     bags = c.sizes.shape(c.fakes[0].shape)[0]
@@ -294,3 +295,24 @@ def _unused(c: Call, fake, bag: Node, sizes: Node, k: int) -> Node | None:
             return to(given, c.dtypes()[k + 1])
     return ix.full(shape=shape, value=0, dtype=c.dtypes()[k + 1])
 
+
+
+@INDEX.row("col2im.default")
+def _col2im(c, x, size, window, dilation, padding, stride):
+    """Columns [n, channels * window, blocks] added back into images: the adjoint of unfold."""
+    if not isinstance(product((*x.shape[1:], *c.shape[-2:])), int):
+        raise c.fail("the sizes must be known")
+    lead = c.shape[:-2]
+    grids = []
+    for s, w, d, p, st in zip(size, window, dilation, padding, stride):
+        count = (s + 2 * p - d * (w - 1) - 1) // st + 1
+        grids.append(np.arange(w)[:, None] * d + np.arange(count) * st - p)
+    (h, w), (height, width) = grids, c.shape[-2:]
+    rows, columns = h[:, None, :, None], w[None, :, None, :]
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    at = np.where(inside, rows * width + columns, height * width).reshape(-1)
+    flat_x = mv.reshape(x, shape=(product(lead), at.size))
+    index = mv.broadcast_to(constant(at[None]), shape=flat_x.shape)
+    start = ix.full(shape=(product(lead), height * width + 1), value=0, dtype=x.dtype)
+    done = ix.scatter_elements(start, index, flat_x, axis=1, mode="add")
+    return mv.reshape(slice_axis(done, 1, 0, height * width), shape=c.shape)

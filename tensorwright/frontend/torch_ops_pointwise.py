@@ -225,9 +225,14 @@ def _ignoring_nan(both: Node, x: Node, y: Node) -> Node:
     return ew.select(ew.is_nan(x), y, ew.select(ew.is_nan(y), x, both))
 
 
-@POINTWISE.row("atan2.default", "atan2.out")
+@POINTWISE.row("atan2.default")
 def _atan2(c, x, y):
     return ew.atan2(*together(x, y, dtype=c.dtype))
+
+
+@POINTWISE.row("atan2.out")
+def _atan2_out(c, x, y, *, out):
+    return _atan2(c, x, y)
 
 
 @POINTWISE.row("copysign.Tensor", "copysign.Scalar")
@@ -419,13 +424,13 @@ def _addcdiv(c, x, a, b, *, value=1):
 # ---- copies and casts --------------------------------------------------------------------------
 
 
-@POINTWISE.row("_to_copy.default", "to.dtype", "to.dtype_layout", "to.device")
-def _to_copy(c, x, dtype=None):
+@POINTWISE.row("_to_copy.default", "to.dtype_layout")
+def _to_copy(c, x, *, dtype=None):
     return convert_dtype(x, c.dtype)
 
 
-@POINTWISE.row("type_as.default", "to.other")
-def _type_as(c, x, other):
+@POINTWISE.row("to.dtype", "type_as.default", "to.other")
+def _to(c, x, how=None):
     return convert_dtype(x, c.dtype)
 
 

@@ -8,7 +8,7 @@ torch gave. `coverage()` gives the rows, `markdown()` the section of docs/confor
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -101,9 +101,9 @@ def record(rows: dict[str, Row]) -> None:
         names = {info.name.split(".")[-1], info.aten_name or "", *(a.name for a in info.aliases)}
         if wanted & {n.strip("_") for n in names} or _is_related(info.name):
             _record_info(rows, info)
-    for name, op in core_operators().items():
-        if name in rows and not rows[name].calls and name in EXTRA:
-            rows[name].calls += [(op, tuple(a), k) for a, k in EXTRA[name]()]
+    for name in EXTRA:
+        if name in rows and not rows[name].calls:
+            rows[name].calls += EXTRA[name](name)
 
 
 def _is_related(name: str) -> bool:
@@ -244,16 +244,92 @@ def markdown(rows: list[Row]) -> str:
 # ---- calls that op_db does not lead to ---------------------------------------------------------
 
 
-def _t(*shape, seed=0, dtype=torch.float32) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator).to(dtype)
+def _t(*shape, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def _calls(*calls) -> Callable[[], Iterator]:
-    return lambda: list(calls)
+def _i(*values) -> torch.Tensor:
+    return torch.tensor(values)
 
 
-EXTRA: dict[str, Callable] = {}
+def _gradients(function: Callable, *inputs: torch.Tensor) -> Callable[[], list]:
+    """The calls of core operators in the gradient of a function."""
+
+    def calls(name: str) -> list:
+        leaves = [x.clone().requires_grad_(x.is_floating_point()) for x in inputs]
+        rows = {name: Row(name)}
+        with _Recorder(rows), torch.enable_grad():
+            y = function(*leaves)
+            y.backward(_t(*y.shape, seed=9))
+        return rows[name].calls
+
+    return calls
+
+
+def _direct(*calls) -> Callable[[str], list]:
+    """Calls written out: each is (args, kwargs) or args alone."""
+
+    def make(name: str) -> list:
+        op = core_operators()[name]
+        return [(op, *(c if len(c) == 2 and isinstance(c[1], dict) else (c, {}))) for c in calls]
+
+    return make
+
+
+_F = torch.nn.functional
+_INT, _BOOL = torch.arange(6).reshape(2, 3), torch.arange(6).reshape(2, 3) % 2 == 0
+_X = _t(4, 5, 6)
+_COMPARED = _direct((_t(2, 3), 0.1), (_INT, 2), (_INT, 2.5))
+_BITS = _direct((_INT, 3), (_BOOL, True))
+
+
+EXTRA: dict[str, Callable[[str], list]] = {
+    "_adaptive_avg_pool2d_backward.default": _direct((_t(1, 2, 2, 3), _t(1, 2, 5, 6))),
+    "_embedding_bag.default": _direct(
+        (_t(7, 3), _i(1, 2, 4, 5, 4), _i(0, 2)), (_t(7, 3), _i(1, 2, 4), _i(0, 1), False, 1),
+        (_t(7, 3), _i(1, 2, 4, 5), _i(0, 1, 1), False, 2)),
+    "_native_batch_norm_legit_no_training.default": _direct(
+        (_t(2, 3, 4), _t(3), _t(3, seed=1), _t(3, seed=2), _t(3).exp(), 0.1, 1e-5),
+        (_t(2, 3, 4, 4), None, None, _t(3, seed=2), _t(3).exp(), 0.1, 1e-3)),
+    "atan2.out": _direct(((_t(3), _t(3, seed=1)), {"out": torch.empty(3)})),
+    "avg_pool2d_backward.default": _gradients(lambda x: _F.avg_pool2d(x, 2), _t(1, 2, 6, 6)),
+    "bitwise_and.Scalar": _BITS, "bitwise_or.Scalar": _BITS, "bitwise_xor.Scalar": _BITS,
+    "clamp.default": _direct((_t(3, 4), -0.5, 0.5), (_t(3), None, 0.1), (_INT, 1, 4)),
+    "col2im.default": _gradients(lambda x: _F.unfold(x, (2, 3), dilation=1, padding=1, stride=2),
+                                 _t(1, 2, 5, 6)),
+    "convolution_backward.default": _gradients(
+        lambda x, w, b: _F.conv2d(x, w, b, stride=2, padding=1, groups=2),
+        _t(2, 4, 6, 6), _t(6, 2, 3, 3), _t(6)),
+    "copy.default": _direct((_t(3, 4), _t(4)), (_INT, _t(2, 3))),
+    "div.Scalar_mode": _direct(((_t(5) * 9, 2.0), {"rounding_mode": "floor"}),
+                               ((_t(5) * 9, 2.0), {"rounding_mode": "trunc"}),
+                               ((_INT - 3, 2), {"rounding_mode": "floor"})),
+    "embedding_dense_backward.default": _direct((_t(2, 3, 4), _INT, 7, 2, False)),
+    "fmod.Scalar": _direct((_t(5) * 9, 2.5), (_INT - 3, 2)),
+    "ge.Scalar": _COMPARED, "gt.Scalar": _COMPARED, "le.Scalar": _COMPARED, "lt.Scalar": _COMPARED,
+    "index.Tensor": _direct(
+        (_X, [_i(1, -1)]), (_X, [None, _i(0, 2), _i(1, 3)]), (_X, [_i(0, 2), None, _i(1, 3)]),
+        (_X, [None, None, _INT]), (_X, [_X[:, :, 0] > 0]), (_X, [None, _i(1, 2)[:, None], _INT[0]]),
+        (_X, [_i(1, 2), torch.arange(6) % 2 == 0][:1])),
+    "mul.Scalar": _direct((_t(2, 3), 2.5), (_INT, 2)),
+    "native_dropout.default": _direct((_t(4, 5), 0.5, False), (_t(4, 5), 0.5, True)),
+    "native_group_norm_backward.default": _gradients(
+        lambda x, w, b: _F.group_norm(x, 2, w, b), _t(2, 4, 3, 3), _t(4), _t(4, seed=1)),
+    "native_layer_norm_backward.default": _gradients(
+        lambda x, w, b: _F.layer_norm(x, (4, 5), w, b), _t(3, 4, 5), _t(4, 5), _t(4, 5, seed=1)),
+    "pow.Scalar": _direct((2.0, _t(3, 4)), (3, _INT)),
+    "randperm.default": _direct((7,)),
+    "remainder.Scalar": _direct((_t(5) * 9, 2.5), (_INT - 3, 2)),
+    "scatter.value": _direct((_t(3, 4), 1, _i([0, 2], [1, 3]), 2.5), (_t(3, 4), 0, _i([0, 2]), 1)),
+    "slice_scatter.default": _direct((_t(4, 5), _t(2, 5), 0, 1, 3), (_t(4, 5), _t(4, 2), -1, -2),
+                                     (_t(4, 6), _t(4, 3), 1, 0, 6, 2)),
+    "upsample_bilinear2d.vec": _direct((_t(1, 2, 4, 5), [8, 7], False, None),
+                                       (_t(1, 2, 4, 5), None, False, [2.0, 2.0]),
+                                       (_t(1, 2, 4, 5), [7, 9], True, None)),
+    "upsample_nearest2d.vec": _direct((_t(1, 2, 4, 5), [8, 7], None),
+                                      (_t(1, 2, 4, 5), None, [2.0, 3.0])),
+    "var.dim": _direct((_t(3, 4), [0]), (_t(3, 4), [1], False, True)),
+}  # fmt: skip
 
 
 if __name__ == "__main__":
