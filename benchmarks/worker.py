@@ -1,0 +1,96 @@
+"""One peer in one process, driven by JSON lines on stdin and answering on stdout.
+
+    echo '{"do": "load", "model": "lstm2", "threads": 1}' | python -m benchmarks.worker ort 0,1
+
+Commands: load (compile twice: cold and warm), run (time calls for a while), answers (write outputs
+to a file), quit. Invariant: one JSON object out per line in; what libraries print goes to stderr.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+import numpy as np
+
+from benchmarks import peers, zoo
+
+
+class Session:
+    """The loaded peer and its call."""
+
+    def __init__(self, peer: str):
+        self.peer = peers.PEERS[peer]
+        self.call: Callable[[], object] | None = None
+        self.names: list[str] = []
+
+    def load(self, model: str, threads: int, small: bool = False) -> dict:
+        """Compile twice; the second time finds whatever caches the first one filled."""
+        row = zoo.find(model)
+        case = peers.Case(row, row.artifact(small), threads, small)
+        self.peer.prepare(case)
+        cold = self._compile(case)
+        warm = self._compile(case)
+        return {"version": self.peer.version(), "cold_s": cold, "warm_s": warm}
+
+    def _compile(self, case: peers.Case) -> float:
+        self.call = None
+        start = time.perf_counter()
+        self.call = self.peer.compile(case)
+        return time.perf_counter() - start
+
+    def run(self, seconds: float, at_least: int) -> dict:
+        """Seconds of each call, after one untimed call."""
+        call = self._loaded()
+        call()
+        times, end = [], time.perf_counter() + seconds
+        while len(times) < at_least or time.perf_counter() < end:
+            start = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - start)
+        return {"times": times}
+
+    def answers(self, path: str) -> dict:
+        outputs = self.peer.arrays(self._loaded()())
+        np.savez(path, *outputs)
+        return {"outputs": len(outputs)}
+
+    def _loaded(self) -> Callable[[], object]:
+        if self.call is None:
+            raise RuntimeError("nothing is loaded")
+        return self.call
+
+
+def first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0] if text else ''}"[:300]
+
+
+def serve(peer: str, commands: TextIO, replies: TextIO) -> None:
+    session = Session(peer)
+    actions = {"load": session.load, "run": session.run, "answers": session.answers}
+    for line in commands:
+        command = json.loads(line)
+        action = command.pop("do")
+        if action == "quit":
+            return
+        try:
+            reply = actions[action](**command)
+        except Exception as error:
+            reply = {"error": first_line(error)}
+        print(json.dumps(reply), file=replies, flush=True)
+
+
+def private_stdout() -> TextIO:
+    """Keep the pipe for replies and point everybody else's stdout at stderr."""
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return replies
+
+
+if __name__ == "__main__":
+    # Pinned before any library starts its threads.
+    os.sched_setaffinity(0, {int(cpu) for cpu in sys.argv[2].split(",")})
+    serve(sys.argv[1], sys.stdin, private_stdout())

@@ -1,0 +1,141 @@
+"""Reading loop nests: what a stage of a kernel computes and how it touches memory.
+
+A stage is one perfect nest of spatial loops around either a single store ("map") or an accumulation
+("reduction"): `acc = init; for r: acc = op(acc, e); out = f(acc)`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tensorwright.ir import loop as ir
+from tensorwright.ir.expr import Buffer, Expr, as_expr, const, sym, walk
+from tensorwright.ir.loop import Alloc, For, Seq, Stmt, Store
+from tensorwright.ir.simplify import linear
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """`root` is the nest. For a reduction: `acc` is where it accumulates (`out` itself or a local),
+    `reduce` its loops, `step` the update; `final` stores the result where `acc` is a local."""
+
+    root: Stmt
+    spatial: tuple[For, ...]
+    out: Buffer
+    final: Store
+    init: Store | None = None
+    reduce: tuple[For, ...] = ()
+    step: Store | None = None
+
+    @property
+    def is_map(self) -> bool:
+        return self.step is None
+
+    @property
+    def acc(self) -> Buffer:
+        return self.step.buffer
+
+    @property
+    def variables(self) -> tuple[Expr, ...]:
+        return tuple(sym(f.var) for f in self.spatial)
+
+    @property
+    def is_contraction(self) -> bool:
+        return self.step is not None and self.step.value.op == "fma"
+
+
+def stages(body: Stmt) -> list[Stage] | None:
+    """The stages of an unscheduled kernel in order, None if some nest is of another form."""
+    found = []
+    for s in body.body if isinstance(body, Seq) else (body,):
+        if isinstance(s, Alloc):
+            continue
+        stage = read_stage(s)
+        if stage is None:
+            return None
+        found.append(stage)
+    return found
+
+
+def read_stage(s: Stmt) -> Stage | None:
+    """`s` as a stage, None if it is not one."""
+    root, spatial = s, []
+    while isinstance(s, For):
+        spatial.append(s)
+        s = s.body
+    if isinstance(s, Store):
+        return Stage(root, tuple(spatial), s.buffer, s) if _is_identity(s, spatial) else None
+    parts = s.body if isinstance(s, Seq) else ()
+    stores = [p for p in parts if isinstance(p, Store)]
+    loops = [p for p in parts if isinstance(p, For)]
+    if len(loops) != 1 or not stores or len(stores) > 2:
+        return None
+    reduce, step = [], loops[0]
+    while isinstance(step, For):
+        reduce.append(step)
+        step = step.body
+    if not isinstance(step, Store) or ir.update(step) is None:
+        return None
+    init, final = stores[0], stores[-1]
+    if len(stores) == 1:
+        final = init
+    if init.buffer is not step.buffer or not _is_identity(final, spatial):
+        return None
+    return Stage(root, tuple(spatial), final.buffer, final, init, tuple(reduce), step)
+
+
+def _is_identity(s: Store, spatial: list[For]) -> bool:
+    """Whether each element is stored once, its subscripts being the loop variables in order (units
+    may be constants)."""
+    variables = [sym(f.var) for f in spatial]
+    wanted = iter(variables)
+    return all(i in variables or i.op == "const" for i in s.indices) and [
+        i for i in s.indices if i.op == "sym"
+    ] == list(wanted)
+
+
+def flat_index(b: Buffer, indices) -> Expr:
+    """Row-major element offset."""
+    total = const(0)
+    for i, d in zip(indices, b.shape):
+        total = total * as_expr(d) + i
+    return total
+
+
+def stride_of(e: Expr, v: Expr) -> Expr | None:
+    """d(flat index)/dv of a load if it is affine in the variable `v`, else None."""
+    return affine(flat_index(e.value, e.args), v)
+
+
+def affine(flat: Expr, v: Expr) -> Expr | None:
+    """The coefficient of `v` in an index expression, None where it is not affine in `v`."""
+    terms, _ = linear(flat)
+    total = const(0)
+    for atom, c in terms.items():
+        if atom is v:
+            total = total + c
+        elif v in set(walk(atom)):
+            factors = _factors(atom)
+            if factors.count(v) != 1 or any(v in set(walk(f)) for f in factors if f is not v):
+                return None
+            rest = const(c)
+            for f in factors:
+                if f is not v:
+                    rest = rest * f
+            total = total + rest
+    return total
+
+
+def _factors(atom: Expr) -> list[Expr]:
+    if atom.op == "mul":
+        return [*_factors(atom.args[0]), *_factors(atom.args[1])]
+    return [atom]
+
+
+def loads_of(e: Expr) -> list[Expr]:
+    """Distinct loads inside an expression."""
+    return [p for p in walk(e) if p.op == "load"]
+
+
+def depends(e: Expr, v: Expr) -> bool:
+    return v in set(walk(e))

@@ -1,0 +1,333 @@
+"""The schedule primitives: small rewrites of loop nests that keep their meaning.
+
+Each takes and returns a `Stmt`; a loop is named by its variable (`Symbol`), which is unique. Each
+states its legality condition and raises `ScheduleError` through `legal.py` where it does not hold.
+
+    split(i, 8)      for i in n          ->  for io in n // 8: for ii in 8       (i = io * 8 + ii)
+    reorder(i, j)    for i: for j        ->  for j: for i
+    fission(i)       for i: {a; b}       ->  for i: a;  for i: b                 (locals expanded)
+    partition(i, k)  for i in n          ->  for i in [0, k); for i2 in [k, n)
+    join(a, b)       for a in p; for b in q -> for t in p + q: if t < p: ... else: ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from tensorwright.ir import loop as ir
+from tensorwright.ir.expr import (
+    Buffer, Expr, Symbol, as_expr, ceildiv, compare, const, is_const, make, sym, transform,
+)  # fmt: skip
+from tensorwright.ir.loop import Alloc, For, If, Seq, Stmt, Store, loop_symbol, seq
+from tensorwright.schedule import legal
+
+
+def find(root: Stmt, v: Symbol) -> For:
+    """The loop over `v`."""
+    for s in ir.statements(root):
+        if isinstance(s, For) and s.var is v:
+            return s
+    raise legal.ScheduleError(f"there is no loop over {v}")
+
+
+def replace_loop(root: Stmt, v: Symbol, f: Callable[[For], Stmt]) -> Stmt:
+    """`root` with the loop over `v` rewritten."""
+    find(root, v)
+    return ir.rewrite(root, lambda s: f(s) if isinstance(s, For) and s.var is v else None)
+
+
+def set_kind(root: Stmt, v: Symbol, kind: str) -> Stmt:
+    """Run the loop as `parallel`, `vector`, `unroll` ... Legal if its iterations are independent,
+    up to reductions for vector and unroll."""
+    s = find(root, v)
+    if kind == "parallel":
+        legal.check_parallel(s)
+    if kind in ("vector", "unroll"):
+        legal.check_constant(s)
+    return replace_loop(root, v, lambda s: replace(s, kind=kind))
+
+
+def split(
+    root: Stmt, v: Symbol, factor: int, guard: Callable[[Stmt, Expr], Stmt] | None = None
+) -> tuple[Stmt, Symbol, Symbol]:
+    """v -> (outer, inner) with v = outer * factor + inner. Where `factor` does not divide the
+    extent the last iterations are guarded: the whole body, or what `guard(body, condition)` says."""
+    s = find(root, v)
+    exact = is_const(s.extent % factor, 0)
+    outer = loop_symbol(f"{v.name}o", const(0), ceildiv(s.extent, factor))
+    inner = loop_symbol(f"{v.name}i", const(0), const(factor))
+    offset = sym(outer) * factor + sym(inner)
+    body = s.body
+    if not exact:
+        condition = compare("lt", sym(v) - s.begin, s.extent)
+        body = If(condition, body) if guard is None else guard(body, condition)
+    body = ir.substitute(body, {sym(v): s.begin + offset})
+    nest = For(outer, const(0), ceildiv(s.extent, factor),
+               For(inner, const(0), const(factor), body), s.kind)  # fmt: skip
+    return replace_loop(root, v, lambda _: nest), outer, inner
+
+
+def fuse(root: Stmt, a: Symbol, b: Symbol) -> tuple[Stmt, Symbol]:
+    """Two perfectly nested loops -> one over the product of their extents."""
+    outer, inner = find(root, a), find(root, b)
+    legal.check_perfect(outer, inner)
+    both = loop_symbol(f"{a.name}{b.name}", const(0), outer.extent * inner.extent)
+    f = sym(both)
+    body = ir.substitute(inner.body, {sym(a): outer.begin + f // inner.extent,
+                                      sym(b): inner.begin + f % inner.extent})  # fmt: skip
+    one = For(both, const(0), outer.extent * inner.extent, body, outer.kind)
+    return replace_loop(root, a, lambda _: one), both
+
+
+def reorder(root: Stmt, order: Sequence[Symbol]) -> Stmt:
+    """Permute a perfect nest of loops into `order`, outermost first. Legal for spatial loops, and
+    for the loops of one reduction among themselves."""
+    wanted = set(order)
+    top = next(s for s in ir.statements(root) if isinstance(s, For) and s.var in wanted)
+    chain, s = [], top
+    while isinstance(s, For) and s.var in wanted:
+        chain.append(s)
+        s = s.body
+    legal.check_reorder(chain, order)
+    by_var = {c.var: c for c in chain}
+    for v in reversed(order):
+        s = replace(by_var[v], body=s)
+    return replace_loop(root, top.var, lambda _: s)
+
+
+def fission(root: Stmt, v: Symbol) -> Stmt:
+    """for v: {a; b} -> for v: a; for v: b, each over a copy of v; local buffers that carry values
+    from one part to another get a dimension over v. A part that is itself a loop which does not
+    depend on v is interchanged with it, so that v ends up innermost."""
+    s = find(root, v)
+    legal.check_constant(s)
+    parts = s.body.body if isinstance(s.body, Seq) else (s.body,)
+    allocs = [p for p in parts if isinstance(p, Alloc)]
+    wider = {a.buffer: _expanded(a.buffer, s.extent.value) for a in allocs}
+    result: list[Stmt] = [replace(a, buffer=wider[a.buffer]) for a in allocs]
+    for part in parts:
+        if not isinstance(part, Alloc):
+            result.append(_distribute(s, part, wider))
+    return replace_loop(root, v, lambda _: seq(*result))
+
+
+def _expanded(b: Buffer, extent: int) -> Buffer:
+    return Buffer(b.name, b.dtype, (extent, *b.shape), b.scope, b.align)
+
+
+def _distribute(s: For, part: Stmt, wider: dict[Buffer, Buffer]) -> Stmt:
+    """The loop `s` around one part of its body."""
+    if isinstance(part, For) and part.kind != "vector" and not _mentions(part, s.var):
+        return replace(part, body=_distribute(s, part.body, wider))
+    if isinstance(part, Seq) and not any(isinstance(p, Alloc) for p in part.body):
+        return seq(*(_distribute(s, p, wider) for p in part.body))
+    v = loop_symbol(s.var.name, s.begin, s.extent)
+    body = index_local(part, wider, sym(v) - s.begin)
+    return replace(s, var=v, body=ir.substitute(body, {sym(s.var): sym(v)}))
+
+
+def _mentions(s: For, v: Symbol) -> bool:
+    return any(p.op == "sym" and p.value is v for e in (s.begin, s.extent) for p in ir.walk(e))
+
+
+def index_local(root: Stmt, wider: dict[Buffer, Buffer], position: Expr) -> Stmt:
+    """Accesses of expanded buffers get `position` as their first subscript."""
+    memo: dict = {}
+
+    def leaf(e: Expr) -> Expr | None:
+        if e.op == "load" and e.value in wider:
+            return wider[e.value][(position, *(transform(i, leaf, memo) for i in e.args))]
+        return None
+
+    def visit(s: Stmt) -> Stmt | None:
+        if isinstance(s, Store) and s.buffer in wider:
+            return replace(s, buffer=wider[s.buffer], indices=(position, *s.indices))
+        return None
+
+    return ir.rewrite(ir.map_expressions(root, lambda e: transform(e, leaf, memo)), visit)
+
+
+def partition(root: Stmt, v: Symbol, at) -> tuple[Stmt, Symbol, Symbol]:
+    """Cut the range of a loop in two: [begin, begin + at) and the rest, each with its own copy of
+    the body. The order of the iterations is kept."""
+    s = find(root, v)
+    at = as_expr(at)
+    first, second = fresh_copy(s, s.begin, at), fresh_copy(s, s.begin + at, s.extent - at)
+    return replace_loop(root, v, lambda _: seq(first, second)), first.var, second.var
+
+
+def fresh_copy(s: For, begin: Expr, extent: Expr) -> For:
+    """A copy of the loop over another range, all its loops and buffers renewed."""
+    v = loop_symbol(s.var.name, begin, extent)
+    body = renew(ir.substitute(s.body, {sym(s.var): sym(v)}))
+    return For(v, begin, extent, body, s.kind)
+
+
+def renew(root: Stmt) -> Stmt:
+    """A copy with fresh loop variables and allocated buffers, so that both copies can be named."""
+
+    def visit(s: Stmt) -> Stmt | None:
+        if isinstance(s, For):
+            v = loop_symbol(s.var.name, s.begin, s.extent)
+            return replace(s, var=v, body=ir.substitute(s.body, {sym(s.var): sym(v)}))
+        return None
+
+    root = ir.rewrite(root, visit)
+    buffers = [s.buffer for s in ir.statements(root) if isinstance(s, Alloc)]
+    return ir.replace_buffers(
+        root, {b: Buffer(b.name, b.dtype, b.shape, b.scope, b.align) for b in buffers}
+    )
+
+
+def join(root: Stmt, a: Symbol, b: Symbol) -> tuple[Stmt, Symbol]:
+    """Two adjacent loops -> one that runs the first's iterations, then the second's."""
+    first, second = find(root, a), find(root, b)
+    total = first.extent + second.extent
+    t = loop_symbol(a.name, const(0), total)
+    body = If(
+        compare("lt", sym(t), first.extent),
+        ir.substitute(first.body, {sym(a): first.begin + sym(t)}),
+        ir.substitute(second.body, {sym(b): second.begin + sym(t) - first.extent}),
+    )
+    both = For(t, const(0), total, body, first.kind)
+
+    def visit(s: Stmt) -> Stmt | None:
+        if isinstance(s, Seq) and first in s.body and second in s.body:
+            return seq(*(both if p is first else p for p in s.body if p is not second))
+        return None
+
+    return ir.rewrite(root, visit), t
+
+
+def cache_write(root: Stmt, s: Store, name: str = "acc") -> Stmt:
+    """Accumulate in a private scalar instead of the output: out = init; for r: out = op(out, e)
+    -> acc = init; for r: acc = op(acc, e); out = acc. `s` is the initial store."""
+    acc = Buffer(name, s.buffer.dtype, (), "local")
+
+    def leaf(e: Expr) -> Expr | None:
+        return acc[()] if e.op == "load" and e.value is s.buffer and e.args == s.indices else None
+
+    def private(part: Stmt) -> Stmt | None:
+        if isinstance(part, Store) and part.buffer is s.buffer and part.indices == s.indices:
+            return Store(acc, (), transform(part.value, leaf))
+        return None
+
+    def visit(part: Stmt) -> Stmt | None:
+        if isinstance(part, Seq) and s in part.body:
+            inner = ir.rewrite(part, private)
+            return seq(Alloc(acc), *inner.body, Store(s.buffer, s.indices, acc[()]))
+        return None
+
+    return ir.rewrite(root, visit)
+
+
+def rfactor(root: Stmt, v: Symbol, lanes: int) -> tuple[Stmt, Symbol | None]:
+    """Vectorize a reduction loop: `for r in n: acc = op(acc, e)` accumulates into `lanes` partial
+    results, which are combined at the end; a last partial step is masked. Reassociates the
+    reduction. Returns the loop over whole vectors (None if there is none)."""
+    s = find(root, v)
+    step = s.body
+    legal.check_reduction(s)
+    op, e = ir.update(step)
+    if op == "fma":
+        op = "add"
+    part = Buffer(f"{step.buffer.name}v", step.buffer.dtype, (lanes,), "local", 64)
+    neutral = neutral_element(op, part.dtype)
+
+    def lane_loop(body: Callable[[Expr], Stmt]) -> For:
+        return ir.loop("l", lanes, body, "vector")
+
+    def accumulate(l: Expr, at: Expr) -> Stmt:
+        value = transform(step.value, lambda x: part[l] if _is_acc(x, step) else None)
+        return ir.substitute(Store(part, (l,), value), {sym(v): at})
+
+    whole = s.extent // lanes
+    out: list[Stmt] = [Alloc(part), lane_loop(lambda l: Store(part, (l,), neutral))]
+    outer = loop_symbol(f"{v.name}o", const(0), whole)
+    if not is_const(whole, 0):
+        inner = lane_loop(lambda l: accumulate(l, s.begin + sym(outer) * lanes + l))
+        out.append(For(outer, const(0), whole, inner))
+    rest = s.extent - whole * lanes
+    if not is_const(s.extent % lanes, 0):
+        start = whole * lanes
+        tail = lane_loop(lambda l: If(compare("lt", l, rest), accumulate(l, s.begin + start + l)))
+        out.append(tail if is_const(rest) else If(compare("lt", const(0), rest), tail))
+    out.append(lane_loop(lambda l: Store(step.buffer, step.indices, make(
+        op, part.dtype, (step.buffer[step.indices], part[l])))))  # fmt: skip
+    has_whole = not is_const(whole, 0)
+    return replace_loop(root, v, lambda _: seq(*out)), outer if has_whole else None
+
+
+def _is_acc(e: Expr, step: Store) -> bool:
+    return e.op == "load" and e.value is step.buffer and e.args == step.indices
+
+
+def neutral_element(op: str, t) -> Expr:
+    """The value that leaves the other operand of a reduction unchanged."""
+    if op == "add":
+        return const(-0.0 if t.is_float else 0, t)
+    if op == "mul":
+        return const(1, t)
+    if op == "min":
+        return const(float("inf") if t.is_float else t.max, t)
+    if op == "max":
+        return const(float("-inf") if t.is_float else t.min, t)
+    return const({"and": True if t.kind == "bool" else -1, "or": 0, "xor": 0}[op], t)
+
+
+def vectorize(root: Stmt, v: Symbol, lanes: int) -> tuple[Stmt, Symbol | None]:
+    """Run a map loop on vectors: whole ones, then a masked one for what is left. Returns the loop
+    over whole vectors (None if there is none)."""
+    s = find(root, v)
+
+    def lane_loop(at: Expr, guard: Expr | None) -> For:
+        def body(l: Expr) -> Stmt:
+            inner = renew(ir.substitute(s.body, {sym(v): at + l}))
+            return inner if guard is None else If(compare("lt", l, guard), inner)
+
+        return ir.loop(v.name, lanes, body, "vector")
+
+    whole = s.extent // lanes
+    rest = s.extent - whole * lanes
+    out: list[Stmt] = []
+    outer = loop_symbol(f"{v.name}o", const(0), whole)
+    if not is_const(whole, 0):
+        inner = lane_loop(s.begin + sym(outer) * lanes, None)
+        out.append(For(outer, const(0), whole, inner))
+    if not is_const(s.extent % lanes, 0):
+        tail = lane_loop(s.begin + whole * lanes, rest)
+        out.append(tail if is_const(rest) else If(compare("lt", const(0), rest), tail))
+    return replace_loop(root, v, lambda _: seq(*out)), None if is_const(whole, 0) else outer
+
+
+def inline(root: Stmt, producer: Store, variables: Sequence[Expr]) -> Stmt:
+    """Replace loads of a map stage's buffer by its definition and drop the stage. Legal if the
+    stage stores every element once from values that do not change afterwards."""
+    memo: dict = {}
+    places = [k for k, i in enumerate(producer.indices) if i.op == "sym"]
+
+    def leaf(e: Expr) -> Expr | None:
+        if e.op == "load" and e.value is producer.buffer:
+            at = [transform(i, leaf, memo) for i in e.args]
+            values = {v: at[k] for v, k in zip(variables, places)}
+            return transform(producer.value, values.get)
+        return None
+
+    def visit(s: Stmt) -> Stmt | None:
+        if isinstance(s, Seq):
+            kept = [p for p in s.body if not _defines(p, producer.buffer)]
+            return seq(*kept) if len(kept) != len(s.body) else None
+        return None
+
+    cleaned = ir.rewrite(root, visit)
+    return ir.map_expressions(cleaned, lambda e: transform(e, leaf, memo))
+
+
+def _defines(s: Stmt, b: Buffer) -> bool:
+    """Whether `s` is the allocation of `b`, or the nest that fills it."""
+    if isinstance(s, Alloc):
+        return s.buffer is b
+    return isinstance(s, (For, Store)) and ir.stored_buffers(s) == {b}
+
+
