@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from tensorwright.base.errors import CompileError
+from tensorwright.ir import build  # noqa: F401  (calling a row builds a node)
 from tensorwright.ir.dtype import DType, boolean, f32
 from tensorwright.ir.expr import Buffer, Expr, as_expr, bounds, cast, const, load
 from tensorwright.ir.graph import Node, constant, param

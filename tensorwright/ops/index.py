@@ -362,11 +362,10 @@ def _lower_scatter_axis(out, x, indices, updates, *, axis: int, mode: str) -> St
 def _reference_scatter_axis(x, indices, updates, axis=0, mode="add"):
     axis %= x.ndim
     middle = tuple(range(axis, axis + indices.ndim))
-    front = np.moveaxis(updates, middle, range(indices.ndim)).reshape(indices.size, -1)
+    front = np.moveaxis(updates, middle, range(indices.ndim))
     moved = np.moveaxis(x, axis, 0)
-    flat = moved.reshape(moved.shape[0], -1)
-    done = _scatter_into(flat, (normal(indices, x.shape[axis]).reshape(-1),), front, mode)
-    return np.moveaxis(done.reshape(moved.shape), 0, axis)
+    done = _scatter_into(moved, (normal(indices, x.shape[axis]),), front, mode)
+    return np.moveaxis(done, 0, axis)
 
 
 scatter_axis = define(

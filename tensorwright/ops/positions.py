@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from tensorwright.ir.dtype import DTYPES, INTEGERS, DType, boolean, f32, i64, index
+from tensorwright.ir.dtype import INTEGERS, DType, boolean, f32, i64, index
 from tensorwright.ir.dtype import dtype as dtype_of
 from tensorwright.ir.expr import Buffer, Expr, all_of, as_expr, bounds, compare, const, var
 from tensorwright.ir.expr import cast as cast_expr
@@ -27,8 +27,6 @@ from tensorwright.ops.define import compute, define, names, normalize_axis, redu
 from tensorwright.ops.elementwise import (
     add, cast, ceil, div, floor_div, maximum, mul, neg, scalar_like, sub,
 )  # fmt: skip
-
-STORED = tuple(d for d in DTYPES if d is not index)
 
 def _infer_iota(*, shape: Shape, axis: int = 0, dtype: DType = i64, start: Dim = 0, step: Dim = 1):
     if shape or axis:
@@ -237,7 +235,7 @@ def _linear(i, shape: Shape) -> Expr:
 
 
 def _reference_nonzero_indices(x, count, flat=False):
-    found = np.flatnonzero(x) if flat else np.argwhere(x).T.reshape(x.ndim, -1)
+    found = np.flatnonzero(x) if flat else np.argwhere(x).T
     return found[..., :count].astype(np.int64)
 
 
