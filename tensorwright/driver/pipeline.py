@@ -1,6 +1,15 @@
-"""The stages of a compilation, as data."""
+"""The stages of a compilation, as data.
+
+A pipeline is a tuple of named passes, each a pure function (Module, Target) -> Module, so that
+tools can show, stop after and bisect them:
+
+    run_pipeline(m, target, observe=lambda name, m: print(name, len(m.kernels)))
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from tensorwright.ir.module import Module
 from tensorwright.passes.expand import expand_composites
@@ -8,8 +17,35 @@ from tensorwright.passes.lower import lower
 from tensorwright.schedule.rules import schedule
 from tensorwright.target.target import Target
 
+Pass = Callable[[Module, Target], Module]
+Observe = Callable[[str, Module], None]
 
-def run_pipeline(m: Module, target: Target, verify: bool = False) -> Module:
-    """`m` lowered to kernels for `target`."""
-    m = expand_composites(m)
-    return lower(m, lambda k: schedule(k, target))
+
+def schedule_kernels(m: Module, target: Target) -> Module:
+    """`m` with every kernel scheduled for the target."""
+    return replace(m, kernels={name: schedule(k, target) for name, k in m.kernels.items()})
+
+
+PIPELINE: tuple[tuple[str, Pass], ...] = (
+    ("expand", lambda m, t: expand_composites(m)),
+    ("lower", lambda m, t: lower(m, lambda k: k)),
+    ("schedule", schedule_kernels),
+)
+
+
+def run_pipeline(
+    m: Module, target: Target, verify: bool = False, observe: Observe | None = None
+) -> Module:
+    """`m` lowered to kernels for `target`; `observe` is told the module after each pass."""
+    for name, after in stages(m, target):
+        m = after
+        if observe is not None:
+            observe(name, m)
+    return m
+
+
+def stages(m: Module, target: Target) -> Iterator[tuple[str, Module]]:
+    """(pass, module after it) one after another, as far as they are asked for."""
+    for name, run in PIPELINE:
+        m = run(m, target)
+        yield name, m
