@@ -11,8 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from tensorwright.base import config, trace
 from tensorwright.ir.module import Module
+from tensorwright.ir.printer import to_text
+from tensorwright.ir.verify import verify as check
 from tensorwright.passes.expand import expand_composites
+from tensorwright.passes.fuse import fuse
 from tensorwright.passes.lower import lower
 from tensorwright.schedule.rules import schedule
 from tensorwright.target.target import Target
@@ -28,6 +32,7 @@ def schedule_kernels(m: Module, target: Target) -> Module:
 
 PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("expand", lambda m, t: expand_composites(m)),
+    ("fuse", lambda m, t: fuse(m)),
     ("lower", lambda m, t: lower(m, lambda k: k)),
     ("schedule", schedule_kernels),
 )
@@ -37,8 +42,13 @@ def run_pipeline(
     m: Module, target: Target, verify: bool = False, observe: Observe | None = None
 ) -> Module:
     """`m` lowered to kernels for `target`; `observe` is told the module after each pass."""
+    verify = verify or config.get("verify") > 0
     for name, after in stages(m, target):
         m = after
+        if verify:
+            check(m)
+        if config.get("dump"):
+            trace.dump(name, to_text(m))
         if observe is not None:
             observe(name, m)
     return m
@@ -47,5 +57,8 @@ def run_pipeline(
 def stages(m: Module, target: Target) -> Iterator[tuple[str, Module]]:
     """(pass, module after it) one after another, as far as they are asked for."""
     for name, run in PIPELINE:
-        m = run(m, target)
+        with trace.running(name) as timing:
+            after = run(m, target)
+            timing.changed = after is not m
+        m = after
         yield name, m
