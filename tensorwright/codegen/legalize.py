@@ -10,7 +10,7 @@ polynomials (`math.py`); 8-bit floats and sub-byte integers are taken apart into
 from __future__ import annotations
 
 from tensorwright.base.errors import CompileError
-from tensorwright.codegen.math import MATH_OPS, expand_math
+from tensorwright.codegen.math import expand_math
 from tensorwright.codegen.narrow import expand_cast
 from tensorwright.ir.dtype import bf16, boolean, f16, f32, index
 from tensorwright.ir.expr import COMPARISONS, PREDICATES, Expr, cast, const, make, rebuild, select
@@ -57,7 +57,7 @@ class Legalizer:
             return limit
         if e.op == "sign":
             return self(_sign(e))
-        if operand.is_float and (e.op in MATH_OPS or e.op in ("mod", "rem", "floordiv", "truncdiv")):
+        if operand.is_float:
             expanded = expand_math(e)
             if expanded is not None:
                 return self(expanded)

@@ -559,6 +559,9 @@ def to_text(e, precedence: int = 0) -> str:
         return e.value.name
     if e.op == "load":
         return f"{e.value.name}[{', '.join(to_text(i) for i in e.args) or '()'}]"
+    if e.op == "select":
+        cond, a, b = to_text(e.args[0], 1), to_text(e.args[1], 1), to_text(e.args[2])
+        return f"({a} if {cond} else {b})" if precedence else f"{a} if {cond} else {b}"
     if e.op in ("and", "or") and e.dtype is boolean:
         symbol, level = ("and", 2) if e.op == "and" else ("or", 1)
     elif e.op in _INFIX:
