@@ -35,10 +35,10 @@ def build(case: Case, params) -> Node:
     return case.op(*params, **case.attrs)
 
 
-def run_reference(case: Case, arrays) -> list[np.ndarray]:
+def run_reference(case: Case, arrays, precise: bool = False) -> list[np.ndarray]:
     """Through the interpreter, which also checks shapes against the type rule."""
     params = case.params()
-    return run_nodes(case, params, [build(case, params)], arrays)
+    return run_nodes(case, params, [build(case, params)], arrays, precise)
 
 
 def run_expansion(case: Case, arrays) -> list[np.ndarray]:
@@ -48,12 +48,12 @@ def run_expansion(case: Case, arrays) -> list[np.ndarray]:
     return run_nodes(case, params, result if isinstance(result, tuple) else (result,), arrays)
 
 
-def run_nodes(case: Case, params, results, arrays) -> list[np.ndarray]:
+def run_nodes(case: Case, params, results, arrays, precise: bool = False) -> list[np.ndarray]:
     """The results on the arrays; one more operand a symbol tells its value."""
     sizes = [param(f"size_of_{s.name}", tensor("bool", sym(s))) for s in case.values]
     known = [np.zeros(v, bool) for v in case.values.values()]
     g = graph("row", [p for p in params if p is not None] + sizes, results)
-    return flat(run_graph(g, [a for a in arrays if a is not None] + known))
+    return flat(run_graph(g, [a for a in arrays if a is not None] + known, precise=precise))
 
 
 def run_lowering(case: Case, arrays, values: dict[Symbol, int]) -> list[np.ndarray]:

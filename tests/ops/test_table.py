@@ -40,7 +40,7 @@ def test_one_to_one_names_are_unique():
 @by_name
 def test_row_is_complete(op: OpDef):
     assert op.doc and "\n" not in op.doc
-    assert not op.samples or op.reference or op.lower
+    assert not op.samples or op.reference or op.expand or op.lower
 
 
 @by_name
@@ -68,6 +68,25 @@ def test_lowering_agrees_with_reference(op: OpDef):
         if case.values:
             static = case.static()
             assert_same(run_lowering(static, arrays, {}), expected, f"{case.name}, static")
+
+
+@by_name
+def test_float64_mode_agrees(op: OpDef):
+    """The interpreter's precise mode, which error bounds are measured against."""
+    for case in cases(op) if op.reference else ():
+        if not_only_rounding(case):
+            continue
+        arrays = case.arrays()
+        precise = run_reference(case, arrays, precise=True)
+        expected = run_reference(case, arrays)
+        found = [p.astype(e.dtype) for p, e in zip(precise, expected, strict=True)]
+        assert_same(found, expected, case.name, scale=8)
+
+
+def not_only_rounding(case) -> bool:
+    """A conversion changes values on purpose, and special values overflow differently."""
+    converts = case.op.name in ("cast", "bitcast") or "dtype" in case.attrs
+    return converts or any(o and o.domain == "special" for o in case.operands)
 
 
 @by_name
