@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pytest
 
+from tensorwright.base.errors import CompileError
 from tensorwright.ir.op import OpDef
 from tensorwright.ir.type import leaves
 from tests.ops.rows import (
@@ -20,7 +21,7 @@ from tests.ops.rows import (
     run_lowering,
     run_reference,
 )
-from tests.ops.samples import cases
+from tests.ops.samples import cases, parse
 
 ROWS = all_rows()
 by_name = pytest.mark.parametrize("op", ROWS, ids=lambda op: op.name)
@@ -68,6 +69,31 @@ def test_lowering_agrees_with_reference(op: OpDef):
         if case.values:
             static = case.static()
             assert_same(run_lowering(static, arrays, {}), expected, f"{case.name}, static")
+
+
+def extremes(op: OpDef):
+    """The symbolic samples with every symbol 0 and 1, where the type rule takes that."""
+    for text in op.samples:
+        first = next(parse(op, text))
+        names = [s.name for s in first.values]
+        if names:
+            words = [w for w in text.split() if w.split("=")[0] not in names]
+            yield from parse(op, " ".join([*words, *(f"{n}=0,1" for n in names)]))
+
+
+@by_name
+def test_empty_and_single_extents(op: OpDef):
+    for case in extremes(op) if op.lower and op.reference else ():
+        try:
+            build(case, case.params())
+            types = leaves(build(case.static(), case.static().params()).type)
+            if any(d < 0 for t in types for d in t.shape):  # a window wider than what it slides on
+                continue
+            arrays = case.arrays()
+            expected = run_reference(case.static(), arrays)
+        except (CompileError, ValueError, IndexError):  # refused, or NumPy has no answer either
+            continue
+        assert_same(run_lowering(case, arrays, case.values), expected, case.name)
 
 
 @by_name
