@@ -24,7 +24,8 @@ from tensorwright.ir.type import TensorType, TupleType, leaves
 
 # Operators whose result depends on the bits of their operands, or whose draws depend on the type:
 # never computed in another one.
-_EXACT = ("bitcast", "random_bits", "uniform", "normal", "bernoulli", "multinomial")
+_EXACT = ("bitcast", "random_bits", "uniform", "normal", "bernoulli", "multinomial",
+          "dropout")  # fmt: skip
 
 Values = dict[Symbol, int]
 

@@ -272,8 +272,14 @@ def _expand_dropout(x: Node, key: Node, *, ratio) -> Node:
     return select(greater_equal(draw, ratio), mul(x, 1 / (1 - ratio)), mul(x, 0.0))
 
 
+def _reference_dropout(x, key, ratio=0.5):
+    draw = _reference_uniform(key, x.shape, dtype=_computed_in(x.dtype))
+    return np.where(draw >= draw.dtype.type(ratio), x * x.dtype.type(1 / (1 - ratio)), 0 * x)
+
+
 dropout = define(
     "dropout", "x, key", infer=_infer_dropout, expand=_expand_dropout,
+    reference=_reference_dropout,
     samples=("f32[3,4] u64[2]", "f64[n,3] u64[2] ratio=0.2 n=1,4", "f32[0] u64[2]"),
     doc="x with elements zeroed with probability ratio, the others scaled by 1 / (1 - ratio).",
 )  # fmt: skip

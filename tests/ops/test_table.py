@@ -11,6 +11,7 @@ import pytest
 from tensorwright.base.errors import CompileError
 from tensorwright.ir.op import OpDef
 from tensorwright.ir.type import leaves
+from tensorwright.ops.table import incomplete
 from tests.ops.rows import (
     all_rows,
     assert_same,
@@ -41,7 +42,7 @@ def test_one_to_one_names_are_unique():
 @by_name
 def test_row_is_complete(op: OpDef):
     assert op.doc and "\n" not in op.doc
-    assert not op.samples or op.reference or op.expand or op.lower
+    assert incomplete(op) == []
 
 
 @by_name
