@@ -216,8 +216,8 @@ silu = activation(
 )  # fmt: skip
 swish = activation(
     "swish", lambda x, *, alpha=1.0: mul(x, sigmoid(mul(x, alpha))),
-    lambda x, alpha=1.0: x * ref.sigmoid(alpha * x), onnx="Swish", samples=with_attrs("alpha=1.702"),
-    doc="x * sigmoid(alpha * x).",
+    lambda x, alpha=1.0: x * ref.sigmoid(alpha * x), onnx="Swish",
+    samples=with_attrs("alpha=1.702"), doc="x * sigmoid(alpha * x).",
 )  # fmt: skip
 quick_gelu = activation(
     "quick_gelu", lambda x: swish(x, alpha=1.702), lambda x: x * ref.sigmoid(1.702 * x),

@@ -76,7 +76,8 @@ def _flat(name: str, function, **columns):
     """A function of numbers whose gradient is zero almost everywhere."""
     return elementwise(
         name, lambda x: unary(name, x), reference=ref.quiet(function), dtypes=NUMERIC,
-        gradient=lambda g, y, x: (None,), torch=f"{name}.default", samples=(*UNARY, *INTS), **columns,
+        gradient=lambda g, y, x: (None,), torch=f"{name}.default", samples=(*UNARY, *INTS),
+        **columns,
     )  # fmt: skip
 
 
@@ -476,7 +477,8 @@ cast = define(
         "f32[16]@special dtype=i32", "f32[16]@special dtype=u8", "f64[16]@special dtype=i64",
         "f32[16]@-300:300 dtype=i8", "f32[16]@-9:300 dtype=u8", "f16[8]@special dtype=i8",
         "f32[16]@-999:999 dtype=f8e4m3fn", "f32[16]@special dtype=f8e4m3fn saturate=False",
-        "f32[16]@special dtype=f8e5m2", "f16[9]@special dtype=f8e4m3fnuz", "f8e8m0[9]@1:8 dtype=f32",
+        "f32[16]@special dtype=f8e5m2", "f16[9]@special dtype=f8e4m3fnuz",
+        "f8e8m0[9]@1:8 dtype=f32",
         "f32[9] dtype=f8e5m2fnuz", "f32[40]@-600:600 dtype=f8e4m3fn saturate=False",
         "f32[40]@-300:300 dtype=f8e4m3fnuz saturate=False", "f64[9]@-8:8 dtype=bf16",
         "f32[16]@special dtype=f8e5m2 saturate=False",

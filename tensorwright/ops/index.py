@@ -340,7 +340,8 @@ scatter_nd = define(
                                lambda *a, **k: scatter_nd(*a, **k)),
     samples=(*(f"f64[4,5] i64[3,2]@-4:3 f64[3] mode={m}" for m in MODES[1:]),
              "f64[4,5] i64[1,1]@0:3 f64[1,5]", "f32[n,3] i32[2,1]@0:0 f32[2,3] mode=add n=1,4",
-             "i32[3] i64[2,0] i32[2,3]", "f64[3] i64[1,0] f64[1,3]", "f64[2,3,2] i64[2,1,1]@0:2 f64[2,1,2] batch_dims=1",
+             "i32[3] i64[2,0] i32[2,3]", "f64[3] i64[1,0] f64[1,3]",
+             "f64[2,3,2] i64[2,1,1]@0:2 f64[2,1,2] batch_dims=1",
              "i64[3] i64[0,1] i64[0]"),
     doc="x with slices set to (or combined with) updates at index vectors.",
 )  # fmt: skip
