@@ -81,7 +81,8 @@ def _reference_nll(x, target, weight=None, reduction="mean", ignore=None):
 
 SAMPLES = (
     "f32[3,5] i64[3]@0:4", "f32[3,5] i64[3]@0:4 f32[5]@0.1:2 reduction=sum",
-    "f32[2,4,3] i64[2,3]@0:3 - reduction=none", "f32[2,4,3,2] i32[2,3,2]@-1:3 f32[4]@0.1:2 ignore=-1",
+    "f32[2,4,3] i64[2,3]@0:3 - reduction=none",
+    "f32[2,4,3,2] i32[2,3,2]@-1:3 f32[4]@0.1:2 ignore=-1",
     "f32[n,5] i64[n]@0:4 - ignore=2 n=2,6", "f16[3,5] i64[3]@0:4",
 )  # fmt: skip
 

@@ -23,7 +23,9 @@ from tensorwright.ops.elementwise import add, cast, cos, div, equal, mul, neg, s
 from tensorwright.ops.elementwise import mod as modulo
 from tensorwright.ops.index import full, gather, iota
 from tensorwright.ops.linalg import dot_general
-from tensorwright.ops.movement import concat, pad, reshape, slice_axis, squeeze, swap_axes, transpose
+from tensorwright.ops.movement import (
+    concat, pad, reshape, slice_axis, squeeze, swap_axes, transpose,
+)  # fmt: skip
 from tensorwright.ops.widen import to_dtype, widened
 
 DIRECT_LENGTH = 32  # up to here one matrix is as good as two
@@ -66,7 +68,7 @@ def _divisor(n: Dim) -> int:
 
 
 def transform(x: Complex, sign: int, kept: Dim | None = None) -> Complex:
-    """The sums of x[..., j] exp(sign 2 pi i j k / n) along the last axis, for the first `kept` k."""
+    """Sums over j of x[..., j] exp(sign 2 pi i j k / n), along the last axis, for k < kept."""
     n = x[0].shape[-1]
     kept = n if kept is None else kept
     a = _divisor(n)
