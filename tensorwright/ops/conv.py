@@ -19,7 +19,7 @@ from tensorwright.ir.loop import Stmt, loops
 from tensorwright.ir.type import Dim, TensorType, dim_text
 from tensorwright.ops.define import accumulate, define, names, require
 from tensorwright.ops.elementwise import add
-from tensorwright.ops.linalg import FACTORS, check_equal, product_type
+from tensorwright.ops.linalg import FACTORS, product_type
 from tensorwright.ops.movement import flip, reshape, transpose
 from tensorwright.ops.widen import to_dtype
 
