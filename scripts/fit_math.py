@@ -93,7 +93,8 @@ def erf_over_root(u):
     return erf_over_x(mp.sqrt(abs(u)))
 
 
-ERF_CENTER, ERF_END = mpf("2.25"), mpf("3.84")
+# both exact in f32, and chosen among their neighbours for the smallest error after rounding
+ERF_CENTER, ERF_END = mpf(float(np.float32(2.22))), mpf(float(np.float32(3.85)))
 ERFC_SCALE, ERFC_LAST = mpf(3), mpf("27.3")
 ODD = (lambda x: x, 3, True)
 

@@ -22,7 +22,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "log": (1.5, 1.5), "log2": (1.5, 1.5), "log1p": (2, 1.5), "sigmoid": (3, 3), "tanh": (3, 3),
     "sinh": (3, 3), "cosh": (3, 3), "asinh": (4, 4), "acosh": (4, 4), "atanh": (4, 4),
     "sin": (2, 2), "cos": (2, 2), "tan": (3, 3), "asin": (2, 2), "acos": (2, 2), "atan": (2, 2),
-    "atan2": (3, 3), "erf": (3.5, 3), "erfc": (4, 4), "lgamma": (4, 8), "digamma": (4, 8),
+    "atan2": (3, 3), "erf": (3, 2), "erfc": (4, 4), "lgamma": (4, 8), "digamma": (4, 8),
     "pow": (1, 4), "rem": (0, 0), "mod": (0.5, 0.5),
 }  # fmt: skip
 ULP_BOUNDS: dict[tuple[str, int], float] = {

@@ -101,7 +101,7 @@ def log1p(x: Expr) -> Expr:
 
 
 def sinh(x: Expr) -> Expr:
-    """sinh(r) cosh(n ln2) + cosh(r) sinh(n ln2), where cosh(r) = 1 + c keeps the error of c small."""
+    """sinh(r) cosh(n ln2) + (1 + c) sinh(n ln2), where c = cosh(r) - 1 is small."""
     F, a = format_of(x), absolute(x)
     s, c, up, down = _hyperbolic(a)
     even, odd = up + down, up - down

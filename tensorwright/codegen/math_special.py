@@ -1,6 +1,6 @@
 """The error function, its complement, lgamma and digamma.
 
-erf(x)   ->   x P(|x| - 2.25)            (f32)
+erf(x)   ->   x P(|x| - 2.22)            (f32)
 erfc(x)  ->   exp(-x**2) P((x - 3) / (x + 3)) / (1 + 2 x), x >= 0
 """
 
@@ -31,7 +31,7 @@ PSI_SERIES = (1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760, 1 / 12
 
 
 def erf(x: Expr) -> Expr:
-    """f32: x P(|x| - c), degree 16 on |x| <= 3.84, where erf reaches 1; no division, one path.
+    """f32: x P(|x| - c), degree 16 on |x| <= 3.85, where erf reaches 1; no division, one path.
 
     c lies right of the middle: that balances the rounding errors of both ends. f64: x P(x**2) up
     to 3/4 and 1 - erfc(x) beyond.
