@@ -57,7 +57,8 @@ def sigmoid(x: Expr) -> Expr:
     """exp(-|x|) over 1 + exp(-|x|), or 1 over it: relative accuracy on both sides."""
     F = format_of(x)
     e = exp_in_range(at_least(negative_absolute(x), F.exp_range[0]))
-    return quotient(select(x < 0.0, e, 1.0), e + 1.0)
+    d = e + 1.0
+    return quotient(select(x < 0.0, e, 1.0), d, e - (d - 1.0))
 
 
 def tanh(x: Expr) -> Expr:
