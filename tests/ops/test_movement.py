@@ -43,7 +43,7 @@ def test_other_subscripts():
     assert subscripts(ops.slice, (9,), starts=(1,), stops=(9,), steps=(3,)) == "x[i * 3 + 1]"
     assert subscripts(ops.pad, (3, 4), low=(0, 0), high=(0, 0)) == "x[i, j]"
     padded = subscripts(ops.pad, (3, 4), low=(1, 0), high=(0, 0))
-    assert padded == "select(1 <= i, x[i - 1, j], 0.0)"
+    assert padded == "x[i - 1, j] if 1 <= i else 0.0"
 
 
 def test_inferred_sizes():
