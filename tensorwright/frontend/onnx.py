@@ -15,12 +15,15 @@ import numpy as np
 
 from tensorwright.base.errors import CompileError, FrontendError, TensorwrightError
 from tensorwright.frontend import (  # noqa: F401  (each fills the converter table)
+    onnx_ops_attention,
     onnx_ops_control,
     onnx_ops_elementwise,
     onnx_ops_index,
     onnx_ops_movement,
     onnx_ops_nn,
     onnx_ops_norm,
+    onnx_ops_quantize,
+    onnx_ops_recurrent,
     onnx_ops_reduce,
     onnx_ops_sequence,
 )

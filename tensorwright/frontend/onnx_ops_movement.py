@@ -167,8 +167,14 @@ def squeezed(c: Call, x: Node, axes: Sequence[int] | None) -> Node:
         axes = [k for k, d in enumerate(x.shape) if d == 1]
     axes = axes_of(c, axes, x.rank)
     for a in axes:
-        if isinstance(x.shape[a], int) and x.shape[a] != 1:
+        fits = compare("eq", as_expr(x.shape[a]), as_expr(1))
+        if is_const(fits, False):
             raise c.fail(f"dimension {a} of {x.type} is not 1")
+        if not is_const(fits):  # only the program can tell
+            zero = checked_zero(c, fits, "squeeze_fits")
+            starts, stops = [0] * x.rank, list(x.shape)
+            starts[a], stops[a] = zero, zero + 1
+            x = ops.slice(x, starts=tuple(starts), stops=tuple(stops), steps=(1,) * x.rank)
     return ops.reshape(x, shape=tuple(d for k, d in enumerate(x.shape) if k not in axes))
 
 
@@ -270,7 +276,7 @@ def sliced(c: Call, x: Node, starts, ends, axes, steps) -> Node:
         if d == 0:
             continue
         low, high = (0, d) if step > 0 else (-1, as_dim(as_expr(d) - 1))
-        begin[a] = clamped(from_end(s, d), low if step > 0 else 0, high)
+        begin[a] = clamped(from_end(s, d), max(low, 0), high)
         end[a] = clamped(from_end(e, d), low, high)
         if step > 0:
             end[a] = as_dim(maximum(as_expr(end[a]), as_expr(begin[a])))
@@ -285,11 +291,18 @@ def sliced(c: Call, x: Node, starts, ends, axes, steps) -> Node:
 def from_end(v: Dim, d: Dim) -> Dim:
     """v, counted from the end if negative."""
     if isinstance(v, int):
+        if v <= -FAR:
+            return -FAR
         return v if v >= 0 else as_dim(as_expr(d) + v)
     return as_dim(select(compare("lt", v, 0), v + d, v))
 
 
+FAR = (1 << 31) - 1  # exporters write the largest i32 or i64 for "to the end"
+
+
 def clamped(v: Dim, low: Dim, high: Dim) -> Dim:
+    if isinstance(v, int) and v >= FAR:
+        return high
     return as_dim(minimum(maximum(as_expr(v), as_expr(low)), as_expr(high)))
 
 

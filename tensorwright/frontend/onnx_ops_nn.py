@@ -12,7 +12,6 @@ import numpy as np
 
 from tensorwright.frontend import onnx_rows as ops
 from tensorwright.frontend.onnx_ops import Call, Ints, converter
-from tensorwright.ir.dtype import i32
 from tensorwright.ir.expr import as_dim, as_expr, ceildiv, maximum
 from tensorwright.ir.graph import Node, constant
 from tensorwright.ir.type import Dim
@@ -80,38 +79,6 @@ def conv(
 ) -> Node:  # fmt: skip
     attrs = conv_attributes(c, x, w, kernel_shape, strides, dilations, pads, auto_pad)
     return ops.conv(x, w, bias, groups=group, **attrs)
-
-
-@converter("ConvInteger")
-def conv_integer(
-    c: Call, x: Node, w: Node, x_zero: Node | None = None, w_zero: Node | None = None, *,
-    auto_pad: str = "NOTSET", dilations: Ints = (), group: int = 1,
-    kernel_shape: Ints | None = None, pads: Ints = (), strides: Ints = (),
-) -> Node:  # fmt: skip
-    attrs = conv_attributes(c, x, w, kernel_shape, strides, dilations, pads, auto_pad)
-    if is_zero(x_zero) and is_zero(w_zero):
-        return ops.conv_general(x, w, groups=group, dtype=i32, **attrs)
-    return ops.conv_general(
-        shifted(x, x_zero, 1), shifted(w, w_zero, 0), groups=group, dtype=i32, **attrs
-    )
-
-
-def is_zero(zero: Node | None) -> bool:
-    array = None if zero is None else zero.attrs.get("value")
-    return zero is None or (array is not None and not np.any(array))
-
-
-def shifted(x: Node, zero: Node | None, axis: int) -> Node:
-    """x - zero in i32; a vector of zero points lies along `axis`."""
-    wide = ops.cast(x, dtype=i32)
-    if zero is None:
-        return wide
-    zero = ops.cast(zero, dtype=i32)
-    if zero.rank == 1 and zero.shape[0] == 1:
-        zero = ops.reshape(zero, shape=())
-    if zero.rank == 1:
-        zero = ops.reshape(zero, shape=(zero.shape[0], *(1,) * (x.rank - 1 - axis)))
-    return ops.sub(wide, zero)
 
 
 @converter("ConvTranspose")
@@ -290,22 +257,6 @@ def _flat_scatter(x: Node, indices: Node, shape) -> Node:
 @converter("MatMul")
 def matmul(c: Call, a: Node, b: Node) -> Node:
     return ops.matmul(a, b)
-
-
-@converter("MatMulInteger")
-def matmul_integer(
-    c: Call, a: Node, b: Node, a_zero: Node | None = None, b_zero: Node | None = None
-) -> Node:
-    if is_zero(a_zero) and is_zero(b_zero):
-        return ops.matmul(a, b, dtype=i32)
-    rows = max(a.rank - 2, 0)  # one zero point a row of a, a column of b
-    return ops.matmul(
-        shifted(a, row_zero(a_zero, a), rows), shifted(b, b_zero, b.rank - 1), dtype=i32
-    )
-
-
-def row_zero(zero: Node | None, a: Node) -> Node | None:
-    return zero
 
 
 @converter("Gemm")
