@@ -63,8 +63,9 @@ class Legalizer:
                 return self(expanded)
         if e.op == "pow" and operand.is_integer:
             return self(_integer_power(e))
-        if e.op == "reciprocal":
-            return make("div", e.dtype, (const(1, e.dtype), e.args[0]))
+        if e.op in ("reciprocal", "rsqrt"):
+            x = e.args[0] if e.op == "reciprocal" else make("sqrt", e.dtype, e.args)
+            return make("div", e.dtype, (const(1, e.dtype), x))
         if e.op not in DIRECT:
             raise CompileError(f"no code for {e.op} of {operand}", help="cast the operand to f32")
         return e

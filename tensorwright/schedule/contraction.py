@@ -137,12 +137,12 @@ def schedule_contraction(
     body = k.body
     if stage.acc is stage.out:
         body = p.cache_write(body, stage.init)
+    for f in stage.spatial:
+        body = p.set_kind(body, f.var, "parallel")
     if len(stages) == 2:
         body = p.fuse_epilogue(body, stage, stages[1], inverse(stage, stages[1]))
     body = order_reduction(body, stage, roles)
     body = order_spatial(body, stage, roles)
-    for f in stage.spatial:
-        body = p.set_kind(body, f.var, "parallel")
     params, packs = k.params, k.packs
     if pack is not None:
         old = params[pack.param]

@@ -174,9 +174,9 @@ def _axes(s: Stage) -> list[int]:
 def shared_rows(found: list[Stage]) -> int | None:
     """The number of leading loops over which every stage is independent of other iterations."""
     reductions = [s for s in found if not s.is_map]
-    if not reductions or any(s.is_contraction for s in found):
+    if any(s.is_contraction for s in found):
         return None
-    counts = {_row_count(s) for s in reductions}
+    counts = {_row_count(s) for s in reductions} or {min(_row_count(s) for s in found)}
     if len(counts) != 1:
         return None
     (rows,) = counts

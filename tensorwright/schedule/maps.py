@@ -101,11 +101,11 @@ def is_small(n: Expr) -> bool:
 def schedule_map(k: Kernel, spatial: tuple[For, ...], target: Target) -> Kernel:
     if not spatial:
         return k
-    body, loops = collapse(k.body, [f.var for f in spatial])
-    small = is_small(total([p.find(body, v) for v in loops]))
+    body, small = k.body, is_small(total(list(spatial)))
     if not small:
-        for v in loops:
-            body = p.set_kind(body, v, "parallel")
+        for f in spatial:
+            body = p.set_kind(body, f.var, "parallel")
+    body, loops = collapse(body, [f.var for f in spatial])
     body, outer = vectorize_innermost(body, loops[-1], target)
     loops = loops[:-1] if outer is None or len(loops) > 1 else [outer]
     if loops and not small and loops[-1] is not outer:

@@ -18,7 +18,7 @@ from tensorwright.schedule import primitives as p
 from tensorwright.schedule.contraction import choose_tile, spread
 from tensorwright.schedule.form import Form
 from tensorwright.schedule.maps import collapse, fuse_all, is_small, lanes_for, total, vectorize_innermost
-from tensorwright.schedule.nest import Stage, read_stage
+from tensorwright.schedule.nest import Stage
 from tensorwright.target.target import Target
 
 ACCUMULATORS = 4
@@ -116,15 +116,16 @@ def reuse_output(body: Stmt, form: Form) -> Stmt:
 
 def schedule_inside(s: Stmt, target: Target) -> Stmt:
     """One stage within its row."""
-    stage = read_stage(s)
-    if stage is None:
+    loops, inner = [], s
+    while isinstance(inner, For):
+        loops.append(inner.var)
+        inner = inner.body
+    if not isinstance(inner, ir.Store) or ir.update(inner) is not None:
         return _reduction_inside(s, target)
-    if stage.is_map:
-        if not stage.spatial:
-            return s
-        s, loops = collapse(s, [f.var for f in stage.spatial])
-        return vectorize_innermost(s, loops[-1], target)[0]
-    return _reduction_inside(s, target)
+    if not loops:
+        return s
+    s, loops = collapse(s, loops)
+    return vectorize_innermost(s, loops[-1], target)[0]
 
 
 def _reduction_inside(s: Stmt, target: Target) -> Stmt:
