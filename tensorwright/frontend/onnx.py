@@ -36,10 +36,21 @@ from tensorwright.frontend import (  # noqa: F401  (each fills the converter tab
 from tensorwright.frontend.onnx_fold import fold
 from tensorwright.frontend.onnx_function import function_of
 from tensorwright.frontend.onnx_model import (
-    AttributeReference, FunctionRecord, GraphRecord, ModelRecord, NodeRecord, read_model,
+    AttributeReference,
+    FunctionRecord,
+    GraphRecord,
+    ModelRecord,
+    NodeRecord,
+    read_model,
 )  # fmt: skip
 from tensorwright.frontend.onnx_ops import (
-    Call, OptionalValue, SequenceValue, StringValue, bind, find_converter, value_kind,
+    Call,
+    OptionalValue,
+    SequenceValue,
+    StringValue,
+    bind,
+    find_converter,
+    value_kind,
 )  # fmt: skip
 from tensorwright.frontend.onnx_scope import POISON, Scope, live_nodes
 from tensorwright.frontend.onnx_symbolic import Symbolic

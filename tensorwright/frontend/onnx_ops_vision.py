@@ -91,7 +91,8 @@ def resize(
     if coordinate_transformation_mode == "tf_crop_and_resize":
         attrs["region"] = region_of(c, x, roi, at)
     if sizes is not None and sizes.shape != (0,):
-        wanted = c.dims(sizes)
+        must = keep_aspect_ratio_policy != "stretch" or antialias
+        wanted = c.ints(sizes, "sizes") if must else c.dims(sizes)
         if len(wanted) != len(at):
             raise c.fail(f"{len(wanted)} sizes for {len(at)} axes")
         return to_sizes(c, x, at, wanted, keep_aspect_ratio_policy, attrs)
@@ -284,5 +285,5 @@ def col2im(
         raise c.fail(f"{len(pads)} pads for {n} dimensions")
     padding = tuple((pads[k], pads[k + n]) for k in range(n)) if pads else ((0, 0),) * n
     return ops.col2im(
-        x, image=c.dims(image), window=window, strides=strides, padding=padding, dilation=dilation
+        x, image=c.ints(image, "image_shape"), window=window, strides=strides, padding=padding, dilation=dilation
     )
