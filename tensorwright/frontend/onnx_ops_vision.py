@@ -285,5 +285,6 @@ def col2im(
         raise c.fail(f"{len(pads)} pads for {n} dimensions")
     padding = tuple((pads[k], pads[k + n]) for k in range(n)) if pads else ((0, 0),) * n
     return ops.col2im(
-        x, image=c.ints(image, "image_shape"), window=window, strides=strides, padding=padding, dilation=dilation
-    )
+        x, image=c.ints(image, "image_shape"), window=window, strides=strides, padding=padding,
+        dilation=dilation,
+    )  # fmt: skip

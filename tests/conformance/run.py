@@ -39,10 +39,11 @@ def executor(via: str):
             return lambda inputs: run_module(module, inputs)
 
         return prepare
-    import tensorwright as tw
+    from tensorwright.driver.compile import compile
+    from tensorwright.frontend.onnx import import_onnx
 
     def prepare(model, constants):
-        program = tw.compile(model, constants=constants)
+        program = compile(import_onnx(model, constants=constants), threads=1)
 
         def run(inputs):
             result = program(*inputs)
