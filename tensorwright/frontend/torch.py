@@ -93,7 +93,8 @@ def export(model, example_inputs, shapes):
             "a torch module needs example inputs",
             help="pass the tensors of one call: tw.compile(model, (x,))",
         )
-    if model.training:
+    kinds = (torch.nn.modules.batchnorm._BatchNorm, torch.nn.modules.dropout._DropoutNd)
+    if any(m.training for m in model.modules() if isinstance(m, kinds)):
         raise FrontendError(
             "the module is in training mode", help="call model.eval() before compiling it"
         )
