@@ -78,8 +78,12 @@ def _operands(op: OpDef, args: tuple) -> tuple:
         else:
             raise TypeError(f"{op.name}() cannot take {type(a).__name__} as an operand")
     missing = len(op.params) - op.is_variadic - len(out)
+    if missing < 0 and not op.is_variadic:
+        raise TypeError(f"{op.name}() takes {len(op.params)} operands, {len(out)} were given")
     if missing > 0 and all(p.endswith("?") for p in op.params[len(out) : len(out) + missing]):
         out += [None] * missing
+    elif missing > 0:
+        raise TypeError(f"{op.name}() needs the operand {op.params[len(out)]}")
     return tuple(out)
 
 

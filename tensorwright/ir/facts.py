@@ -7,14 +7,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tensorwright.base.errors import InternalError, RunError
 from tensorwright.ir.dtype import boolean, index
-from tensorwright.ir.expr import Expr, Symbol, as_expr, const, sym, symbols_of
+from tensorwright.ir.expr import (
+    Expr,
+    Symbol,
+    as_expr,
+    bounds,
+    const,
+    eq,
+    sym,
+    symbols_of,
+    walk,
+)
 from tensorwright.ir.scalar import function
-from tensorwright.ir.simplify import factors, from_linear, linear
+from tensorwright.ir.simplify import factors, from_linear, is_positive, linear, multiple_of
 
 
 @dataclass(frozen=True)
@@ -160,3 +171,93 @@ def check_facts(s: Symbol, value: int, values: Mapping[Symbol, int], what: str =
     if broken:
         where = f" (from {what})" if what else ""
         raise RunError(f"{s.name} is {value}{where}, but must be {broken}")
+
+
+# ---- proofs ------------------------------------------------------------------------------------
+
+
+def prove(e: Expr | bool) -> bool | None:
+    """Whether a bool expression over indices always holds (True), never does (False), or neither
+    is known (None)."""
+    if not isinstance(e, Expr):
+        return bool(e)
+    match e.op:
+        case "const":
+            return bool(e.value)
+        case "not":
+            found = prove(e.args[0])
+            return None if found is None else not found
+        case "and" | "or":
+            return _prove_both(e.op == "or", prove(e.args[0]), prove(e.args[1]))
+        case "select":
+            a, b = prove(e.args[1]), prove(e.args[2])
+            return a if a is b else None
+        case "lt" | "le" | "gt" | "ge" | "eq" | "ne" if e.args[0].dtype is index:
+            return _prove_comparison(e.op, *e.args)
+    return None
+
+
+def _prove_both(dominant: bool, a: bool | None, b: bool | None) -> bool | None:
+    if a is dominant or b is dominant:
+        return dominant
+    return None if a is None or b is None else not dominant
+
+
+def _prove_comparison(op: str, a: Expr, b: Expr) -> bool | None:
+    if op in ("gt", "ge"):
+        a, b, op = b, a, {"gt": "lt", "ge": "le"}[op]
+    if op in ("eq", "ne"):
+        found = _prove_equal(a, b)
+        return found if op == "eq" or found is None else not found
+    if at_least(b - a, 1 if op == "lt" else 0):
+        return True
+    return False if at_least(a - b, 0 if op == "lt" else 1) else None
+
+
+def _prove_equal(a: Expr, b: Expr) -> bool | None:
+    d = a - b
+    if d.op == "const":
+        return d.value == 0
+    terms, constant = linear(d)
+    divisor = math.gcd(*(c * multiple_of(t) for t, c in terms.items()))
+    if at_least(d, 1) or at_least(-d, 1) or (divisor > 1 and constant % divisor):
+        return False
+    values = _possible_values(d)
+    if values is not None and 0 not in values:
+        return False
+    if at_least(d, 0) and at_least(-d, 0):
+        return True
+    return None
+
+
+def _possible_values(d: Expr) -> set[int] | None:
+    """Values of an expression in one symbol that takes few."""
+    symbols = symbols_of(d)
+    if len(symbols) != 1 or any(e.op == "load" for e in walk(d)):
+        return None
+    (s,) = symbols
+    few = s.values
+    if few is None and s.min is not None and s.max is not None and s.max - s.min < 64:
+        few = [v for v in range(s.min, s.max + 1) if v % s.multiple_of == 0]
+    return None if few is None else {evaluate(d, {s: v}) for v in few}
+
+
+def at_least(e: Expr, least: int) -> bool:
+    """Whether e >= least is known: by bounds, by divisibility, by symbolic upper bounds, or by
+    trying the few values that its only symbol takes."""
+    if is_positive(e + (1 - least)):
+        return True
+    low = bounds(e)[0]
+    divisor = multiple_of(e)
+    if low is not None and divisor > 1 and -(-low // divisor) * divisor >= least:
+        return True
+    values = _possible_values(e)
+    return values is not None and min(values, default=least) >= least
+
+
+def divides(d: int, e: Expr | int) -> bool | None:
+    """Whether d divides every value of e."""
+    if d == 0:
+        return None
+    remainder = as_expr(e) % abs(d)
+    return prove(eq(remainder, 0))

@@ -1,4 +1,4 @@
-"""The reference interpreter: graphs node by node through `OpDef.reference`, kernels as Python loops.
+"""The reference interpreter: graphs through `OpDef.reference`, kernels as Python loops.
 
     run_graph(g, [x])  ->  [y]          run_kernel(k, [x], {n: 8})  ->  [y]
 
@@ -30,7 +30,7 @@ Values = dict[Symbol, int]
 
 def run_module(m: Module, inputs: Sequence[np.ndarray], precise: bool = False) -> list[np.ndarray]:
     """The results of the module's entry on `inputs`."""
-    return run_graph(m.main, inputs, m.graphs, precise)
+    return run_graph(m.main, inputs, m.graphs, precise, m.kernels)
 
 
 def run_graph(
@@ -38,11 +38,19 @@ def run_graph(
     inputs: Sequence[np.ndarray],
     graphs: Mapping[str, Graph] = {},
     precise: bool = False,
+    kernels: Mapping[str, Kernel] = {},
 ) -> list[np.ndarray]:
-    """The results of `g`, one entry a result (a tuple for a result of tuple type). `graphs` are
-    what `call` finds by name; `precise` computes all floats in float64."""
+    """The results of `g`, one entry a result (a tuple for a result of tuple type). `graphs` and
+    `kernels` are what calls find by name; `precise` computes all floats in float64, except in
+    kernels."""
     with np.errstate(all="ignore"):
-        return _Run(graphs, precise).graph(g, _convert(g, inputs, precise), {})
+        return _Run(graphs, precise, kernels).graph(g, _convert(g, inputs, precise), {})
+
+
+def run_node(node: Node, values: Sequence):
+    """The value of one node of static type on the values of its operands."""
+    with np.errstate(all="ignore"):
+        return _Run({}, False, {}).node(node, list(values), {})
 
 
 def _convert(g: Graph, inputs: Sequence, precise: bool) -> list:
@@ -67,8 +75,8 @@ def _input(name: str, type_, x, precise: bool):
 class _Run:
     """One evaluation: the callable graphs and whether floats are computed in float64."""
 
-    def __init__(self, graphs: Mapping[str, Graph], precise: bool):
-        self.graphs, self.precise = graphs, precise
+    def __init__(self, graphs: Mapping[str, Graph], precise: bool, kernels: Mapping[str, Kernel]):
+        self.graphs, self.precise, self.kernels = graphs, precise, kernels
 
     def graph(self, g: Graph, inputs: Sequence, outer: Values) -> list:
         """Results of `g`; `outer` are symbols it may mention beyond those of its parameters."""
@@ -170,18 +178,17 @@ class _Run:
 
     # ---- control flow --------------------------------------------------------------------------
 
-    def body(self, g: Graph, args: Sequence, outer: Values):
-        return self.graph(g, args, outer)
-
     def if_(self, node: Node, args: list, symbols: Values):
         taken = node.attrs["then" if bool(np.asarray(args[0]).reshape(())) else "orelse"]
-        return _single(self.body(taken, args[1:], symbols))
+        return _single(self.graph(taken, args[1:], symbols))
 
     def while_(self, node: Node, args: list, symbols: Values):
         carried = node.attrs["carried"]
         state, rest = list(args[:carried]), list(args[carried:])
-        while bool(np.asarray(self.body(node.attrs["cond"], state + rest, symbols)[0]).reshape(())):
-            state = self.body(node.attrs["body"], state + rest, symbols)
+        while bool(
+            np.asarray(self.graph(node.attrs["cond"], state + rest, symbols)[0]).reshape(())
+        ):
+            state = self.graph(node.attrs["body"], state + rest, symbols)
         return _single(state)
 
     def scan_(self, node: Node, args: list, symbols: Values):
@@ -193,7 +200,7 @@ class _Run:
         steps = range(length - 1, -1, -1) if a.get("reverse") else range(length)
         collected: list[list] = [[] for _ in body.results[carried:]]
         for k in steps:
-            found = self.body(body, [*state, *(x[k] for x in xs), *rest], symbols)
+            found = self.graph(body, [*state, *(x[k] for x in xs), *rest], symbols)
             state = found[:carried]
             for column, value in zip(collected, found[carried:]):
                 column.append(value)
@@ -214,6 +221,19 @@ class _Run:
             raise InternalError(f"no graph is named {node.attrs['callee']!r}")
         return _single(self.graph(callee, args, {}))
 
+    def fused(self, node: Node, args: list, symbols: Values):
+        return _single(self.graph(node.attrs["body"], args, symbols))
+
+    def call_kernel(self, node: Node, args: list, symbols: Values):
+        k = self.kernels.get(node.attrs["callee"])
+        if k is None:
+            raise InternalError(f"no kernel is named {node.attrs['callee']!r}")
+        scalars = evaluate_attr(node.attrs["scalars"], symbols)
+        arrays = [_narrow(a, n.type) for a, n in zip(args, node.args)]
+        found = run_kernel(k, arrays, dict(zip(k.symbols, scalars)), self.kernels)
+        is_tuple = isinstance(node.type, TupleType)
+        return self.fit(node.type, tuple(found) if is_tuple else found[0])
+
     def item(self, node: Node, args: list, symbols: Values):
         return args[0][node.attrs["index"]]
 
@@ -231,6 +251,7 @@ class _Run:
 _CONTROL: dict[str, Callable] = {
     "if_": _Run.if_, "while_": _Run.while_, "scan_": _Run.scan_, "call": _Run.call,
     "item": _Run.item, "make_tuple": _Run.make_tuple, "bind_size": _Run.bind_size,
+    "fused": _Run.fused, "call_kernel": _Run.call_kernel,
 }  # fmt: skip
 
 

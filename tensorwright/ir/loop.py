@@ -119,11 +119,25 @@ class Assert(Stmt):
     args: tuple[Expr, ...] = ()
 
 
+@dataclass(frozen=True)
+class Pack:
+    """The layout in which a kernel wants one of its parameters: dimension `axis` cut into panels of
+    `width` (padded with zeros), the dimensions `lead`, the panel number, the dimensions `rest`, and
+    the place within the panel, in this order."""
+
+    param: int
+    axis: int
+    width: int
+    lead: tuple[int, ...]
+    rest: tuple[int, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Kernel:
     """A loop-level function. `params`: its buffers, inputs first; the last `outputs` of them are
     written. `symbols`: index arguments, in order. `flops`: arithmetic of one call, for reports.
-    `sources`: the model's nodes it computes. `schedule`: the trace of the rules that shaped it."""
+    `sources`: the model's nodes it computes. `schedule`: the trace of the rules that shaped it.
+    `packs`: layouts of parameters that the caller must provide."""
 
     name: str
     params: tuple[Buffer, ...]
@@ -132,6 +146,7 @@ class Kernel:
     symbols: tuple[Symbol, ...] = ()
     sources: tuple[str, ...] = ()
     schedule: tuple[str, ...] = field(default=(), compare=False)
+    packs: tuple[Pack, ...] = ()
 
     @property
     def inputs(self) -> tuple[Buffer, ...]:

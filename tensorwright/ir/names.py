@@ -13,8 +13,17 @@ import re
 
 from tensorwright.ir.dtype import DTYPES
 from tensorwright.ir.expr import (
-    ARITHMETIC, BITWISE, COMPARISONS, PREDICATES, UNARY, Buffer, Expr, Symbol, load,
-    sym, transform,
+    ARITHMETIC,
+    BITWISE,
+    COMPARISONS,
+    PREDICATES,
+    UNARY,
+    Buffer,
+    Expr,
+    Symbol,
+    load,
+    sym,
+    transform,
 )  # fmt: skip
 from tensorwright.ir.loop import KINDS
 
@@ -23,7 +32,7 @@ WORDS = frozenset(
      *COMPARISONS, *PREDICATES, *UNARY, *KINDS, "sym", "graph", "kernel", "out", "const", "param",
      "local", "temp", "arena", "view", "aligned", "assert_", "call_kernel", "call_extern", "select",
      "cast", "bitcast", "fma", "call", "not_", "bit_and", "bit_or", "power", "inf", "nan", "entry",
-     "np", "range", "array", "function", "tuple_type"]
+     "free", "np", "range", "array", "function", "tuple_type"]
 )  # fmt: skip
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z_0-9]*\Z")
@@ -122,5 +131,3 @@ class Renaming:
             indices = tuple(transform(i, self._leaf, self.memo) for i in e.args)
             return load(b, indices)
         return None
-
-

@@ -14,8 +14,23 @@ from __future__ import annotations
 from tensorwright.base.errors import InternalError
 from tensorwright.ir.expr import Buffer, Expr, Symbol, as_expr, bounds, symbols_of, to_text, walk
 from tensorwright.ir.loop import (
-    Alloc, Assert, Call, For, If, Kernel, Let, Seq, Stmt, Store, View, While, expressions,
-    free_symbols, loop_symbol, statements, update,
+    Alloc,
+    Assert,
+    Call,
+    For,
+    If,
+    Kernel,
+    Let,
+    Seq,
+    Stmt,
+    Store,
+    View,
+    While,
+    expressions,
+    free_symbols,
+    loop_symbol,
+    statements,
+    update,
 )  # fmt: skip
 from tensorwright.ir.names import Renaming, Scope
 
@@ -74,6 +89,13 @@ def free_buffers(k: Kernel) -> list[Buffer]:
     return [b for b in used if b not in declared]
 
 
+def flatten(s: Stmt) -> list[Stmt]:
+    """The statements of a body in order, without Seqs in Seqs."""
+    if not isinstance(s, Seq):
+        return [s]
+    return [inner for child in s.body for inner in flatten(child)]
+
+
 class KernelPrinter:
     """The text of one kernel inside a module's scope."""
 
@@ -91,11 +113,10 @@ class KernelPrinter:
         for b in [*k.params, *constants]:
             new = self.renaming.buffer(b, self.scope)
             text = buffer_type(new)
-            if b in constants:
-                text = f"free[{text}]"
-            elif new.scope != "param":
+            if new.scope != "param":
                 text = f"{new.scope}[{text}]"
-            params.append(f"{new.name}: {f'out[{text}]' if b in results else text}")
+            wrapper = "free" if b in constants else "out" if b in results else ""
+            params.append(f"{new.name}: {f'{wrapper}[{text}]' if wrapper else text}")
         options = [] if self.name == self.key else [f"name={self.key!r}"]
         if list(k.symbols) != shape_symbols(k):
             names = [self.renaming.symbols[s].name for s in k.symbols]
@@ -109,7 +130,7 @@ class KernelPrinter:
 
     def block(self, s: Stmt, depth: int) -> None:
         """The statements of a body; names declared in it are free again after it."""
-        body = s.body if isinstance(s, Seq) else (s,)
+        body = flatten(s)
         mark = self.scope.mark()
         if not body:
             self.line(depth, "pass")
@@ -126,9 +147,6 @@ class KernelPrinter:
     def statement(self, s: Stmt, depth: int) -> None:
         self.where[s] = len(self.out)
         match s:
-            case Seq():
-                self.line(depth, "if True:")
-                self.block(s, depth + 1)
             case For():
                 mark = self.scope.mark()
                 self.line(depth, self.for_header(s))

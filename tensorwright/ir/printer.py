@@ -40,6 +40,24 @@ def to_text(m: Module | Graph | Kernel) -> str:
     return _Printer(m).module()
 
 
+def excerpt(m: Module | Graph | Kernel, at: object, message: str, around: int = 6) -> str:
+    """The lines about a node or statement, with the message under it."""
+    if isinstance(m, Graph):
+        m = Module({m.name: m}, entry=m.name)
+    elif isinstance(m, Kernel):
+        m = Module({}, {m.name: m})
+    printer = _Printer(m)
+    printer.module()
+    lines = printer.lines
+    line = printer.where.get(at)
+    if line is None:
+        return f"{message}\n" + "\n".join(lines[: 2 * around])
+    indent = " " * (len(lines[line]) - len(lines[line].lstrip()))
+    marked = [f"{indent}^^^ {message}"]
+    return "\n".join(lines[max(line - around, 0) : line + 1] + marked
+                     + lines[line + 1 : line + 1 + around])  # fmt: skip
+
+
 def comment(loc: tuple[str, ...]) -> str:
     """The place in the user's model as a comment."""
     return f"  # {', '.join(' '.join(part.split()) for part in loc)}" if loc else ""
@@ -49,6 +67,7 @@ class _Printer:
     def __init__(self, m: Module):
         self.m = m
         self.lines: list[str] = []
+        self.where: dict[object, int] = {}  # node, statement, graph or kernel -> its line
         self.constant_names = _constant_names(m)
         self.renaming = Renaming()
         self.type_texts: dict[Type, str] = {}
@@ -58,6 +77,8 @@ class _Printer:
         self.kernel_names = {k: self.scope.take(identifier(k, "k")) for k in m.kernels}
 
     def module(self) -> str:
+        if self.m.entry != "main" and self.m.graphs:
+            self.lines.append(f"entry = {self.m.entry!r}")
         self.symbols()
         for key, g in self.m.graphs.items():
             self.separate()
@@ -65,9 +86,10 @@ class _Printer:
         for key, k in self.m.kernels.items():
             self.separate()
             printer = KernelPrinter(k, key, self.kernel_names[key], self.scope, self.renaming)
+            start = len(self.lines)
             self.lines += printer.lines()
-        if self.m.entry != "main" and self.m.graphs:
-            self.lines[:0] = [f"entry = {self.m.entry!r}"]
+            self.where[k] = start + 1
+            self.where.update((s, start + at) for s, at in printer.where.items())
         return "\n".join(self.lines) + "\n"
 
     def separate(self) -> None:
@@ -123,6 +145,7 @@ class _Printer:
         types = [self.type(t) for t in g.result_types]
         result = types[0] if len(types) == 1 else _tuple(types)
         self.lines.append(indent + self.decorator(g, names, name, key))
+        self.where[g] = len(self.lines)
         self.lines.append(f"{indent}def {name}({params}) -> {result}:")
         inner = indent + "    "
         bodies: dict[Graph, str] = {}
@@ -142,6 +165,7 @@ class _Printer:
             else:
                 names[n] = scope.take(identifier(n.name, "v"))
             value = self.value(n, names, bodies)
+            self.where[n] = len(self.lines)
             self.lines.append(f"{inner}{names[n]}: {self.type(n.type)} = {value}{comment(n.loc)}")
         results = [names[r] for r in g.results]
         self.lines.append(f"{inner}return {results[0] if len(results) == 1 else _tuple(results)}")
@@ -166,6 +190,8 @@ class _Printer:
             if k in defaults and same_attr(v, defaults[k]):
                 continue
             parts.append(f"{k}={self.attr(v, bodies)}")
+        if n.attrs.get("symbols") and n.op.name != "bind_size":
+            parts.append(f"gives={self.type(n.type)}")  # lets plain Python bind the symbols
         return f"{n.op.name}({', '.join(parts)})"
 
     def constant(self, n: Node) -> str:
@@ -180,7 +206,7 @@ class _Printer:
         if isinstance(v, Expr):
             return self.dim(v)
         if isinstance(v, float):
-            return repr(v)
+            return repr(v)  # `inf` and `nan` are words of the text form
         if isinstance(v, DType):
             return v.name
         if isinstance(v, (tuple, list)):

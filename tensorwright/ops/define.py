@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from tensorwright.base.errors import CompileError
+from tensorwright.ir import build  # noqa: F401  (calling a row builds a node)
 from tensorwright.ir.dtype import DType, boolean, f32
 from tensorwright.ir.expr import Buffer, Expr, as_expr, bounds, cast, const, load
 from tensorwright.ir.graph import Node, constant, param
@@ -189,7 +190,11 @@ def broadcast_load(b: Buffer, indices: Sequence[Expr]) -> Expr:
 
 
 def elementwise(
-    name: str, scalar: Callable[..., Expr], params: str = "x", result: DType | None = None, **columns
+    name: str,
+    scalar: Callable[..., Expr],
+    params: str = "x",
+    result: DType | None = None,
+    **columns,
 ) -> OpDef:
     """A row whose result at an index is `scalar` of the operands there, with NumPy broadcasting.
 

@@ -14,7 +14,16 @@ import math
 import numpy as np
 
 from tensorwright.base.errors import CompileError
-from tensorwright.ir.dtype import DTYPES, FLOATS, INTEGERS, NUMERIC, DType, boolean, index
+from tensorwright.ir.dtype import (
+    FLOATS,
+    FLOATS8,
+    INTEGERS,
+    NUMERIC,
+    DType,
+    boolean,
+    f8e5m2,
+    index,
+)  # fmt: skip
 from tensorwright.ir.dtype import dtype as dtype_of
 from tensorwright.ir.expr import Buffer, Expr, all_of, any_of, binary, compare, const, unary
 from tensorwright.ir.expr import bitcast as bitcast_expr
@@ -24,12 +33,18 @@ from tensorwright.ir.loop import Stmt
 from tensorwright.ir.type import TensorType
 from tensorwright.ops import reference as ref
 from tensorwright.ops.define import (
-    broadcast_load, broadcast_shapes, compute, define, elementwise, predicate, require, same_dtype,
+    broadcast_load,
+    broadcast_shapes,
+    compute,
+    define,
+    elementwise,
+    predicate,
+    require,
+    same_dtype,
     scalar_like,
 )  # fmt: skip
 
 BITS = (*INTEGERS, boolean)
-STORED = tuple(d for d in DTYPES if d is not index)
 
 UNARY = ("f32[3,4]", "f32[n,5] n=1,7", "f32[0,3]", "f32[]", "f64[2,3]", "f16[9]", "bf16[9]")
 INTS = ("i32[7]", "i8[2,3]", "i64[0]", "u8[5]", "i16[n] n=1,4")
@@ -61,7 +76,8 @@ def _flat(name: str, function, **columns):
     """A function of numbers whose gradient is zero almost everywhere."""
     return elementwise(
         name, lambda x: unary(name, x), reference=ref.quiet(function), dtypes=NUMERIC,
-        torch=f"{name}.default", samples=(*UNARY, *INTS), **columns,
+        gradient=lambda g, y, x: (None,), torch=f"{name}.default", samples=(*UNARY, *INTS),
+        **columns,
     )  # fmt: skip
 
 
@@ -271,11 +287,13 @@ def _trunc_div(x: Expr, y: Expr) -> Expr:
 
 floor_div = elementwise(
     "floor_div", _floor_div, "x, y", reference=ref.floor_div, dtypes=NUMERIC,
+    gradient=lambda g, z, x, y: (None, None),
     torch="floor_divide.default", samples=(*DIVISOR, *BINARY_INTS),
     doc="The quotient rounded down; an integer divided by 0 gives 0.",
 )  # fmt: skip
 trunc_div = elementwise(
     "trunc_div", _trunc_div, "x, y", reference=ref.trunc_div, dtypes=NUMERIC,
+    gradient=lambda g, z, x, y: (None, None),
     samples=(*DIVISOR, *BINARY_INTS),
     doc="The quotient rounded to zero; an integer divided by 0 gives 0.",
 )  # fmt: skip
@@ -424,12 +442,27 @@ def _lower_cast(out: Buffer, x: Buffer, *, dtype: DType, saturate: bool = True) 
 
 
 def convert(e: Expr, to: DType, saturate: bool = True) -> Expr:
-    """`e` as `to`; into the 8-bit floats by clamping first, as ONNX's `saturate` asks."""
-    # only a type that reaches beyond the target's range needs the clamp
-    if saturate and to.bits == 8 and to.is_float and to.min < 0 and e.dtype.max > to.max:
+    """`e` as `to`. Into an 8-bit float, as ONNX has it: what rounds beyond the largest number
+    becomes that number if `saturate`, else infinity or, in types that have none, NaN."""
+    if to not in FLOATS8 or e.dtype.max <= to.max:
+        return cast_expr(e, to)
+    if saturate:
         low, high = const(to.min, e.dtype), const(to.max, e.dtype)
-        e = binary("max", binary("min", e, high), low)
-    return cast_expr(e, to)
+        return cast_expr(binary("max", binary("min", e, high), low), to)
+    if to is f8e5m2 or not e.dtype.is_float:
+        return cast_expr(e, to)
+    limit, included = _rounding_limit(to)
+    size = unary("abs", e)
+    beyond = compare("gt" if included else "ge", size, const(limit, e.dtype))
+    return select_expr(beyond, const(math.nan, to), cast_expr(e, to))
+
+
+def _rounding_limit(to: DType) -> tuple[float, bool]:
+    """Half a step above the largest number of a type, and whether a tie there rounds down."""
+    largest = np.asarray(to.max, to.numpy)
+    bits = largest.view(np.uint8)
+    below = float((bits - np.uint8(1)).view(to.numpy))
+    return to.max + (to.max - below) / 2, int(bits) % 2 == 0
 
 
 def _cast_gradient(g, y, x, *, dtype, saturate=True):
@@ -444,7 +477,11 @@ cast = define(
         "f32[16]@special dtype=i32", "f32[16]@special dtype=u8", "f64[16]@special dtype=i64",
         "f32[16]@-300:300 dtype=i8", "f32[16]@-9:300 dtype=u8", "f16[8]@special dtype=i8",
         "f32[16]@-999:999 dtype=f8e4m3fn", "f32[16]@special dtype=f8e4m3fn saturate=False",
-        "f32[16]@special dtype=f8e5m2", "f16[9]@special dtype=f8e4m3fnuz", "f32[9] dtype=f8e5m2fnuz",
+        "f32[16]@special dtype=f8e5m2", "f16[9]@special dtype=f8e4m3fnuz",
+        "f8e8m0[9]@1:8 dtype=f32",
+        "f32[9] dtype=f8e5m2fnuz", "f32[40]@-600:600 dtype=f8e4m3fn saturate=False",
+        "f32[40]@-300:300 dtype=f8e4m3fnuz saturate=False", "f64[9]@-8:8 dtype=bf16",
+        "f32[16]@special dtype=f8e5m2 saturate=False",
         "f8e4m3fn[9] dtype=f32", "f8e5m2[9] dtype=f16", "f8e4m3fnuz[9] dtype=bf16",
         "i32[9] dtype=f32", "i64[9] dtype=i8", "i32[9] dtype=u16", "u8[9] dtype=i8",
         "i32[9] dtype=bool", "f32[9]@special dtype=bool", "bool[9] dtype=f32", "bool[0] dtype=i64",

@@ -23,7 +23,15 @@ from tensorwright.ir.type import Dim, Shape, TensorType, dim_text, shape_of
 from tensorwright.ops.define import compute, define, normalize_axis, require, same_dtype
 from tensorwright.ops.elementwise import cast, div, equal, maximum, mul
 from tensorwright.ops.positions import (
-    bind_size, full, iota, nonzero, one_hot, position, range_, size, trilu,
+    bind_size,
+    full,
+    iota,
+    nonzero,
+    one_hot,
+    position,
+    range_,
+    size,
+    trilu,
     zeros_like,
 )  # fmt: skip
 
@@ -332,7 +340,8 @@ scatter_nd = define(
                                lambda *a, **k: scatter_nd(*a, **k)),
     samples=(*(f"f64[4,5] i64[3,2]@-4:3 f64[3] mode={m}" for m in MODES[1:]),
              "f64[4,5] i64[1,1]@0:3 f64[1,5]", "f32[n,3] i32[2,1]@0:0 f32[2,3] mode=add n=1,4",
-             "f32[3] i64[2,0] f32[2,3]", "f64[2,3,2] i64[2,1,1]@0:2 f64[2,1,2] batch_dims=1",
+             "i32[3] i64[2,0] i32[2,3]", "f64[3] i64[1,0] f64[1,3]",
+             "f64[2,3,2] i64[2,1,1]@0:2 f64[2,1,2] batch_dims=1",
              "i64[3] i64[0,1] i64[0]"),
     doc="x with slices set to (or combined with) updates at index vectors.",
 )  # fmt: skip
@@ -362,11 +371,10 @@ def _lower_scatter_axis(out, x, indices, updates, *, axis: int, mode: str) -> St
 def _reference_scatter_axis(x, indices, updates, axis=0, mode="add"):
     axis %= x.ndim
     middle = tuple(range(axis, axis + indices.ndim))
-    front = np.moveaxis(updates, middle, range(indices.ndim)).reshape(indices.size, -1)
+    front = np.moveaxis(updates, middle, range(indices.ndim))
     moved = np.moveaxis(x, axis, 0)
-    flat = moved.reshape(moved.shape[0], -1)
-    done = _scatter_into(flat, (normal(indices, x.shape[axis]).reshape(-1),), front, mode)
-    return np.moveaxis(done.reshape(moved.shape), 0, axis)
+    done = _scatter_into(moved, (normal(indices, x.shape[axis]),), front, mode)
+    return np.moveaxis(done, 0, axis)
 
 
 scatter_axis = define(

@@ -22,9 +22,9 @@ from tensorwright.ops.elementwise import (
 from tensorwright.ops.elementwise import pow as power
 from tensorwright.ops.movement import reshape
 from tensorwright.ops.reduce import reduce_max, reduce_sum
-from tensorwright.ops.pool import reduce_window
 from tensorwright.ops.statistics import reduce_l1, reduce_l2, reduce_mean
 from tensorwright.ops.widen import to_dtype, widened
+from tensorwright.ops.window import reduce_window
 
 SOFTMAX_SAMPLES = ("f32[3,4]", "f32[3,4,5] axis=1", "f32[n,5] n=1,7", "f32[2,3] axis=0",
                    "f64[2,3]", "f16[3,9]", "bf16[3,9]", "f32[0,3]")  # fmt: skip
@@ -357,11 +357,13 @@ def _reference_lp_norm(x, p=2, axis=-1, epsilon=0.0):
 
 
 def _expand_lp_norm(x, *, p, axis, epsilon):
-    """Without epsilon a zero vector stays zero, as ONNX has it; with it, the norm is at least that."""
+    """Without epsilon a zero vector stays zero, as ONNX has it; with it, the norm is at least it."""
     wide = widened(x)
     norm = (reduce_l1 if p == 1 else reduce_l2)(wide, axes=(axis,), keepdims=True)
-    zero = scalar_like(norm, 0)
-    norm = maximum(norm, epsilon) if epsilon else select(equal(norm, zero), scalar_like(norm, 1), norm)
+    if epsilon:
+        norm = maximum(norm, epsilon)
+    else:
+        norm = select(equal(norm, 0), scalar_like(norm, 1), norm)
     return to_dtype(div(wide, norm), x.dtype)
 
 

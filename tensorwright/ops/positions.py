@@ -8,11 +8,9 @@ fills then (`nonzero`, `range_`) is built on it.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
-from tensorwright.ir.dtype import DTYPES, INTEGERS, DType, boolean, f32, i64, index
+from tensorwright.ir.dtype import INTEGERS, DType, boolean, f32, i64, index
 from tensorwright.ir.dtype import dtype as dtype_of
 from tensorwright.ir.expr import Buffer, Expr, all_of, as_expr, bounds, compare, const, var
 from tensorwright.ir.expr import cast as cast_expr
@@ -25,10 +23,17 @@ from tensorwright.ir.type import Dim, Shape, TensorType, dim_text, product, shap
 from tensorwright.ops import reference as ref
 from tensorwright.ops.define import compute, define, names, normalize_axis, reduction, require
 from tensorwright.ops.elementwise import (
-    add, cast, ceil, div, floor_div, maximum, mul, neg, scalar_like, sub,
+    add,
+    cast,
+    ceil,
+    div,
+    floor_div,
+    maximum,
+    mul,
+    neg,
+    sub,
 )  # fmt: skip
 
-STORED = tuple(d for d in DTYPES if d is not index)
 
 def _infer_iota(*, shape: Shape, axis: int = 0, dtype: DType = i64, start: Dim = 0, step: Dim = 1):
     if shape or axis:
@@ -237,7 +242,7 @@ def _linear(i, shape: Shape) -> Expr:
 
 
 def _reference_nonzero_indices(x, count, flat=False):
-    found = np.flatnonzero(x) if flat else np.argwhere(x).T.reshape(x.ndim, -1)
+    found = np.flatnonzero(x) if flat else np.argwhere(x).T
     return found[..., :count].astype(np.int64)
 
 

@@ -33,6 +33,12 @@ def check_perfect(outer: For, inner: For) -> None:
         raise ScheduleError(f"the range of {inner.var} depends on {outer.var}")
 
 
+def check_kinds(a: For, b: For) -> None:
+    """Both loops run in one way."""
+    if a.kind != b.kind:
+        raise ScheduleError(f"loop {a.var} is {a.kind} and loop {b.var} is {b.kind}")
+
+
 def check_reorder(chain: list[For], order: Sequence[Symbol]) -> None:
     """The loops form a perfect nest whose ranges do not depend on each other."""
     names = ", ".join(v.name for v in order)

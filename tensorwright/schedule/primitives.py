@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import (
-    Buffer, Expr, Symbol, as_expr, ceildiv, compare, const, is_const, make, sym, transform,
+    Buffer, Expr, Symbol, as_expr, ceildiv, compare, const, is_const, make, minimum, sym, transform,
 )  # fmt: skip
 from tensorwright.ir.loop import Alloc, For, If, Seq, Stmt, Store, loop_symbol, seq
 from tensorwright.schedule import legal
@@ -49,18 +49,25 @@ def set_kind(root: Stmt, v: Symbol, kind: str) -> Stmt:
 
 
 def split(
-    root: Stmt, v: Symbol, factor: int, guard: Callable[[Stmt, Expr], Stmt] | None = None
+    root: Stmt,
+    v: Symbol,
+    factor: int,
+    guard: Callable[[Stmt, Expr], Stmt] | None = None,
+    clamp: bool = False,
 ) -> tuple[Stmt, Symbol, Symbol]:
     """v -> (outer, inner) with v = outer * factor + inner. Where `factor` does not divide the
-    extent the last iterations are guarded: the whole body, or what `guard(body, condition)` says."""
+    extent the last iterations are guarded: the whole body, or what `guard(body, condition)` says;
+    or with `clamp` they repeat the last iteration, which must be harmless."""
     s = find(root, v)
     exact = is_const(s.extent % factor, 0)
     outer = loop_symbol(f"{v.name}o", const(0), ceildiv(s.extent, factor))
     inner = loop_symbol(f"{v.name}i", const(0), const(factor))
     offset = sym(outer) * factor + sym(inner)
     body = s.body
-    if not exact:
-        condition = compare("lt", sym(v) - s.begin, s.extent)
+    if clamp:
+        offset = minimum(offset, s.extent - 1)
+    elif not exact:
+        condition = compare("lt", offset, s.extent)
         body = If(condition, body) if guard is None else guard(body, condition)
     body = ir.substitute(body, {sym(v): s.begin + offset})
     nest = For(outer, const(0), ceildiv(s.extent, factor),
@@ -76,7 +83,8 @@ def fuse(root: Stmt, a: Symbol, b: Symbol) -> tuple[Stmt, Symbol]:
     f = sym(both)
     body = ir.substitute(inner.body, {sym(a): outer.begin + f // inner.extent,
                                       sym(b): inner.begin + f % inner.extent})  # fmt: skip
-    one = For(both, const(0), outer.extent * inner.extent, body, outer.kind)
+    kind = "parallel" if outer.kind == inner.kind == "parallel" else "serial"
+    one = For(both, const(0), outer.extent * inner.extent, body, kind)
     return replace_loop(root, a, lambda _: one), both
 
 
@@ -181,8 +189,10 @@ def renew(root: Stmt) -> Stmt:
 
 
 def join(root: Stmt, a: Symbol, b: Symbol) -> tuple[Stmt, Symbol]:
-    """Two adjacent loops -> one that runs the first's iterations, then the second's."""
+    """Two adjacent loops -> one that runs the first's iterations, then the second's. Parallel if both
+    are, which holds for the parts of one parallel loop."""
     first, second = find(root, a), find(root, b)
+    legal.check_kinds(first, second)
     total = first.extent + second.extent
     t = loop_symbol(a.name, const(0), total)
     body = If(
@@ -220,6 +230,50 @@ def cache_write(root: Stmt, s: Store, name: str = "acc") -> Stmt:
         return None
 
     return ir.rewrite(root, visit)
+
+
+def fuse_epilogue(root: Stmt, producer, consumer, inverse: dict[Expr, Expr]) -> Stmt:
+    """Compute a map stage where the element it reads is produced: out = acc; y = f(out) ->
+    y = f(acc). `inverse` gives the map's variables in terms of the producer's (see `form.inverse`);
+    the intermediate is not stored any more."""
+
+    def final(s: Stmt) -> Stmt | None:
+        if isinstance(s, Store) and s.buffer is producer.out:
+            value = s.value
+
+            def leaf(e: Expr) -> Expr | None:
+                return value if e.op == "load" and e.value is producer.out else inverse.get(e)
+
+            f, memo = consumer.final, {}
+            indices = tuple(transform(i, leaf, memo) for i in f.indices)
+            return Store(f.buffer, indices, transform(f.value, leaf, memo))
+        return None
+
+    def visit(s: Stmt) -> Stmt | None:
+        if isinstance(s, Seq):
+            kept = [x for x in s.body if x is not consumer.root and not _defines_alloc(x, producer.out)]
+            return seq(*kept) if len(kept) != len(s.body) else None
+        return None
+
+    return ir.rewrite(ir.rewrite(root, visit), final)
+
+
+def _defines_alloc(s: Stmt, b: Buffer) -> bool:
+    return isinstance(s, Alloc) and s.buffer is b
+
+
+def relayout(
+    root: Stmt, old: Buffer, new: Buffer, index: Callable[[tuple[Expr, ...]], tuple[Expr, ...]]
+) -> Stmt:
+    """Read a buffer in another layout: old[i] -> new[index(i)]. The caller provides `new`."""
+    memo: dict = {}
+
+    def leaf(e: Expr) -> Expr | None:
+        if e.op == "load" and e.value is old:
+            return new[index(tuple(transform(i, leaf, memo) for i in e.args))]
+        return None
+
+    return ir.map_expressions(root, lambda e: transform(e, leaf, memo))
 
 
 def rfactor(root: Stmt, v: Symbol, lanes: int) -> tuple[Stmt, Symbol | None]:

@@ -1,0 +1,245 @@
+"""What the user says of the dimensions of a model's inputs, in the shape language.
+
+    shapes={"x": "n[1..64], 3, h{224,320,448}, w=h"}      shapes="x: n,3,224,224; y: n"
+
+A dimension is an int, a name, a name with facts (`n[1..64]` bounds, `s[8..4096%8]` also a divisor,
+`h{224,320,448}` the only values), `w=h` or `2*n + 1` (an expression of other names), `?` (unknown),
+`_` (as the model declares it). Equal names are one symbol. Sequences of ints, names, None and
+torch.export.Dim objects, and {axis: dimension} for some of the axes, are understood as well.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping, Sequence
+
+from tensorwright.base.errors import FrontendError
+from tensorwright.ir.expr import Expr, Symbol, as_dim, as_expr, sym
+from tensorwright.ir.type import Dim, Shape
+
+HELP = (
+    "a dimension is an int, n, n[1..64], s[8..4096%8], h{224,320}, w=h, 2*n, ? or _ "
+    "(as declared)"
+)
+_NAMED = re.compile(
+    r"(?P<name>[A-Za-z_][\w.]*)\s*"
+    r"(?:\[\s*(?P<low>\d*)\s*(?P<dots>\.\.)?\s*(?P<high>\d*)\s*(?:%\s*(?P<step>\d+))?\s*\]"
+    r"|\{(?P<values>[\d,\s]+)\})?"
+)
+
+
+class Shapes:
+    """The wishes for one model, and its symbols by name."""
+
+    def __init__(self, spec: str | Mapping | None = None, names: Sequence[str] = ()):
+        self.symbols: dict[str, Expr] = {}
+        self.renamed: dict[str, Dim] = {}  # the model's own dimension names -> the user's
+        self.given = {k: _parts(k, v) for k, v in _per_input(spec, names).items()}
+        unknown = [n for n in self.given if n not in names]
+        if unknown:
+            raise FrontendError(
+                f"shapes names {', '.join(map(repr, unknown))}, which is no input of the model",
+                help=f"inputs: {', '.join(names)}",
+            )
+        for parts in self.given.values():  # facts first: a name may be used before they are given
+            for part in parts.values() if isinstance(parts, dict) else parts:
+                self._declare(part)
+
+    def learn(self, name: str, declared: Sequence | None) -> None:
+        """Note which of the model's dimension names the user renames in input `name`; call it for
+        every input before the first `shape_of`."""
+        for axis, part in self._wishes(name, declared).items():
+            own = declared[axis] if declared is not None else None
+            if isinstance(own, str) and not _keeps(part):
+                dim = self._dim(part, own, f"{name}_{axis}")
+                if self.renamed.setdefault(own, dim) != dim:
+                    raise FrontendError(
+                        f"shapes gives the dimension {own!r} of the model two values: "
+                        f"{self.renamed[own]} and {dim}"
+                    )
+
+    def shape_of(self, name: str, declared: Sequence | None) -> Shape:
+        """The shape of input `name`, whose dimensions the model declares as ints, names or None
+        (or None for an unknown rank)."""
+        wishes = self._wishes(name, declared)
+        if declared is None:
+            if name not in self.given or isinstance(self.given[name], dict):
+                raise FrontendError(
+                    f"the model does not declare the rank of input {name!r}",
+                    help=f'give it: shapes={{"{name}": "n, 3, 224, 224"}}',
+                )
+            declared = [None] * len(wishes)
+        return tuple(
+            self._dim(wishes.get(axis, "_"), own, f"{name}_{axis}")
+            for axis, own in enumerate(declared)
+        )
+
+    def symbol(self, name: str, **facts) -> Expr:
+        """The symbol of that name; made, with these facts, on first use."""
+        if name not in self.symbols:
+            self.symbols[name] = sym(Symbol(name, **{"min": 1, **facts}))
+        return self.symbols[name]
+
+    def _wishes(self, name: str, declared: Sequence | None) -> dict:
+        parts = self.given.get(name, {})
+        if isinstance(parts, dict):
+            rank = None if declared is None else len(declared)
+            for axis in parts:
+                if not isinstance(axis, int) or (rank is not None and not -rank <= axis < rank):
+                    raise FrontendError(f"shapes: input {name!r} has no axis {axis!r}")
+            return {a % rank if rank else a: p for a, p in parts.items()}
+        if declared is not None and len(parts) != len(declared):
+            raise FrontendError(
+                f"shapes gives {len(parts)} dimensions for input {name!r}, which has "
+                f"{len(declared)}"
+            )
+        return dict(enumerate(parts))
+
+    def _declare(self, part) -> None:
+        """Make the symbol of a part that states facts."""
+        if isinstance(part, str) and (m := _NAMED.fullmatch(part)) and len(part) > len(m["name"]):
+            name, facts = m["name"], _facts(part, m)
+        elif _is_torch_dim(part):
+            name = part.__name__
+            facts = {"min": getattr(part, "min", None) or 1, "max": _finite(part)}
+        else:
+            return
+        known = self.symbols.get(name)
+        if known is not None and any(getattr(known.value, k) != v for k, v in facts.items()):
+            raise FrontendError(f"shapes states different facts of dimension {name!r}: {part}")
+        self.symbol(name, **facts)
+
+    def _dim(self, part, own, fresh: str) -> Dim:
+        """The dimension that `part` asks for where the model declares `own`."""
+        if _keeps(part):
+            if isinstance(own, str):
+                found = self.renamed.get(own)
+                return self.symbol(own) if found is None else found
+            return self.symbol(fresh) if own is None else as_dim(own)
+        if isinstance(part, Expr):
+            return as_dim(part)
+        if isinstance(part, int) and not isinstance(part, bool):
+            if part < 0:
+                raise FrontendError(f"shapes: a dimension cannot be {part}", help=HELP)
+            return part
+        if _is_torch_dim(part):
+            return self.symbol(part.__name__)
+        if not isinstance(part, str):
+            raise FrontendError(f"shapes: {part!r} is not a dimension", help=HELP)
+        if part == "?":
+            return self.symbol(fresh)
+        if m := _NAMED.fullmatch(part):
+            return self.symbol(m["name"])
+        head, equals, tail = part.partition("=")
+        if not equals and part.strip().isidentifier():
+            return self.symbol(part)
+        dim = self._expression(tail if equals else part, part)
+        if equals and self.symbols.setdefault(head.strip(), as_expr(dim)) != as_expr(dim):
+            raise FrontendError(f"shapes gives {head.strip()!r} two values: {part}")
+        return dim
+
+    def _expression(self, text: str, part: str) -> Dim:
+        """`2*n + 1` over the symbols."""
+
+        def value(e):
+            match e:
+                case ast.Expression(body=b):
+                    return value(b)
+                case ast.Constant(value=int(v)) if not isinstance(v, bool):
+                    return v
+                case ast.Name(id=name):
+                    return self.symbol(name)
+                case ast.BinOp(left=a, op=ast.Add(), right=b):
+                    return value(a) + value(b)
+                case ast.BinOp(left=a, op=ast.Sub(), right=b):
+                    return value(a) - value(b)
+                case ast.BinOp(left=a, op=ast.Mult(), right=b):
+                    return value(a) * value(b)
+                case ast.BinOp(left=a, op=ast.FloorDiv(), right=b):
+                    return as_expr(value(a)) // as_expr(value(b))
+            raise FrontendError(f"shapes: {part!r} is not a dimension", help=HELP)
+
+        try:
+            return as_dim(value(ast.parse(text.strip(), mode="eval")))
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            raise FrontendError(f"shapes: {part!r} is not a dimension", help=HELP) from None
+
+
+def _keeps(part) -> bool:
+    return part is None or part == "_"
+
+
+def _is_torch_dim(part) -> bool:
+    return not isinstance(part, (str, int, Expr)) and isinstance(
+        getattr(part, "__name__", None), str
+    )
+
+
+def _finite(dim) -> int | None:
+    high = getattr(dim, "max", None)
+    return high if isinstance(high, int) and high < 1 << 40 else None
+
+
+def _facts(part: str, m: re.Match) -> dict:
+    if m["values"] is not None:
+        values = sorted({int(v) for v in m["values"].split(",") if v.strip()})
+        if not values:
+            raise FrontendError(f"shapes: {part!r} lists no value", help=HELP)
+        return {"min": values[0], "max": values[-1], "values": tuple(values)}
+    low = int(m["low"] or 1)
+    high = int(m["high"]) if m["high"] else (None if m["dots"] or not m["low"] else low)
+    step = int(m["step"] or 1)
+    if step < 1 or (high is not None and high < low):
+        raise FrontendError(f"shapes: no size satisfies {part!r}", help=HELP)
+    return {"min": low, "max": high, "multiple_of": step}
+
+
+def _per_input(spec, names: Sequence[str]) -> dict:
+    """`spec` as a dict by input; the whole-string form taken apart."""
+    if spec is None:
+        return {}
+    if isinstance(spec, Mapping):
+        return dict(spec)
+    if not isinstance(spec, str):
+        raise FrontendError(f"shapes is a string or a dict, not {type(spec).__name__}")
+    if ":" not in spec:
+        if len(names) != 1:
+            raise FrontendError(
+                "shapes names no input, and the model has several",
+                help=f'write "{next(iter(names), "x")}: {spec}; ..."',
+            )
+        return {names[0]: spec}
+    found = {}
+    for clause in filter(str.strip, spec.split(";")):
+        name, colon, text = clause.rpartition(":")
+        if not colon or name.strip() in found:
+            raise FrontendError(f"shapes: {clause.strip()!r} is not `input: dimensions`", help=HELP)
+        found[name.strip()] = text
+    return found
+
+
+def _parts(name: str, spec):
+    """The dimensions of one input, still unread: a list, or {axis: dimension}."""
+    if isinstance(spec, str):
+        text = spec.strip().removeprefix("[").removesuffix("]") if spec.count("[") == spec.count(
+            "]"
+        ) and re.fullmatch(r"\[[^\[\]]*\]", spec.strip()) else spec.strip()
+        parts = re.split(r",(?![^\[{]*[\]}])", text) if text else []
+        return [_part(p) for p in parts]
+    if isinstance(spec, Mapping):
+        return {k: _part(v) for k, v in spec.items()}
+    if isinstance(spec, Sequence):
+        return [_part(p) for p in spec]
+    raise FrontendError(f"shapes: {spec!r} is no shape of input {name!r}", help=HELP)
+
+
+def _part(p):
+    if not isinstance(p, str):
+        return p
+    p = p.strip()
+    if p.isdigit():
+        return int(p)
+    if not p:
+        raise FrontendError("shapes: a dimension is empty", help=HELP)
+    return p

@@ -1,0 +1,342 @@
+"""Order: `argsort`, `top_k` and what is made of them.
+
+    order = argsort(x, axis=1); y = gather_elements(x, order, axis=1)      # sort
+
+Sorting is a stable merge sort of positions. NaN counts as greater than every number. In descending
+order equal elements keep their order too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from tensorwright.ir.dtype import NUMERIC, boolean, i64, index
+from tensorwright.ir.expr import (
+    Buffer, Expr, Symbol, all_of, any_of, as_dim, as_expr, cast, compare, const, is_const, sym,
+    unary, var,
+)  # fmt: skip
+from tensorwright.ir.expr import minimum as min_expr
+from tensorwright.ir.graph import Node
+from tensorwright.ir.loop import Alloc, If, Let, Stmt, While, loop, loops, seq, store
+from tensorwright.ir.type import Dim, TensorType, TupleType, dim_text, product
+from tensorwright.ops.control import item
+from tensorwright.ops.cumulative import along_axis, better, cumsum
+from tensorwright.ops.define import (
+    check_dtype, define, names, normalize_axis, require, scalar_like,
+)  # fmt: skip
+from tensorwright.ops.elementwise import cast as cast_to
+from tensorwright.ops.elementwise import (
+    equal, is_nan, logical_and, logical_not, logical_or, maximum, not_equal, sub,
+)  # fmt: skip
+from tensorwright.ops.index import (
+    bind_size, full, gather, gather_elements, iota, scatter_axis, scatter_elements,
+)  # fmt: skip
+from tensorwright.ops.movement import reshape, transpose
+from tensorwright.ops.positions import nonzero_indices, zeros_like
+from tensorwright.ops.reduce import reduce_any
+
+SORTABLE = (*NUMERIC, boolean)
+
+
+def goes_first(descending: bool) -> Callable[[Expr, Expr], Expr]:
+    """Whether a must stand before b; false for equals. NaN is the greatest."""
+    if descending:
+        return better("gt")
+
+    def before(a: Expr, b: Expr) -> Expr:
+        if a.dtype is boolean:
+            return all_of((unary("not", a), b))
+        smaller = compare("lt", a, b)
+        if not a.dtype.is_float:
+            return smaller
+        number = unary("not", unary("isnan", a))
+        return any_of((smaller, all_of((unary("isnan", b), number))))
+
+    return before
+
+
+def local_i64(name: str) -> Buffer:
+    return Buffer(name, i64, (), "local")
+
+
+def merge_sort(order: Buffer, spare: Buffer, n: Dim, first: Callable) -> Stmt:
+    """Sort the positions 0..n-1 in `order` (i64[n]). first(a, b) gives statements to run and whether
+    position a must stand before position b. Widths double; each pass merges into `spare`."""
+    width, low, left, right = map(local_i64, ("width", "low", "left", "right"))
+    n = as_expr(n)
+    at = lambda b: cast(b[()], index)
+    step = lambda b: store(b, (), b[()] + 1)
+
+    def merge(mid: Expr, high: Expr) -> Callable[[Expr], Stmt]:
+        def place(k: Expr) -> Stmt:
+            compare_them, wins = first(order[at(right)], order[at(left)])
+            take_left = seq(store(spare, k, order[at(left)]), step(left))
+            take_right = seq(store(spare, k, order[at(right)]), step(right))
+            contest = seq(compare_them, If(wins, take_right, take_left))
+            return If(at(right) >= high, take_left, If(at(left) >= mid, take_right, contest))
+
+        return place
+
+    mid, high, begin = Symbol("mid", min=0), Symbol("high", min=0), Symbol("begin", min=0)
+    pair = seq(
+        Let(begin, at(low)),
+        Let(mid, min_expr(at(low) + at(width), n)),
+        Let(high, min_expr(at(low) + at(width) * 2, n)),
+        store(left, (), low[()]), store(right, (), cast(sym(mid), i64)),
+        loop("k", sym(high) - sym(begin), lambda k: merge(sym(mid), sym(high))(sym(begin) + k)),
+        store(low, (), cast(sym(high), i64)),
+    )  # fmt: skip
+    passes = seq(
+        store(low, (), const(0, i64)), While(at(low) < n, pair),
+        loop("k", n, lambda k: store(order, k, spare[k])),
+        store(width, (), width[()] * 2),
+    )  # fmt: skip
+    return seq(
+        Alloc(width), Alloc(low), Alloc(left), Alloc(right),
+        loop("k", n, lambda k: store(order, k, cast(k, i64))),
+        store(width, (), const(1, i64)), While(at(width) < n, passes),
+    )  # fmt: skip
+
+
+# ---- argsort, sort -----------------------------------------------------------------------------
+
+
+def _infer_argsort(x: TensorType, *, axis=-1, descending=False, stable=True) -> TensorType:
+    check_dtype("argsort", x, SORTABLE)
+    normalize_axis("argsort", axis, x.rank)
+    return TensorType(i64, x.shape)
+
+
+def _reference_argsort(x, axis=-1, descending=False, stable=True):
+    if not descending:
+        return np.argsort(_comparable(x), axis=axis, kind="stable").astype(np.int64)
+    n = x.shape[axis]
+    order = np.argsort(np.flip(_comparable(x), axis), axis=axis, kind="stable")
+    return np.flip(n - 1 - order, axis).astype(np.int64)
+
+
+def _comparable(x):
+    return x if x.dtype.kind in "iufb" else x.astype(np.float32)
+
+
+def _lower_argsort(out: Buffer, x: Buffer, *, axis, descending, stable) -> Stmt:
+    axis = normalize_axis("argsort", axis, x.rank)
+    n, wins = x.shape[axis], goes_first(descending)
+
+    def row(at: Callable) -> Stmt:
+        order, spare = Buffer("order", i64, (n,), "temp"), Buffer("spare", i64, (n,), "temp")
+        value = lambda p: x[at(cast(p, index))]
+        body = merge_sort(order, spare, n, lambda a, b: (None, wins(value(a), value(b))))
+        return seq(Alloc(order), Alloc(spare), body,
+                   loop("r", n, lambda r: store(out, at(r), order[r])))  # fmt: skip
+
+    return along_axis(out, axis, row)
+
+
+SORT_SAMPLES = (
+    "f32[3,7]", "f32[3,7] descending=True", "f32[5,3] axis=0", "f32[n] n=0,1,2,9",
+    "i32[20]@0:3", "i32[20]@0:3 descending=True", "f16[9]", "f32[16]@special", "bool[9]",
+    "f32[16]@special descending=True", "u8[2,9,2] axis=1",
+)  # fmt: skip
+
+argsort = define(
+    "argsort", "x", infer=_infer_argsort, reference=_reference_argsort, lower=_lower_argsort,
+    dtypes=SORTABLE, samples=SORT_SAMPLES,
+    doc="The positions along an axis in the order of their elements.",
+)  # fmt: skip
+
+
+def _infer_sort(x: TensorType, *, axis=-1, descending=False, stable=True) -> TensorType:
+    check_dtype("sort", x, SORTABLE)
+    normalize_axis("sort", axis, x.rank)
+    return x
+
+
+def _expand_sort(x, *, axis, descending, stable):
+    order = argsort(x, axis=axis, descending=descending, stable=stable)
+    return gather_elements(x, order, axis=axis)
+
+
+def _reference_sort(x, axis=-1, descending=False, stable=True):
+    return np.take_along_axis(x, _reference_argsort(x, axis, descending), axis)
+
+
+def _gradient_sort(g, y, x, *, axis, descending, stable):
+    order = argsort(x, axis=axis, descending=descending, stable=stable)
+    return (scatter_elements(zeros_like(x), order, g, axis=axis, mode="add"),)
+
+
+sort = define(
+    "sort", "x", infer=_infer_sort, reference=_reference_sort, expand=_expand_sort,
+    gradient=_gradient_sort, dtypes=SORTABLE, samples=SORT_SAMPLES,
+    doc="The elements along an axis in order.",
+)  # fmt: skip
+
+
+# ---- top_k -------------------------------------------------------------------------------------
+
+
+def _infer_top_k(x: TensorType, *, k: Dim = 1, axis=-1, largest=True, sorted=True) -> TupleType:
+    check_dtype("top_k", x, NUMERIC)
+    axis = normalize_axis("top_k", axis, x.rank)
+    both = isinstance(k, int) and isinstance(x.shape[axis], int)
+    require(not both or 0 <= k <= x.shape[axis],
+            f"top_k: k is {dim_text(k)}, dimension {axis} of x is {dim_text(x.shape[axis])}")
+    shape = (*x.shape[:axis], as_dim(k), *x.shape[axis + 1 :])
+    return TupleType((TensorType(x.dtype, shape), TensorType(i64, shape)))
+
+
+def _reference_top_k(x, k=1, axis=-1, largest=True, sorted=True):
+    order = np.take(_reference_argsort(x, axis, largest), np.arange(k), axis)
+    return np.take_along_axis(x, order, axis), order
+
+
+INSERTION_LIMIT = 256  # up to this k, inserting into a short sorted list beats sorting everything
+
+
+def _lower_top_k(out, x: Buffer, *, k, axis, largest, sorted) -> Stmt:
+    axis = normalize_axis("top_k", axis, x.rank)
+    small = isinstance(k, int) and k <= INSERTION_LIMIT
+    row = _select_row if small else _sort_row
+    others = [a for a in range(x.rank) if a != axis]
+
+    def nest(*i: Expr) -> Stmt:
+        at = lambda r: (*i[:axis], as_expr(r), *i[axis:])
+        return row(out, x, x.shape[axis], as_expr(k), at, goes_first(largest))
+
+    return loops(names(len(others)), [x.shape[a] for a in others], nest)
+
+
+def _sort_row(out, x: Buffer, n, k: Expr, at: Callable, wins: Callable) -> Stmt:
+    values, indices = out
+    order, spare = Buffer("order", i64, (n,), "temp"), Buffer("spare", i64, (n,), "temp")
+    value = lambda p: x[at(cast(p, index))]
+    copy = lambda r: seq(store(values, at(r), value(order[r])), store(indices, at(r), order[r]))
+    body = merge_sort(order, spare, n, lambda a, b: (None, wins(value(a), value(b))))
+    return seq(Alloc(order), Alloc(spare), body, loop("r", k, copy))
+
+
+def _select_row(out, x: Buffer, n, k: Expr, at: Callable, wins: Callable) -> Stmt:
+    """Keep the best k so far in order; an element that beats the last one moves up into place."""
+    values, indices = out
+    if is_const(k, 0):
+        return seq()
+    count, place = local_i64("count"), local_i64("place")
+    here = cast(place[()], index)
+
+    def visit(r: Expr) -> Stmt:
+        up = seq(
+            store(values, at(here), values[at(here - 1)]),
+            store(indices, at(here), indices[at(here - 1)]),
+            store(place, (), place[()] - 1),
+        )
+        # the guard of the first test keeps the second from reading before the row
+        climbs = all_of((here > 0, wins(x[at(r)], values[at(here - 1)])))
+        insert = seq(
+            While(climbs, up),
+            store(values, at(here), x[at(r)]), store(indices, at(here), cast(r, i64)),
+        )  # fmt: skip
+        grow = seq(store(place, (), count[()]), store(count, (), count[()] + 1), insert)
+        replace = seq(store(place, (), cast(k - 1, i64)), insert)
+        full_ = compare("ge", count[()], cast(k, i64))
+        return If(full_, If(wins(x[at(r)], values[at(k - 1)]), replace), grow)
+
+    return seq(Alloc(count), Alloc(place), store(count, (), const(0, i64)), loop("r", n, visit))
+
+
+def _gradient_top_k(g, y, x, *, k, axis, largest, sorted):
+    order = item(y, index=1)
+    return (scatter_elements(zeros_like(x), order, g[0], axis=axis, mode="add"),)
+
+
+top_k = define(
+    "top_k", "x", infer=_infer_top_k, reference=_reference_top_k, lower=_lower_top_k,
+    gradient=_gradient_top_k, dtypes=NUMERIC,
+    samples=("f32[3,7] k=3", "f32[3,7] k=2 largest=False", "f32[5,3] k=5 axis=0",
+             "f32[n] k=1 n=1,9", "f32[n] k=n//2 n=1,9", "i32[20]@0:3 k=6", "f32[16]@special k=9",
+             "f64[300] k=280", "f32[4] k=0", "f16[9] k=4"),
+    doc="The k greatest (or smallest) elements along an axis in order, and their positions.",
+)  # fmt: skip
+
+
+# ---- unique ------------------------------------------------------------------------------------
+
+
+def _infer_row_order(x: TensorType) -> TensorType:
+    require(x.rank == 2, f"row_order: x has rank {x.rank}, it must be a matrix")
+    check_dtype("row_order", x, SORTABLE)
+    return TensorType(i64, x.shape[:1])
+
+
+def _lower_row_order(out: Buffer, x: Buffer) -> Stmt:
+    n, m = x.shape
+    order, spare = Buffer("order", i64, (n,), "temp"), Buffer("spare", i64, (n,), "temp")
+    column = local_i64("column")
+    wins = goes_first(False)
+
+    def first(a: Expr, b: Expr):
+        at = cast(column[()], index)
+        left, right = x[cast(a, index), at], x[cast(b, index), at]
+        tied = unary("not", any_of((wins(left, right), wins(right, left))))
+        search = While(all_of((at < as_expr(m) - 1, tied)), store(column, (), column[()] + 1))
+        return seq(store(column, (), const(0, i64)), search), wins(left, right)
+
+    sorting = seq(Alloc(order), Alloc(spare), Alloc(column), merge_sort(order, spare, n, first),
+                  loop("r", n, lambda r: store(out, r, order[r])))  # fmt: skip
+    identity = loop("r", n, lambda r: store(out, r, cast(r, i64)))
+    return If(as_expr(m) > 0, sorting, identity)
+
+
+row_order = define(
+    "row_order", "x", infer=_infer_row_order, lower=_lower_row_order, dtypes=SORTABLE,
+    reference=lambda x: np.lexsort(_comparable(x).T[::-1]).astype(np.int64) if x.shape[1]
+    else np.arange(len(x)),
+    samples=("i32[9,2]@0:2", "f32[n,3]@0:1 n=0,1,5", "f32[4,0]", "f32[6,1]"),
+    doc="The positions of the rows of a matrix in lexicographic order.",
+)  # fmt: skip
+
+
+def unique(x: Node, axis: int | None = None, sorted: bool = True) -> tuple[Node, ...]:
+    """(distinct elements or slices, position of the first of each, for each element the one it
+    equals, how many equal each), in ascending order or that of first appearance."""
+    axis = None if axis is None else normalize_axis("unique", axis, x.rank)
+    if axis is None:
+        rows = reshape(x, shape=(product(x.shape), 1))
+    else:
+        perm = (axis, *(a for a in range(x.rank) if a != axis))
+        lead = x.shape[axis]
+        rest = product(d for a, d in enumerate(x.shape) if a != axis)
+        rows = reshape(transpose(x, perm=perm), shape=(lead, rest))
+    n = rows.shape[0]
+    order = row_order(rows)
+    starts = _group_starts(gather(rows, order, axis=0))
+    group = sub(cumsum(cast_to(starts, dtype=i64), axis=0), scalar_like(order, 1))
+    count = var("unique", max=n if isinstance(n, int) else None)
+    total = scatter_axis(full(shape=(1,), value=0, dtype=i64), zeros_like(group),
+                         cast_to(starts, dtype=i64), axis=0, mode="add")  # fmt: skip
+    bind_size(total, symbols=(count,))
+    first = gather(order, nonzero_indices(starts, count=count, flat=True), axis=0)
+    inverse = scatter_elements(zeros_like(order), order, group, axis=0)
+    if not sorted:
+        appearance = argsort(first, axis=0)
+        first = gather(first, appearance, axis=0)
+        rank = scatter_elements(zeros_like(appearance), appearance,
+                                iota(shape=(count,), axis=0, dtype=i64), axis=0)  # fmt: skip
+        inverse = gather(rank, inverse, axis=0)
+    ones = full(shape=(n,), value=1, dtype=i64)
+    counts = scatter_axis(full(shape=(count,), value=0, dtype=i64), inverse, ones, axis=0)
+    source = reshape(x, shape=(n,)) if axis is None else x
+    return gather(source, first, axis=axis or 0), first, inverse, counts
+
+
+def _group_starts(rows: Node) -> Node:
+    """Whether each row of a sorted matrix differs from the one before it."""
+    n = rows.shape[0]
+    place = iota(shape=(n,), axis=0, dtype=i64)
+    before = gather(rows, maximum(sub(place, 1), 0), axis=0)
+    differs = not_equal(rows, before)
+    if rows.dtype.is_float:
+        differs = logical_and(differs, logical_not(logical_and(is_nan(rows), is_nan(before))))
+    return logical_or(reduce_any(differs, axes=(1,)), equal(place, 0))

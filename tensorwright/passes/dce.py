@@ -1,0 +1,86 @@
+"""Drop what no result needs: symbols that nothing mentions, operands that bodies never read.
+
+    n = bind_size(k, symbols=(n,)); return y        ->   return y
+    y = if_(c, a, b, then=(a, b -> a), orelse=(a, b -> a))   ->   y = if_(c, a, then=(a -> a), ...)
+
+Ordinary dead nodes need no pass: a graph is what its results reach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from tensorwright.ir.expr import Symbol
+from tensorwright.ir.graph import (
+    Graph,
+    Node,
+    bound_symbols,
+    node_symbols,
+    order,
+    rebuild,
+    with_args,
+)  # fmt: skip
+from tensorwright.ir.module import Module, map_graphs
+from tensorwright.ir.type import type_symbols
+
+# Control flow: the names of its bodies, and how many leading operands are not captures.
+BODIES: dict[str, tuple[tuple[str, ...], Callable[[Node], int]]] = {
+    "if_": (("then", "orelse"), lambda n: 0),
+    "while_": (("cond", "body"), lambda n: n.attrs["carried"]),
+    "scan_": (("body",), lambda n: n.attrs["carried"] + n.attrs["scanned"]),
+}
+
+
+def drop_dead(m: Module) -> Module:
+    """`m` without symbols and captures that nothing uses."""
+    return map_graphs(m, drop_in_graph)
+
+
+def drop_in_graph(g: Graph) -> Graph:
+    return drop_binders(rebuild(g, lambda node, args: drop_captures(with_args(node, args))))
+
+
+def drop_binders(g: Graph) -> Graph:
+    """`g` with only the binders whose symbols the results need."""
+    binder_of: dict[Symbol, Node] = {s: b for b in g.binders for s in bound_symbols(b)}
+    live: dict[Node, None] = {}
+    while True:
+        needed = set()
+        for n in order(g.params, (*live, *g.results), tuple(live)):
+            needed |= node_symbols(n) - set(bound_symbols(n))
+            if n in g.binders:
+                live.setdefault(n)
+        found = {binder_of[s] for s in needed if s in binder_of} - live.keys()
+        if not found:
+            break
+        live.update(dict.fromkeys(found))
+    kept = tuple(b for b in g.binders if b in live)
+    return g if len(kept) == len(g.binders) else replace(g, binders=kept)
+
+
+def drop_captures(node: Node) -> Node:
+    """A control-flow node without the captures that none of its bodies reads."""
+    if node.op.name not in BODIES:
+        return node
+    names, fixed = BODIES[node.op.name]
+    bodies = [node.attrs[name] for name in names]
+    lead = 1 if node.op.name == "if_" else 0  # the condition is no parameter of the branches
+    first = fixed(node)
+    used = [_reads(b) for b in bodies]
+    kept = [k for k in range(len(bodies[0].params)) if k < first or any(k in u for u in used)]
+    if len(kept) == len(bodies[0].params):
+        return node
+    args = (*node.args[:lead], *(node.args[lead + k] for k in kept))
+    trimmed = {name: replace(b, params=tuple(b.params[k] for k in kept))
+               for name, b in zip(names, bodies)}  # fmt: skip
+    return replace(node, args=args, attrs={**node.attrs, **trimmed})
+
+
+def _reads(body: Graph) -> set[int]:
+    """Positions of the parameters that a body uses, be it only for a symbol in their shape."""
+    nodes = body.nodes()
+    read = {a for n in nodes for a in n.args} | set(body.results)
+    inner = [n for n in nodes if n not in body.params]
+    symbols = set().union(*map(node_symbols, inner)) if inner else set()
+    return {k for k, p in enumerate(body.params) if p in read or type_symbols(p.type) & symbols}

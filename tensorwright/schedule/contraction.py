@@ -1,0 +1,290 @@
+"""Contractions on register tiles: matrix products, convolutions, depthwise convolutions.
+
+    for i: for j: { out = 0; for k: out += x[i, k] * w[k, j] }     and, behind it, y = f(out)
+->  for tile in parallel:  acc[6, 64] in registers
+        for k: for ii in unroll(6): for jv in unroll(4): for l in vector(16): acc += x * w
+        y = f(acc)
+
+`j`, the last axis of the output, runs over vectors; `i`, the innermost axis that the weights do not
+depend on, over the rows of a tile. The tile is the one that needs the fewest cycles by a count of
+multiply-adds, loads and waste at the edges, under the hard limit rows * vectors + vectors + 1 <=
+registers (one more and LLVM spills). Rows that do not divide evenly are balanced over two tile
+heights; a symbolic number of rows gets a guarded last tile.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+
+from tensorwright.ir.expr import (
+    Buffer, Expr, Symbol, as_dim, as_expr, bounds, ceildiv, is_const, sym,
+)  # fmt: skip
+from tensorwright.ir.loop import For, If, Kernel, Pack, Stmt, seq
+from tensorwright.schedule import primitives as p
+from tensorwright.schedule.form import inverse
+from tensorwright.schedule.nest import Stage, depends, loads_of, stride_of
+from tensorwright.target.target import Target
+
+
+@dataclass(frozen=True)
+class Tile:
+    """rows x vectors of `lanes` elements."""
+
+    rows: int
+    vectors: int
+    lanes: int
+
+    @property
+    def width(self) -> int:
+        return self.vectors * self.lanes
+
+
+def tile_cost(m: int, n: int, tile: Tile, broadcast: bool) -> float:
+    """Cycles per step of the reduction, for all tiles: multiply-adds against loads, latency."""
+    row_tiles = -(-m // tile.rows)
+    rows = m / row_tiles
+    columns = -(-n // tile.width)
+    fmas = rows * tile.vectors
+    loads = (rows if broadcast else fmas) + tile.vectors
+    cycles = max(fmas / 2, loads / 2, 4 if fmas < 8 else 0) + 0.15 * loads
+    return row_tiles * columns * cycles
+
+
+def choose_tile(m: int, n: int, target: Target, lanes: int, broadcast: bool = True) -> Tile:
+    """The cheapest tile for an m x n output; small n narrows the vectors."""
+    while lanes > 4 and n <= lanes // 2:
+        lanes //= 2
+    best = None
+    for rows, vectors in itertools.product(range(1, 15), range(1, 9)):
+        if rows * vectors + vectors + 1 > target.vector_registers or rows > max(m, 1):
+            continue
+        if vectors > 1 and (vectors - 1) * lanes >= n:
+            continue
+        if rows > 8 and broadcast:  # strided rows in one cache set
+            continue
+        tile = Tile(rows, vectors, lanes)
+        cost = tile_cost(m, n, tile, broadcast)
+        if best is None or cost < best[0] * 0.999:
+            best = (cost, tile)
+    return best[1]
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which loops of a contraction do what: `column` runs over vectors, `row` (may be None) over
+    the rows of a tile, `weights` is the operand whose load moves along `column`."""
+
+    column: For
+    row: For | None
+    outer: tuple[For, ...]
+    weights: Expr
+    other: Expr | None
+    broadcast: bool
+
+
+def find_roles(stage: Stage) -> Roles | None:
+    """Assign the loops, None if the nest is not one for register tiles."""
+    value = stage.step.value
+    if value.op != "fma" or not stage.spatial:
+        return None
+    column = stage.spatial[-1]
+    j = sym(column.var)
+    sides = value.args[:2]
+    moving = [s for s in sides if depends(s, j)]
+    if not moving:
+        return None
+    weights = moving[-1]
+    other = next((s for s in sides if s is not weights), None)
+    rows = [f for f in stage.spatial[:-1] if not depends(weights, sym(f.var))
+            and (other is None or depends(other, sym(f.var)))]  # fmt: skip
+    big = [f for f in rows if not is_const(f.extent, 1)]
+    row = big[-1] if big else None
+    outer = tuple(f for f in stage.spatial[:-1] if f is not row)
+    return Roles(column, row, outer, weights, other, len(moving) == 1)
+
+
+def is_streamed(e: Expr, j: Expr) -> bool:
+    """Whether all loads of an operand move by one element (or stay) along `j`."""
+    return all(is_const(s, 0) or is_const(s, 1) for s in (stride_of(x, j) for x in loads_of(e))
+               if s is not None) and None not in [stride_of(x, j) for x in loads_of(e)]  # fmt: skip
+
+
+def extent_of(f: For | None, default: int = 1) -> int:
+    """The extent, or a guess for a symbolic one (its upper bound up to 128)."""
+    if f is None:
+        return default
+    if is_const(f.extent):
+        return f.extent.value
+    high = bounds(f.extent)[1]
+    return min(high, 128) if high is not None else 128
+
+
+def schedule_contraction(
+    k: Kernel, stages: tuple[Stage, ...], target: Target
+) -> Kernel | None:
+    """The kernel with its one contraction (and a map behind it) on register tiles; None if it has
+    no such form."""
+    stage = stages[0]
+    roles = find_roles(stage)
+    if roles is None:
+        return None
+    lanes = target.lanes(stage.acc.dtype)
+    tile = choose_tile(extent_of(roles.row), extent_of(roles.column), target, lanes, roles.broadcast)
+    pack = choose_pack(k, stage, roles, tile)
+    if pack is None and not is_streamed(roles.weights, sym(roles.column.var)):
+        return None
+    body = k.body
+    if stage.acc is stage.out:
+        body = p.cache_write(body, stage.init)
+    for f in stage.spatial:
+        body = p.set_kind(body, f.var, "parallel")
+    if len(stages) == 2:
+        body = p.fuse_epilogue(body, stage, stages[1], inverse(stage, stages[1]))
+    body = order_reduction(body, stage, roles)
+    body = order_spatial(body, stage, roles)
+    params, packs = k.params, k.packs
+    if pack is not None:
+        old = params[pack.param]
+        new = packed_buffer(old, pack)
+        params = tuple(new if b is old else b for b in params)
+        packs = (*packs, pack)
+        body = p.relayout(body, old, new, lambda i: packed_index(i, pack))
+    body = tile_nest(body, roles, tile)
+    trace = f"contraction: {tile.rows} x {tile.vectors} x {tile.lanes} register tile"
+    return replace(k.with_body(body, trace), params=params, packs=packs)
+
+
+def choose_pack(k: Kernel, stage: Stage, roles: Roles, tile: Tile) -> Pack | None:
+    """Panels of the tile's width for the streamed operand, if it is a plain load of a parameter that
+    moves by one along the columns; operands without rows to reuse them on stay as they are."""
+    e, j = roles.weights, sym(roles.column.var)
+    while e.op == "cast":
+        e = e.args[0]
+    if e.op != "load" or e.value not in k.inputs or j not in e.args:
+        return None
+    axis = e.args.index(j)
+    if any(depends(i, j) for a, i in enumerate(e.args) if a != axis):
+        return None
+    reduce = [sym(f.var) for f in stage.reduce]
+    rest = [a for a, i in enumerate(e.args) if a != axis and any(depends(i, r) for r in reduce)]
+    lead = [a for a in range(len(e.args)) if a != axis and a not in rest]
+    order = {r: n for n, r in enumerate(reduction_order(stage, roles))}
+    rest.sort(key=lambda a: max(order[r] for r in reduce if depends(e.args[a], r)))
+    return Pack(k.params.index(e.value), axis, tile.width, tuple(lead), tuple(rest))
+
+
+def packed_buffer(b: Buffer, pack: Pack) -> Buffer:
+    panels = as_dim(ceildiv(as_expr(b.shape[pack.axis]), pack.width))
+    shape = [*(b.shape[a] for a in pack.lead), panels, *(b.shape[a] for a in pack.rest), pack.width]
+    return Buffer(b.name, b.dtype, shape, b.scope, 64)
+
+
+def packed_index(i: tuple[Expr, ...], pack: Pack) -> tuple[Expr, ...]:
+    column = i[pack.axis]
+    return (*(i[a] for a in pack.lead), column // pack.width, *(i[a] for a in pack.rest),
+            column % pack.width)  # fmt: skip
+
+
+def reduction_order(stage: Stage, roles: Roles) -> list[Expr]:
+    """Reduction variables, outermost first: by falling stride of the operand that is not streamed,
+    so that the innermost loop walks through contiguous memory."""
+    variables = [sym(f.var) for f in stage.reduce]
+    loads = loads_of(roles.other) if roles.other is not None else []
+    if not loads:
+        return variables
+
+    def key(v: Expr) -> int:
+        s = stride_of(loads[0], v)
+        return -(s.value if s is not None and s.op == "const" else 1 << 40)
+
+    return sorted(variables, key=key)
+
+
+def order_reduction(body: Stmt, stage: Stage, roles: Roles) -> Stmt:
+    if len(stage.reduce) < 2:
+        return body
+    return p.reorder(body, [v.value for v in reduction_order(stage, roles)])
+
+
+def order_spatial(body: Stmt, stage: Stage, roles: Roles) -> Stmt:
+    """Outer loops, then the row loop, then the column loop: here still one perfect nest."""
+    order = [*roles.outer, *([roles.row] if roles.row else []), roles.column]
+    return p.reorder(body, [f.var for f in order]) if len(order) > 1 else body
+
+
+def tile_nest(body: Stmt, roles: Roles, tile: Tile) -> Stmt:
+    """Split column and row, put the tile inside, distribute it over the parts of the stage."""
+    body, jo, ji = p.split(body, roles.column.var, tile.width, guard=guard_last)
+    body, jv, jl = p.split(body, ji, tile.lanes)
+    outer = [f.var for f in roles.outer]
+    if roles.row is None:
+        body = p.set_kind(body, jl, "vector")
+        body = spread(body, (jl, jv))
+        return fuse_outer(body, [*outer, jo])
+    body = p.reorder(body, [*outer, jo, roles.row.var, jv, jl])
+    body, tiles = split_rows(body, roles.row, tile.rows, [jv, jl])
+    return fuse_outer(body, [*outer, jo, tiles])
+
+
+def guard_last(body: Stmt, condition: Expr) -> Stmt:
+    """Guard only the final store of a stage: what accumulates for columns past the end reads padded
+    weights and is dropped."""
+    parts = body.body
+    return seq(*parts[:-1], If(condition, parts[-1]))
+
+
+def spread(body: Stmt, order: tuple[Symbol, ...]) -> Stmt:
+    """Distribute the innermost loops, given innermost first, over the parts of the stage, with all
+    but the vector loop unrolled."""
+    for v in order:
+        if p.find(body, v).kind != "vector":
+            body = p.set_kind(body, v, "unroll")
+        body = p.fission(body, v)
+    return body
+
+
+def split_rows(body: Stmt, row: For, rows: int, inner: list[Symbol]) -> tuple[Stmt, Symbol]:
+    """Tiles of `rows` rows: balanced over two heights for a constant extent, the last one guarded
+    for a symbolic one. Returns the loop over tiles."""
+    jv, jl = inner
+    body = p.set_kind(body, jl, "vector")
+    m = row.extent
+    if not is_const(m):
+        at, heights = m // rows * rows, (rows, rows)
+    else:
+        count = -(-m.value // rows)
+        high = -(-m.value // count)
+        short = count * high - m.value  # tiles that are one row lower
+        if short == 0:
+            body, io, ii = p.split(body, row.var, high)
+            return spread(body, (jl, jv, ii)), io
+        at, heights = (count - short) * high, (high, high - 1)
+    body, *parts = p.partition(body, row.var, at)
+    loops = []
+    for part, height in zip(parts, heights):
+        columns = [f.var for f in nest_of(p.find(body, part).body)]
+        body, io, ii = p.split(body, part, height, clamp=not is_const(m) and part is parts[1])
+        body = spread(body, (*reversed(columns), ii))
+        loops.append(io)
+    return p.join(body, *loops)
+
+
+def nest_of(s: Stmt) -> list[For]:
+    """The loops of a perfect nest, outermost first."""
+    found = []
+    while isinstance(s, For):
+        found.append(s)
+        s = s.body
+    return found
+
+
+def fuse_outer(body: Stmt, loops: list[Symbol]) -> Stmt:
+    """Fuse the outer loops, which are parallel, as far as they nest perfectly."""
+    first = loops[0]
+    for v in loops[1:]:
+        outer = p.find(body, first)
+        if not (isinstance(outer.body, For) and outer.body.var is v):
+            break
+        body, first = p.fuse(body, first, v)
+    return body
