@@ -1,6 +1,6 @@
 """Branches and loops over traced tensors: `tw.cond`, `tw.while_loop`, `tw.scan`.
 
-    y = tw.cond(p, lambda x: x + b, lambda x: x - b, x)      # b, of the enclosing graph, is captured
+    y = tw.cond(p, lambda x: x + b, lambda x: x - b, x)  # b, from outside, is captured
 
 State, operands and results may be nested tuples, lists and dicts. A loop may change the sizes of
 its state: such a dimension is a fresh symbol in the body and in the result.
@@ -157,8 +157,10 @@ def _settled(f: Callable, spec, nodes: list[Node], leaves, carried: int, extra=(
         nodes = [n if n.dtype is t.dtype else ew.cast(n, dtype=t.dtype)
                  for n, t in zip(nodes, new)]  # fmt: skip
         types = new
-    raise traced_error("the state of the loop changes its type in every step",
-                       help="cast it with astype so that the body gives back what it takes")  # fmt: skip
+    raise traced_error(
+        "the state of the loop changes its type in every step",
+        help="cast it with astype so that the body gives back what it takes",
+    )
 
 
 def _first(body: Body, carried: int) -> list:

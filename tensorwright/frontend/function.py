@@ -83,7 +83,7 @@ class Function:
 
 
 def function(f: Callable | None = None, *, static: tuple[str, ...] = ()):
-    """Make `f` a traced function. `static`: names of arguments that are Python values, not arrays."""
+    """Make `f` a traced function. `static`: arguments that are Python values, not arrays."""
     if f is None:
         return lambda g: Function(g, static)
     return Function(f, static)
@@ -126,7 +126,8 @@ def load(fn, example_inputs=None, shapes=None) -> Program:
     fn = fn if isinstance(fn, Function) else Function(fn)
     arguments = bind_examples(fn, example_inputs)
     names, leaves, spec = named_leaves(fn, arguments)
-    types = example_types(fn, names, leaves, shapes)
+    language = shapes_of(fn, shapes, names, leaves)
+    types = example_types(fn, names, leaves, language)
     session = Session()
     params, inputs = [], []
     for name, leaf, t in zip(names, leaves, types):
@@ -140,7 +141,7 @@ def load(fn, example_inputs=None, shapes=None) -> Program:
         values = [wrap(v) if isinstance(v, Node) else v for v in inputs]
         result = run(fn, trees.rebuild(spec, values))
         found, result_spec = trees.flatten(result)
-        declared = declared_result(fn, shapes_of(fn, shapes, names, leaves))
+        declared = declared_result(fn, language)
         nodes = typed_results(fn, found, declared)
     main = graph("main", params, nodes, result_names(result_spec, len(nodes)))
     graphs = {"main": main, **session.graphs}
@@ -234,9 +235,8 @@ def _dims_of(annotation):
     return None if dims is None or isinstance(annotation, DType) else tuple(dims)
 
 
-def example_types(fn: Function, names, leaves, shapes) -> list[TensorType | None]:
+def example_types(fn: Function, names, leaves, language: Shapes) -> list[TensorType | None]:
     """The type of each array argument, None for static ones."""
-    language = shapes_of(fn, shapes, names, leaves)
     found: list[TensorType | None] = []
     for name, leaf in zip(names, leaves):
         if not _is_array(fn, name, leaf):
@@ -331,7 +331,7 @@ def call(fn: Function, args: tuple, kwargs: dict):
     nodes = [node_of(v, dtype_in(fn.annotations.get(n))) for v, n, is_one in
              zip(leaves, names, arrays) if is_one]  # fmt: skip
     signature, values = specialize(fn, names, leaves, arrays, nodes, spec)
-    if signature.result is None or signature.graph is not None and _hides_sizes(signature):
+    if signature.result is None or (signature.graph is not None and _hides_sizes(signature)):
         return run(fn, trees.rebuild(spec, leaves))  # inlined
     return _call_node(signature, nodes, values)
 
