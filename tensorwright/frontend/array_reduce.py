@@ -13,7 +13,8 @@ from tensorwright.frontend.tracer import node_of, size_of, together, traced_erro
 from tensorwright.ir.dtype import boolean, i8, i64, u64
 from tensorwright.ir.graph import Node
 from tensorwright.ir.type import product
-from tensorwright.ops import cumulative as cu, elementwise as ew, index as ix, linalg as la
+from tensorwright.ops import cumulative as cu, einsum as es, elementwise as ew, index as ix
+from tensorwright.ops import linalg as la
 from tensorwright.ops import movement as mv, norm as nm, reduce as rd, sort as so, statistics as st
 from tensorwright.ops.define import broadcast_shapes
 
@@ -227,7 +228,7 @@ def vecdot(x, y, /, *, axis=-1):
 
 @function
 def einsum(equation: str, /, *operands):
-    return la.einsum(*together(*operands), equation=equation.replace(" ", ""))
+    return es.einsum(*together(*operands), equation=equation.replace(" ", ""))
 
 
 @function

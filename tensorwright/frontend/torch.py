@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from tensorwright.base.errors import FrontendError, RunError
 from tensorwright.frontend.torch_graph import Importer, array_of
 from tensorwright.frontend.torch_ops import dtype_of
+from tensorwright.frontend.torch_ops_recurrent import whole_layers
 from tensorwright.frontend.torch_shapes import Wishes
 from tensorwright.frontend.torch_symbols import Sizes, size_scalar, symbol_of, sympy_of
 from tensorwright.frontend.torch_table import TABLE
@@ -102,7 +103,7 @@ def export(model, example_inputs, shapes):
     wishes = Wishes(model, args, kwargs, shapes)
     args, kwargs = wishes.examples()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), whole_layers(torch):
             exported = torch.export.export(
                 model, args, kwargs, dynamic_shapes=wishes.dynamic_shapes()
             )
