@@ -22,7 +22,7 @@ import numpy as np
 
 from tensorwright.base.errors import FrontendError
 from tensorwright.frontend import array_api, trees  # noqa: F401  (array_api adds the methods)
-from tensorwright.frontend.array_control import Unknown
+from tensorwright.frontend.array_control import Unknown, cond, scan, while_loop
 from tensorwright.frontend.shapes import Shapes
 from tensorwright.frontend.tracer import (
     Size, Tensor, Trace, at_user_line, current_trace, node_of, result_dtype, traced_error, tracing,
@@ -35,6 +35,9 @@ from tensorwright.ir.graph import Graph, Node, graph, param
 from tensorwright.ir.module import Module, unique
 from tensorwright.ir.type import TensorType, TupleType, type_symbols
 from tensorwright.ops import control as ct
+
+
+__all__ = ["Function", "Program", "cond", "function", "load", "scan", "trace", "while_loop"]
 
 
 @dataclass
