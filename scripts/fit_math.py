@@ -62,11 +62,39 @@ def erf_over_x(x):
     return mp.erf(x) / x if abs(x) > mpf("1e-15") else 2 / mp.sqrt(mp.pi)
 
 
+def erfcx_of_t(t):
+    """(1 + 2 a) exp(a**2) erfc(a) with a = 3 (1 + t) / (1 - t)."""
+    a = ERFC_SCALE * (1 + t) / (1 - t)
+    with mp.extraprec(60):
+        return (1 + 2 * a) * mp.erfc(a) * mp.exp(a * a)
+
+
+def atanh_second(u):
+    """(2 atanh(s) / s - 2 - 2/3 s**2) / s**4 with u = s**2."""
+    s = mp.sqrt(max(u, mpf("1e-12")))
+    with mp.extraprec(200):
+        return (2 * mp.atanh(s) / s - 2 - s * s * 2 / 3) / s**4
+
+
+def lgamma_shape(v):
+    """lgamma(y) / ((y - 1) (y - 2)), y = v + 3/2."""
+    y = v + mpf("1.5")
+    if min(abs(y - 1), abs(y - 2)) < mpf("1e-25"):
+        y += mpf("1e-25")
+    with mp.extraprec(200):
+        return mp.loggamma(y) / ((y - 1) * (y - 2))
+
+
 def two_to(x):
     return mpf(2) ** x
 
 
+def erf_over_root(u):
+    return erf_over_x(mp.sqrt(abs(u)))
+
+
 ERF_CENTER, ERF_END = mpf("2.25"), mpf("3.84")
+ERFC_SCALE, ERFC_LAST = mpf(3), mpf("27.3")
 ODD = (lambda x: x, 3, True)
 
 FITS = (
@@ -85,6 +113,21 @@ FITS = (
     Fit("reciprocal", lambda d: 1 / d, lambda d: d, mpf(1), mpf(2), 2, None),
     Fit("erf", lambda v: erf_over_x(v + ERF_CENTER), lambda v: 1 / erf_over_x(v + ERF_CENTER),
         -ERF_CENTER, ERF_END - ERF_CENTER, 16, None),
+    Fit("erf_small", erf_over_root, lambda u: 1 / erf_over_root(u),
+        mpf(0), mpf("0.5625"), None, 10),
+    Fit("erfc", erfcx_of_t, lambda t: 1 / erfcx_of_t(t), mpf(-1),
+        (ERFC_LAST - ERFC_SCALE) / (ERFC_LAST + ERFC_SCALE), None, 23),
+    Fit("erfc_single", erfcx_of_t, lambda t: 1 / erfcx_of_t(t), mpf(-1),
+        (11 - ERFC_SCALE) / (11 + ERFC_SCALE), None, 10),
+    Fit("exp_wide_single", tail(mp.exp, lambda x: 1 + x, 2), relative(mp.exp, 2),
+        -2 * HALF_LN2, 2 * HALF_LN2, None, 6),
+    Fit("asin", tail(mp.asin, *ODD), relative(mp.asin, 3, True), mpf(0), mpf("0.25"), 4, 12),
+    Fit("atan", tail(mp.atan, *ODD), relative(mp.atan, 3, True), mpf(0), mpf("0.1716"), 4, 10),
+    Fit("sinh", tail(mp.sinh, *ODD), relative(mp.sinh, 3, True), mpf(0), HALF_LN2**2, 2, 4),
+    Fit("cosh", tail(mp.cosh, lambda x: 1 + x * x / 2, 4, True), relative(mp.cosh, 4, True),
+        mpf(0), HALF_LN2**2, 1, 4),
+    Fit("atanh_second", atanh_second, lambda u: u * u, mpf(0), mpf("0.02945"), None, 6),
+    Fit("lgamma", lgamma_shape, lambda v: 1 / lgamma_shape(v), mpf("-0.5"), mpf("0.5"), None, 21),
 )  # fmt: skip
 
 
@@ -117,6 +160,25 @@ def two_over_pi_f32() -> list[tuple[float, ...]]:
     return rows
 
 
+def two_over_pi_f64() -> list[tuple[float, ...]]:
+    """Rows (limit, c1 .. c5) for 53-bit x, as above, of 53 bits each.
+
+    From the second row on the constants are multiplied by 2**300, and x by 2**-300.
+    """
+    rows = []
+    for i in range(11):
+        low, limit = (0, 150) if i == 0 else (54 + 96 * i, 150 + 96 * i)
+        top, scale = (0, 0) if i == 0 else (low - 54, 300)
+        with mp.workprec(2000):
+            rest = mp.frac(2 / mp.pi * mpf(2) ** top) * mpf(2) ** -top
+            parts = []
+            for _ in range(5):
+                parts.append(float(rest * mpf(2) ** scale))
+                rest -= mpf(parts[-1]) * mpf(2) ** -scale
+        rows.append((2.0**limit if limit < 1024 else float("inf"), *parts))
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--write", action="store_true", help="rewrite the table")
@@ -136,11 +198,13 @@ def render(tables: dict[str, dict]) -> str:
     lines = ['"""Minimax coefficients, lowest degree first; written by scripts/fit_math.py.', "",
              "What each approximates is said in the row of that name there, and at its use in",
              "math_core.py.", '"""', ""]  # fmt: skip
-    lines += [f"ERF_CENTER = {float(ERF_CENTER)!r}", f"ERF_END = {float(ERF_END)!r}", ""]
-    lines += ["TWO_OVER_PI_F32 = ("]
-    lines += [f"    ({', '.join(map(repr, row))}),".replace("inf", 'float("inf")')
-              for row in two_over_pi_f32()]  # fmt: skip
-    lines += [")", ""]
+    lines += [f"ERF_CENTER = {float(ERF_CENTER)!r}", f"ERF_END = {float(ERF_END)!r}",
+              f"ERFC_SCALE = {float(ERFC_SCALE)!r}", ""]  # fmt: skip
+    for name, rows in (("F32", two_over_pi_f32()), ("F64", two_over_pi_f64())):
+        lines += [f"TWO_OVER_PI_{name} = ("]
+        lines += [f"    ({', '.join(map(repr, row))}),".replace("inf", 'float("inf")')
+                  for row in rows]  # fmt: skip
+        lines += [")", ""]
     for table, rows in tables.items():
         lines.append(f"{table}: dict[str, tuple[float, ...]] = {{")
         for name, values in rows.items():

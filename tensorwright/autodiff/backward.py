@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from tensorwright.autodiff.control import RULES, save_states, saves_states
 from tensorwright.base.errors import CompileError
 from tensorwright.ir.build import location
-from tensorwright.ir.graph import CONST, PARAM, Graph, Node, graph, param, rebuild
+from tensorwright.ir.graph import CONST, Graph, Node, graph, param, rebuild
 from tensorwright.ir.type import TensorType, TupleType
 from tensorwright.ops.elementwise import add
 from tensorwright.ops.index import full
@@ -76,7 +77,8 @@ def dependents(g: Graph, sources: Iterable[Node]) -> set[Node]:
 
 
 def expand_for_gradient(g: Graph, targets: Sequence[Node]) -> Graph:
-    """`g` with the composites on the way that have no gradient of their own expanded."""
+    """`g` with the composites on the way that have no gradient of their own expanded, and scans
+    keeping the states that their gradient needs."""
     while True:
         active = dependents(g, targets)
         if not any(_must_expand(n) for n in active):
@@ -85,7 +87,8 @@ def expand_for_gradient(g: Graph, targets: Sequence[Node]) -> Graph:
         def make(node: Node, args: tuple, active: set[Node] = active) -> Node:
             if node in active and _must_expand(node):
                 with location(*node.loc):
-                    return _named(node.op.expand(*args, **node.attrs), node.name)
+                    made = save_states if node.op.name == "scan_" else _expansion
+                    return made(node, args)
             same = all(a is b for a, b in zip(args, node.args))
             return node if same else replace(node, args=args)
 
@@ -93,11 +96,13 @@ def expand_for_gradient(g: Graph, targets: Sequence[Node]) -> Graph:
 
 
 def _must_expand(node: Node) -> bool:
+    if node.op.name == "scan_":
+        return not saves_states(node)
     return node.op.gradient is None and node.op.expand is not None
 
 
-def _named(node: Node, name: str) -> Node:
-    return replace(node, name=name) if name and not node.name and node.op is not PARAM else node
+def _expansion(node: Node, args: Sequence[Node]) -> Node:
+    return node.op.expand(*args, **node.attrs)
 
 
 def _takes_cotangents(g: Graph, wanted: bool | None) -> bool:
@@ -169,6 +174,9 @@ def _pull(node: Node, got: Cotangent, found: dict, active: set[Node]) -> None:
 
 def _apply_rule(node: Node, got: Cotangent) -> Sequence[Cotangent]:
     rule = node.op.gradient
+    if rule is None and node.op.name in RULES:
+        parts = got if isinstance(got, list) else [got]
+        return RULES[node.op.name](node, parts, gradient)
     if rule is None:
         raise CompileError(f"gradient: {node.op.name} has no gradient",
                            help="cut it off from the parameters, or do not differentiate by them")

@@ -10,7 +10,7 @@ polynomials (`math.py`); 8-bit floats and sub-byte integers are taken apart into
 from __future__ import annotations
 
 from tensorwright.base.errors import CompileError
-from tensorwright.codegen.math import MATH_OPS, expand_math
+from tensorwright.codegen.math import expand_math
 from tensorwright.codegen.narrow import expand_cast
 from tensorwright.ir.dtype import bf16, boolean, f16, f32, index
 from tensorwright.ir.expr import COMPARISONS, PREDICATES, Expr, cast, const, make, rebuild, select
@@ -57,14 +57,15 @@ class Legalizer:
             return limit
         if e.op == "sign":
             return self(_sign(e))
-        if operand.is_float and (e.op in MATH_OPS or e.op in ("mod", "rem", "floordiv", "truncdiv")):
+        if operand.is_float:
             expanded = expand_math(e)
             if expanded is not None:
                 return self(expanded)
         if e.op == "pow" and operand.is_integer:
             return self(_integer_power(e))
-        if e.op == "reciprocal":
-            return make("div", e.dtype, (const(1, e.dtype), e.args[0]))
+        if e.op in ("reciprocal", "rsqrt"):
+            x = e.args[0] if e.op == "reciprocal" else make("sqrt", e.dtype, e.args)
+            return make("div", e.dtype, (const(1, e.dtype), x))
         if e.op not in DIRECT:
             raise CompileError(f"no code for {e.op} of {operand}", help="cast the operand to f32")
         return e

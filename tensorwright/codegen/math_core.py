@@ -52,6 +52,10 @@ class Format:
         return 2.0 ** (1 - self.bias)
 
     @property
+    def largest(self) -> float:
+        return (2.0 - 2.0**-self.mantissa) * 2.0**self.bias
+
+    @property
     def tiny(self) -> float:
         """Below it, an odd function with slope 1 at 0 rounds to its argument."""
         return 2.0 ** -(self.mantissa // 2 + 1)
@@ -175,7 +179,7 @@ def scale_bits(t: Expr) -> Expr:
     return bitcast(shl(bits_of(t), F.mantissa), F.dtype)
 
 
-def exp_in_range(x: Expr) -> Expr:
+def exp_in_range(x: Expr, table: str = "exp_wide") -> Expr:
     """exp of x within `exp_range`: exp(x) = 2**m * 2**m * exp(r), |r| <= ln2.
 
     Halving the exponent keeps both factors normal; overflow and denormals come out of the last
@@ -186,7 +190,20 @@ def exp_in_range(x: Expr) -> Expr:
     m = t - (F.magic + F.bias)
     r = fma(m, F(-2 * F.ln2[1]), fma(m, F(-2 * F.ln2[0]), x))
     s = scale_bits(t)
-    return fma(exp_reduced(r, "exp_wide"), s, s) * s
+    return fma(exp_reduced(r, table), s, s) * s
+
+
+def exp2_in_range(x: Expr, rest: Expr | None = None) -> Expr:
+    """2**(x + rest), x within `exp2_range`, |rest| small: as exp, with 2**f = 1 + f P(f), |f| <= 1.
+
+    The reduction is exact.
+    """
+    F = format_of(x)
+    t = fma(x, F(0.5), F(F.magic + F.bias))
+    f = fma(t - (F.magic + F.bias), F(-2), x)
+    f = f if rest is None else f + rest
+    s = scale_bits(t)
+    return fma(f * horner(F.tables["exp2_wide"], f), s, s) * s
 
 
 @dataclass(frozen=True)

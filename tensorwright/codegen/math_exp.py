@@ -5,10 +5,16 @@ Each function takes one f32 or f64 expression and returns one; the ulp bounds ar
     sigmoid(x)   ->   e = exp(-|x|); select(x < 0, e, 1) / (1 + e)
 """
 
+import math
+
 from tensorwright.codegen.math_core import (
+    NAN,
     absolute,
     at_least,
+    at_most,
+    bits_of,
     clamp,
+    exp2_in_range,
     exp_in_range,
     exp_reduced,
     format_of,
@@ -22,7 +28,7 @@ from tensorwright.codegen.math_core import (
     split_exponent,
     with_sign_of,
 )
-from tensorwright.ir.expr import Expr, bitcast, fma, select
+from tensorwright.ir.expr import Expr, bitcast, const, fma, select, unary
 
 
 def exp(x: Expr) -> Expr:
@@ -32,13 +38,7 @@ def exp(x: Expr) -> Expr:
 
 def exp2(x: Expr) -> Expr:
     """As exp; the reduction is exact. 2**f = 1 + f P(f), degree 7 or 14 on |f| <= 1."""
-    F = format_of(x)
-    x = clamp(x, *F.exp2_range)
-    t = fma(x, F(0.5), F(F.magic + F.bias))
-    m = t - (F.magic + F.bias)
-    f = fma(m, F(-2), x)
-    s = scale_bits(t)
-    return fma(f * horner(F.tables["exp2_wide"], f), s, s) * s
+    return exp2_in_range(clamp(x, *format_of(x).exp2_range))
 
 
 def expm1(x: Expr) -> Expr:
@@ -98,3 +98,62 @@ def log1p(x: Expr) -> Expr:
     scale = bitcast(F.pattern(1.0) - split.shifted_k, F.dtype)
     f = select(x > 2.0 ** (F.mantissa + 2), split.m - 1.0, fma(scale, x, scale - 1.0))
     return select(absolute(x) < F.tiny**2, x, log_special(u, log_of(split, f)))
+
+
+def sinh(x: Expr) -> Expr:
+    """sinh(r) cosh(n ln2) + cosh(r) sinh(n ln2), where cosh(r) = 1 + c keeps the error of c small."""
+    F, a = format_of(x), absolute(x)
+    s, c, up, down = _hyperbolic(a)
+    even, odd = up + down, up - down
+    value = (odd + fma(s, even, c * odd)) * 2.0
+    return with_sign_of(select(a < F.tiny, a, value), x)
+
+
+def cosh(x: Expr) -> Expr:
+    s, c, up, down = _hyperbolic(absolute(x))
+    even, odd = up + down, up - down
+    return (even + fma(s, odd, c * even)) * 2.0
+
+
+def _hyperbolic(a: Expr) -> tuple[Expr, Expr, Expr, Expr]:
+    """sinh(r), cosh(r) - 1, 2**(n - 2), 2**(-n - 2) for a = n ln2 + r >= 0."""
+    F = format_of(a)
+    a = at_most(a, (F.bias + 2.2) * math.log(2))  # n <= bias + 2; beyond lies infinity
+    offset = F.magic + F.bias - 2
+    t = fma(a, F(F.log2e[0]), F(offset))
+    n = t - offset
+    r = fma(n, F(-F.ln2[1]), fma(n, F(-F.ln2[0]), a))
+    r2 = r * r
+    s = fma(horner(F.tables["sinh"], r2), r2 * r, r)
+    c = horner((0.5, *F.tables["cosh"]), r2) * r2
+    up = scale_bits(t)
+    reflected = const((2 * (F.bias - 2)) << F.mantissa, F.bits) - bits_of(up)
+    down = select(n > float(F.mantissa + 8), 0.0, bitcast(reflected, F.dtype))
+    return s, c, up, down
+
+
+def asinh(x: Expr) -> Expr:
+    """log1p(a + a**2 / (1 + sqrt(1 + a**2))), or log(a) + ln2 for large a = |x|."""
+    a = absolute(x)
+    square = a * a
+    u = a + square / (unary("sqrt", square + 1.0) + 1.0)
+    return with_sign_of(_log1p_or_log_of_double(u, a), x)
+
+
+def acosh(x: Expr) -> Expr:
+    """log1p(t + sqrt(t (t + 2))) with t = x - 1, or log(x) + ln2 for large x."""
+    t = x - 1.0
+    u = t + unary("sqrt", t * (t + 2.0))
+    return select(x < 1.0, format_of(x)(NAN), _log1p_or_log_of_double(u, x))
+
+
+def _log1p_or_log_of_double(u: Expr, x: Expr) -> Expr:
+    F = format_of(x)
+    large = x > 2.0 ** (F.mantissa + 4)
+    return log1p(select(large, x, u)) + select(large, F(math.log(2)), 0.0)
+
+
+def atanh(x: Expr) -> Expr:
+    """log1p(2 a / (1 - a)) / 2."""
+    a = absolute(x)
+    return with_sign_of(log1p((a + a) / (1.0 - a)) * 0.5, x)

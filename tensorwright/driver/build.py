@@ -16,7 +16,7 @@ from tensorwright.codegen.host import emit_entry, emit_function
 from tensorwright.codegen.llvm import ModuleText, emit_kernel
 from tensorwright.codegen.support import support_ir
 from tensorwright.ir.expr import Expr, Symbol
-from tensorwright.ir.graph import Node, array_of
+from tensorwright.ir.graph import Graph, Node, array_of
 from tensorwright.ir.loop import Kernel
 from tensorwright.ir.module import Module, digest
 from tensorwright.ir.type import dim_text, type_symbols
@@ -98,16 +98,14 @@ def kernel_texts(
 
 def make_manifest(m, target: Target, name, threads, errors, extra) -> Manifest:
     g = m.main
-    symbols = {s.name: s for p in g.params for s in sorted(type_symbols(p.type), key=_name)}
-    inputs = tuple(_info(p.name, p) for p in g.params)
+    inputs = tuple(tensor_info(p.name, p) for p in g.params)
     names = g.result_names or tuple(r.name or f"out{k}" for k, r in enumerate(g.results))
-    outputs = tuple(_info(n, r) for n, r in zip(names, g.results))
+    outputs = tuple(tensor_info(n, r) for n, r in zip(names, g.results))
     return Manifest(
         name=name,
         target=TargetInfo(target.triple, target.required, target.name),
         inputs=inputs, outputs=outputs,
-        symbols={n: SymbolInfo(s.min if s.min is not None else -(2**63), s.max, s.multiple_of)
-                 for n, s in symbols.items()},
+        symbols=make_symbols(g),
         errors=tuple(errors),
         kernels=tuple(KernelInfo(k.name, 0, 0, k.sources) for k in m.kernels.values()),
         threads=threads, extra=extra,
@@ -118,7 +116,17 @@ def _name(s: Symbol) -> str:
     return s.name
 
 
-def _info(name: str, node: Node) -> TensorInfo:
+def make_symbols(g: Graph) -> dict[str, SymbolInfo]:
+    """What is promised of the symbols in the shapes of the inputs."""
+    symbols = {s.name: s for p in g.params for s in sorted(type_symbols(p.type), key=_name)}
+    return {
+        n: SymbolInfo(s.min if s.min is not None else -(2**63), s.max, s.multiple_of,
+                      tuple(s.values or ()))
+        for n, s in symbols.items()
+    }  # fmt: skip
+
+
+def tensor_info(name: str, node: Node) -> TensorInfo:
     shape = tuple(dim_text(d) if isinstance(d, Expr) else d for d in node.shape)
     return TensorInfo(name, node.dtype.name, shape)
 

@@ -19,7 +19,7 @@ from tensorwright.target.host import find
 
 def compile(
     model, example_inputs=None, *, target="host", threads: int | None = None,
-    precision: str = "model", shapes=None, verify: bool = False,
+    precision: str = "model", shapes=None, verify: bool = False, observe=None,
 ) -> Program:  # fmt: skip
     """Compile a model into a native program.
 
@@ -30,16 +30,20 @@ def compile(
     precision: "model" keeps the model's own types.
     shapes: {"x": "n[1..64], 3, h{224,320}, w=h"} or what torch.export takes.
     verify: run the verifier after every pass.
+    observe: called with the name of each pass and the module after it, then with "code" and
+        (objects compiled so far, how many there are).
     Raises FrontendError (model not understood) or CompileError (cannot be compiled so).
     """
     machine = find(target)
     module, name = import_model(model, example_inputs, shapes)
-    lowered = run_pipeline(module, machine, verify)
+    lowered = run_pipeline(module, machine, verify, observe)
     cache = ObjectCache(None)
     count = threads or default_threads()
+    progress = None if observe is None else lambda done, total: observe("code", (done, total))
     program, built = build_program(
-        lowered, machine, name, threads or 0, lambda texts: cache.objects(texts, machine), {}
-    )
+        lowered, machine, name, threads or 0,
+        lambda texts: cache.objects(texts, machine, progress), {},
+    )  # fmt: skip
     program.threads = count
     program.module, program.lowered, program.built = module, lowered, built
     return program

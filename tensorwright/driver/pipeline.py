@@ -1,15 +1,64 @@
-"""The stages of a compilation, as data."""
+"""The stages of a compilation, as data.
+
+A pipeline is a tuple of named passes, each a pure function (Module, Target) -> Module, so that
+tools can show, stop after and bisect them:
+
+    run_pipeline(m, target, observe=lambda name, m: print(name, len(m.kernels)))
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from tensorwright.base import config, trace
 from tensorwright.ir.module import Module
+from tensorwright.ir.printer import to_text
+from tensorwright.ir.verify import verify as check
 from tensorwright.passes.expand import expand_composites
+from tensorwright.passes.fuse import fuse
 from tensorwright.passes.lower import lower
 from tensorwright.schedule.rules import schedule
 from tensorwright.target.target import Target
 
+Pass = Callable[[Module, Target], Module]
+Observe = Callable[[str, Module], None]
 
-def run_pipeline(m: Module, target: Target, verify: bool = False) -> Module:
-    """`m` lowered to kernels for `target`."""
-    m = expand_composites(m)
-    return lower(m, lambda k: schedule(k, target))
+
+def schedule_kernels(m: Module, target: Target) -> Module:
+    """`m` with every kernel scheduled for the target."""
+    return replace(m, kernels={name: schedule(k, target) for name, k in m.kernels.items()})
+
+
+PIPELINE: tuple[tuple[str, Pass], ...] = (
+    ("expand", lambda m, t: expand_composites(m)),
+    ("fuse", lambda m, t: fuse(m)),
+    ("lower", lambda m, t: lower(m, lambda k: k)),
+    ("schedule", schedule_kernels),
+)
+
+
+def run_pipeline(
+    m: Module, target: Target, verify: bool = False, observe: Observe | None = None
+) -> Module:
+    """`m` lowered to kernels for `target`; `observe` is told the module after each pass."""
+    verify = verify or config.get("verify") > 0
+    for name, after in stages(m, target):
+        m = after
+        if verify:
+            check(m)
+        if config.get("dump"):
+            trace.dump(name, to_text(m))
+        if observe is not None:
+            observe(name, m)
+    return m
+
+
+def stages(m: Module, target: Target) -> Iterator[tuple[str, Module]]:
+    """(pass, module after it) one after another, as far as they are asked for."""
+    for name, run in PIPELINE:
+        with trace.running(name) as timing:
+            after = run(m, target)
+            timing.changed = after is not m
+        m = after
+        yield name, m

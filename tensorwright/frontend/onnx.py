@@ -10,18 +10,22 @@ inlined, and everything that cannot be imported is reported at once.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 
 from tensorwright.base.errors import CompileError, FrontendError, TensorwrightError
 from tensorwright.frontend import (  # noqa: F401  (each fills the converter table)
+    onnx_ops_attention,
+    onnx_ops_control,
     onnx_ops_elementwise,
     onnx_ops_index,
     onnx_ops_movement,
     onnx_ops_nn,
     onnx_ops_norm,
+    onnx_ops_quantize,
+    onnx_ops_recurrent,
     onnx_ops_reduce,
+    onnx_ops_sequence,
 )
 from tensorwright.frontend.onnx_fold import fold
 from tensorwright.frontend.onnx_function import function_of
@@ -34,9 +38,9 @@ from tensorwright.frontend.onnx_ops import (
 from tensorwright.frontend.onnx_scope import POISON, Scope, live_nodes
 from tensorwright.frontend.onnx_symbolic import Symbolic
 from tensorwright.frontend.shapes import Shapes
-from tensorwright.ir.build import location
+from tensorwright.ir.build import current_location, location
 from tensorwright.ir.dtype import dtype
-from tensorwright.ir.graph import CONST, PARAM, Graph, Node, bound_symbols, constant, graph, param
+from tensorwright.ir.graph import CONST, PARAM, Graph, Node, constant, graph, param
 from tensorwright.ir.module import Module
 from tensorwright.ir.type import TensorType
 
@@ -67,7 +71,7 @@ class Importer:
 
     def main(self, shapes) -> Graph:
         g = self.model.graph
-        scope = Scope(opsets=self.model.opsets)
+        scope = Scope(opsets=self.model.opsets, mirrors=self.symbolic.mirrors)
         self.bind_initializers(g, scope)
         params = self.parameters(g, shapes, scope)
         self.run_nodes(g, scope)
@@ -164,7 +168,7 @@ class Importer:
                 error = FrontendError(f"{record.op}: output {k} is not supported")
                 self.problems.append(error.located((*scope.where, where)))
                 value = POISON
-            scope.bind(name, named(value, name) if len(results) == 1 else value)
+            scope.bind(name, named(value, name))
 
     def convert(self, record: NodeRecord, scope: Scope) -> list:
         """The values of a node's outputs."""
@@ -198,10 +202,13 @@ class Importer:
             if not results:
                 out = row.function(call, *args, **attrs)
                 results.extend(out if isinstance(out, (tuple, list)) else [out])
+
+        def dtype_of_result():
+            run()
             return results[0].dtype
 
         if tensors and call.outputs == 1 and name:
-            mirrored = self.symbolic.apply(name, args, attrs, run)
+            mirrored = self.symbolic.apply(name, args, attrs, dtype_of_result)
             if mirrored is not None:
                 return [mirrored]
         run()
@@ -209,6 +216,8 @@ class Importer:
             results = [fold(r) if isinstance(r, Node) else r for r in results]
         if tensors and len(results) == 1 and isinstance(results[0], Node) and name:
             self.symbolic.learn(name, results[0], args, attrs)
+        if name == "Split" and tensors and args[0].rank == 1:
+            self.symbolic.learn_pieces(results, args[0])
         return results
 
     def resolve(self, attrs: Mapping, scope: Scope) -> dict:
@@ -242,7 +251,8 @@ class Importer:
             raise FrontendError(f"function {f.name!r} takes {len(f.inputs)} inputs")
         inner = Scope(
             opsets=f.opsets, attrs={**f.defaults, **attrs}, calls=(*scope.calls, f),
-            where=(*scope.where, *_innermost()),
+            mirrors=self.symbolic.mirrors,
+            where=current_location(),
         )  # fmt: skip
         for name, value in zip(f.inputs, [*args, *[None] * (len(f.inputs) - len(args))]):
             inner.bind(name, value)
@@ -271,12 +281,6 @@ class Importer:
         return [inner.find(v.name) for v in g.outputs]
 
 
-def _innermost() -> tuple[str, ...]:
-    from tensorwright.ir.build import current_location
-
-    return current_location()[-1:]
-
-
 def unsupported(record: NodeRecord, opset: int) -> FrontendError:
     domain = record.domain or "ai.onnx"
     return FrontendError(
@@ -286,9 +290,11 @@ def unsupported(record: NodeRecord, opset: int) -> FrontendError:
 
 
 def named(value, name: str):
-    """A freshly made node under the name of the model's value."""
-    fresh = isinstance(value, Node) and not value.name and value.op not in (PARAM, CONST)
-    return replace(value, name=name) if fresh and not bound_symbols(value) else value
+    """The same value; a node that was just made takes the name of the model's value. (It has no
+    users yet that could tell; a copy would lose what is known of the node.)"""
+    if isinstance(value, Node) and not value.name and value.op not in (PARAM, CONST):
+        object.__setattr__(value, "name", name)
+    return value
 
 
 __all__ = ["Importer", "OptionalValue", "SequenceValue", "import_onnx"]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from dataclasses import replace
+
 import numpy as np
 
 from tensorwright.frontend.onnx_model import FunctionRecord, GraphRecord, ModelReader, NodeRecord
@@ -39,7 +41,13 @@ def function_of(
     proto = onnx.FunctionProto()
     proto.ParseFromString(raw)
     reader = ModelReader(f"function {record.op}", TensorReader(None))
-    return reader.function(proto, {"": opset, record.domain: opset})
+    found = reader.function(proto, {record.domain: opset})
+    given = {
+        name: reader.attribute(a.default_value, 0)
+        for name, a in schema.attributes.items() if a.default_value.name
+    }  # fmt: skip
+    opsets = {"": defs.onnx_opset_version(), **found.opsets}
+    return replace(found, defaults={**given, **found.defaults}, opsets=opsets)
 
 
 def _fixed_body(schema, opset: int) -> bytes:

@@ -11,7 +11,7 @@ import numpy as np
 from tensorwright.frontend import onnx_rows as ops
 from tensorwright.frontend.onnx_ops import Array, Call, converter
 from tensorwright.frontend.onnx_tensor import element_type
-from tensorwright.ir.dtype import DType, f32, f8e8m0, promote, u8
+from tensorwright.ir.dtype import SUBBYTE, DType, boolean, f32, f8e8m0, i32, promote, u8
 from tensorwright.ir.graph import Node, array_of, constant
 
 UNARY = {
@@ -162,6 +162,8 @@ def converted(c: Call, x: Node, to: DType, saturate: bool, round_mode: str) -> N
     """A cast with ONNX's choices: saturation, and the rounding of powers of two."""
     if to is f8e8m0 and x.dtype is not to:
         return power_of_two(c, x, saturate, round_mode)
+    if to in SUBBYTE and not to.is_float and x.dtype.is_float:
+        x = ops.cast(x, dtype=i32)  # what does not fit wraps around, as between integers
     return ops.cast(x, dtype=to, saturate=saturate)
 
 
@@ -187,7 +189,13 @@ def power_of_two(c: Call, x: Node, saturate: bool, round_mode: str) -> Node:
 
 @converter("BitCast")
 def bit_cast(c: Call, x: Node, *, to: int) -> Node:
-    return ops.bitcast(x, dtype=tensor_dtype(c, to))
+    to = tensor_dtype(c, to)
+    if boolean in (x.dtype, to):  # a truth value is a byte of 0 or 1
+        if to.bits != x.dtype.bits:
+            raise c.fail(f"{x.dtype} and {to} have different widths")
+        x = ops.cast(x, dtype="u8") if x.dtype is boolean else ops.bitcast(x, dtype="u8")
+        return ops.cast(x, dtype=to) if to is boolean else ops.bitcast(x, dtype=to)
+    return ops.bitcast(x, dtype=to)
 
 
 @converter("Identity", values=True)

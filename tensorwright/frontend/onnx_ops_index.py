@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from tensorwright.frontend import onnx_rows as ops
 from tensorwright.frontend.onnx_ops import Call, converter
-from tensorwright.frontend.onnx_ops_elementwise import scalar
 from tensorwright.frontend.onnx_ops_movement import axis_of
 from tensorwright.ir.dtype import i64
 from tensorwright.ir.graph import Node
@@ -89,15 +88,8 @@ def compress(c: Call, x: Node, condition: Node, *, axis: int | None = None) -> N
 def trilu(c: Call, x: Node, k: Node | None = None, *, upper: int = 1) -> Node:
     if x.rank < 2:
         raise c.fail(f"the input has rank {x.rank}, less than 2")
-    if k is None or c.known(k) is not None:
-        diagonal = 0 if k is None else c.dim(k, low=None)
-        if isinstance(diagonal, int):
-            return ops.trilu(x, upper=bool(upper), k=diagonal)
-    rows = ops.iota(shape=x.shape[-2:], axis=0, dtype="i64")
-    columns = ops.iota(shape=x.shape[-2:], axis=1, dtype="i64")
-    offset = ops.add(rows, ops.cast(scalar(c, k), dtype=i64))
-    keep = ops.greater_equal(columns, offset) if upper else ops.less_equal(columns, offset)
-    return ops.select(keep, x, 0)
+    diagonal = 0 if k is None else c.dim(k, low=None)
+    return ops.trilu(x, upper=bool(upper), k=diagonal)
 
 
 @converter("ReverseSequence")

@@ -10,13 +10,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tensorwright.base.errors import CompileError
 from tensorwright.frontend import onnx_rows as ops
 from tensorwright.frontend.onnx_ops import Array, Call, Ints, converter
 from tensorwright.frontend.onnx_ops_elementwise import scalar, tensor_dtype
 from tensorwright.ir.expr import (
-    Expr, as_dim, as_expr, ceildiv, compare, floordiv, is_const, maximum, minimum, select,
+    Expr, Symbol, as_dim, as_expr, ceildiv, compare, floordiv, is_const, maximum, minimum, select,
+    sym, symbols_of,
 )  # fmt: skip
-from tensorwright.ir.graph import Node, array_of, constant
+from tensorwright.ir.graph import SYMBOL_ORIGIN, Node, array_of, constant
 from tensorwright.ir.type import Dim, product
 
 
@@ -56,7 +58,33 @@ def reshape_by_attribute(
 
 @converter("Reshape", since=5)
 def reshape(c: Call, x: Node, shape: Node, *, allowzero: int = 0) -> Node:
-    return ops.reshape(x, shape=resolved_shape(c, x, c.dims(shape, low=-1), bool(allowzero)))
+    target = resolved_shape(c, x, c.dims(shape, low=-1), bool(allowzero))
+    try:
+        return ops.reshape(x, shape=target)
+    except CompileError:
+        if not any(s in SYMBOL_ORIGIN for s in symbols_of(*map(as_expr, target))):
+            raise
+    return reshape_checked(c, x, target)
+
+
+def reshape_checked(c: Call, x: Node, target: tuple[Dim, ...]) -> Node:
+    """A reshape whose number of elements only the program can check."""
+    count, own = product(target), product(x.shape)
+    zero = checked_zero(c, compare("eq", as_expr(count), as_expr(own)), "reshape_fits")
+    if own == 0:
+        return ops.full(shape=target, value=zero, dtype=x.dtype)
+    at = ops.add(
+        ops.iota(shape=(count,), axis=0, dtype="i64"), ops.reshape(c.sizes((zero,)), shape=())
+    )
+    flat = ops.reshape(x, shape=(own,))
+    return ops.reshape(ops.gather(flat, at, axis=0), shape=target)
+
+
+def checked_zero(c: Call, condition: Expr, name: str) -> Expr:
+    """An index expression that is 0, and whose use makes the program check the condition."""
+    one = sym(Symbol(c.importer.symbolic.unique(name), min=1, max=1))
+    ops.bind_size(ops.size(dims=(select(condition, as_expr(1), as_expr(0)),)), symbols=(one,))
+    return one - 1
 
 
 def resolved_shape(c: Call, x: Node, dims: Sequence[Dim], allowzero: bool) -> tuple[Dim, ...]:
@@ -65,11 +93,13 @@ def resolved_shape(c: Call, x: Node, dims: Sequence[Dim], allowzero: bool) -> tu
         raise c.fail(f"shape {list(dims)} has more than one -1")
     dims = [d if allowzero else _kept(c, x, k, d) for k, d in enumerate(dims)]
     open_ = [_may_be(d, -1) for d in dims]
-    if not any(open_):
+    if all(o is False for o in open_):
         return tuple(map(as_dim, dims))
-    others = [1 if o is True else _unless(d, -1, 1) for d, o in zip(dims, open_)]
+    others = [1 if o is True else _replaced(d, -1, 1) for d, o in zip(dims, open_)]
     rest = _quotient(x.shape, others)
-    return tuple(as_dim(_replaced(d, -1, rest) if o else d) for d, o in zip(dims, open_))
+    return tuple(
+        d if o is False else as_dim(_replaced(d, -1, rest)) for d, o in zip(dims, open_)
+    )
 
 
 def _kept(c: Call, x: Node, k: int, d: Dim) -> Dim:
@@ -91,10 +121,6 @@ def _may_be(d: Dim, value: int) -> bool | None:
         return d == value
     test = compare("eq", d, value)
     return bool(test.value) if is_const(test) else None
-
-
-def _unless(d: Dim, value: int, other: Dim) -> Dim:
-    return as_dim(_replaced(d, value, other))
 
 
 def _replaced(d: Dim, value: int, other: Dim) -> Dim:
@@ -141,8 +167,14 @@ def squeezed(c: Call, x: Node, axes: Sequence[int] | None) -> Node:
         axes = [k for k, d in enumerate(x.shape) if d == 1]
     axes = axes_of(c, axes, x.rank)
     for a in axes:
-        if isinstance(x.shape[a], int) and x.shape[a] != 1:
+        fits = compare("eq", as_expr(x.shape[a]), as_expr(1))
+        if is_const(fits, False):
             raise c.fail(f"dimension {a} of {x.type} is not 1")
+        if not is_const(fits):  # only the program can tell
+            zero = checked_zero(c, fits, "squeeze_fits")
+            starts, stops = [0] * x.rank, list(x.shape)
+            starts[a], stops[a] = zero, zero + 1
+            x = ops.slice(x, starts=tuple(starts), stops=tuple(stops), steps=(1,) * x.rank)
     return ops.reshape(x, shape=tuple(d for k, d in enumerate(x.shape) if k not in axes))
 
 
@@ -241,8 +273,10 @@ def sliced(c: Call, x: Node, starts, ends, axes, steps) -> Node:
         if step == 0:
             raise c.fail("a step is 0")
         d = x.shape[a]
+        if d == 0:
+            continue
         low, high = (0, d) if step > 0 else (-1, as_dim(as_expr(d) - 1))
-        begin[a] = clamped(from_end(s, d), low if step > 0 else 0, high)
+        begin[a] = clamped(from_end(s, d), max(low, 0), high)
         end[a] = clamped(from_end(e, d), low, high)
         if step > 0:
             end[a] = as_dim(maximum(as_expr(end[a]), as_expr(begin[a])))
@@ -257,11 +291,18 @@ def sliced(c: Call, x: Node, starts, ends, axes, steps) -> Node:
 def from_end(v: Dim, d: Dim) -> Dim:
     """v, counted from the end if negative."""
     if isinstance(v, int):
+        if v <= -FAR:
+            return -FAR
         return v if v >= 0 else as_dim(as_expr(d) + v)
     return as_dim(select(compare("lt", v, 0), v + d, v))
 
 
+FAR = (1 << 31) - 1  # exporters write the largest i32 or i64 for "to the end"
+
+
 def clamped(v: Dim, low: Dim, high: Dim) -> Dim:
+    if isinstance(v, int) and v >= FAR:
+        return high
     return as_dim(minimum(maximum(as_expr(v), as_expr(low)), as_expr(high)))
 
 
@@ -312,9 +353,19 @@ def divided(c: Call, x: Node, axis: int, sizes, count: int) -> list[Node]:
         sizes = (part,) * (count - 1) + (last,)
     if len(sizes) != count:
         raise c.fail(f"{len(sizes)} sizes for {count} outputs")
-    total = as_expr(0)
+    whole = as_expr(0)
+    for n in sizes:
+        whole = whole + as_expr(n)
+    fits = compare("eq", whole, as_expr(x.shape[axis]))
+    if is_const(fits, False):
+        raise c.fail(f"the sizes add up to {whole}, not {x.shape[axis]}")
+    total = as_expr(0) if is_const(fits) else checked_zero(c, fits, "split_fits")
     pieces = []
     for n in sizes:
+        if x.shape[axis] == 0:
+            shape = tuple(n if k == axis else d for k, d in enumerate(x.shape))
+            pieces.append(ops.full(shape=shape, value=total, dtype=x.dtype))
+            continue
         starts, stops = [0] * x.rank, list(x.shape)
         starts[axis] = as_dim(total)
         total = total + as_expr(n)
@@ -322,8 +373,6 @@ def divided(c: Call, x: Node, axis: int, sizes, count: int) -> list[Node]:
         pieces.append(
             ops.slice(x, starts=tuple(starts), stops=tuple(stops), steps=(1,) * x.rank)
         )
-    if isinstance(as_dim(total), int) and isinstance(x.shape[axis], int) and as_dim(total) != x.shape[axis]:
-        raise c.fail(f"the sizes add up to {total}, not {x.shape[axis]}")
     return pieces
 
 
@@ -346,8 +395,16 @@ def pad(
     mode: str = "constant",
 ) -> Node:  # fmt: skip
     at = None if axes is None else c.ints(axes, "axes")
-    fill = 0 if value is None else c.number(value, "constant_value")
-    return padded(c, x, c.dims(pads, low=None), at, mode, fill)
+    around = c.dims(pads, low=None)
+    fill = 0 if value is None else array_of(value)
+    if fill is not None:
+        number = fill if isinstance(fill, int) else c.number(value, "constant_value")
+        return padded(c, x, around, at, mode, number)
+    y = padded(c, x, around, at, mode, 0)
+    if mode != "constant":
+        return y
+    own = padded(c, ops.full(shape=x.shape, value=1, dtype="bool"), around, at, mode, 0)
+    return ops.select(own, y, scalar(c, value))
 
 
 def padded(c: Call, x: Node, pads, axes, mode: str, value) -> Node:

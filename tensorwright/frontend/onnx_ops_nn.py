@@ -12,8 +12,7 @@ import numpy as np
 
 from tensorwright.frontend import onnx_rows as ops
 from tensorwright.frontend.onnx_ops import Call, Ints, converter
-from tensorwright.ir.dtype import i32
-from tensorwright.ir.expr import as_dim, as_expr, ceildiv, compare, maximum, select
+from tensorwright.ir.expr import as_dim, as_expr, ceildiv, maximum
 from tensorwright.ir.graph import Node, constant
 from tensorwright.ir.type import Dim
 
@@ -56,20 +55,6 @@ def paddings(
     return tuple(found)
 
 
-def rounded_up(sizes, window, strides, dilation, padding: Padding) -> Padding:
-    """Padding whose high end lets the last, incomplete window in (ceil_mode)."""
-    found = []
-    for d, k, s, e, (low, high) in zip(sizes, window, strides, dilation, padding):
-        reach = (k - 1) * e + 1
-        room = as_expr(d) + low + high - reach
-        count = ceildiv(room, s) + 1
-        # a window that would start in the padding at the high end is left out
-        outside = compare("ge", (count - 1) * s, as_expr(d) + low)
-        count = select(outside, count - 1, count)
-        found.append((low, as_dim((count - 1) * s + reach - as_expr(d) - low)))
-    return tuple(found)
-
-
 # ---- convolution --------------------------------------------------------------------------------
 
 
@@ -94,38 +79,6 @@ def conv(
 ) -> Node:  # fmt: skip
     attrs = conv_attributes(c, x, w, kernel_shape, strides, dilations, pads, auto_pad)
     return ops.conv(x, w, bias, groups=group, **attrs)
-
-
-@converter("ConvInteger")
-def conv_integer(
-    c: Call, x: Node, w: Node, x_zero: Node | None = None, w_zero: Node | None = None, *,
-    auto_pad: str = "NOTSET", dilations: Ints = (), group: int = 1,
-    kernel_shape: Ints | None = None, pads: Ints = (), strides: Ints = (),
-) -> Node:  # fmt: skip
-    attrs = conv_attributes(c, x, w, kernel_shape, strides, dilations, pads, auto_pad)
-    if is_zero(x_zero) and is_zero(w_zero):
-        return ops.conv_general(x, w, groups=group, dtype=i32, **attrs)
-    return ops.conv_general(
-        shifted(x, x_zero, 1), shifted(w, w_zero, 0), groups=group, dtype=i32, **attrs
-    )
-
-
-def is_zero(zero: Node | None) -> bool:
-    array = None if zero is None else zero.attrs.get("value")
-    return zero is None or (array is not None and not np.any(array))
-
-
-def shifted(x: Node, zero: Node | None, axis: int) -> Node:
-    """x - zero in i32; a vector of zero points lies along `axis`."""
-    wide = ops.cast(x, dtype=i32)
-    if zero is None:
-        return wide
-    zero = ops.cast(zero, dtype=i32)
-    if zero.rank == 1 and zero.shape[0] == 1:
-        zero = ops.reshape(zero, shape=())
-    if zero.rank == 1:
-        zero = ops.reshape(zero, shape=(zero.shape[0], *(1,) * (x.rank - 1 - axis)))
-    return ops.sub(wide, zero)
 
 
 @converter("ConvTranspose")
@@ -170,7 +123,10 @@ def _padding_for(x, w, strides, dilation, more, wanted, auto_pad) -> Padding:
 # ---- pooling ------------------------------------------------------------------------------------
 
 
-def pool_attributes(c: Call, x: Node, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode):
+def pool_attributes(
+    c: Call, x: Node, kernel_shape: Ints, strides: Ints, dilations: Ints, pads: Ints,
+    auto_pad: str, ceil_mode: int,
+) -> dict:  # fmt: skip
     n = x.rank - 2
     if n < 1:
         raise c.fail(f"the input has rank {x.rank}")
@@ -178,10 +134,9 @@ def pool_attributes(c: Call, x: Node, kernel_shape, strides, dilations, pads, au
     strides = per_axis(c, strides, n, "strides")
     dilation = per_axis(c, dilations, n, "dilations")
     padding = paddings(c, x.shape[2:], window, strides, dilation, pads, auto_pad)
-    wide = padding
-    if ceil_mode and auto_pad in ("NOTSET", "VALID"):
-        wide = rounded_up(x.shape[2:], window, strides, dilation, padding)
-    return window, strides, dilation, padding, wide
+    up = bool(ceil_mode) and not auto_pad.startswith("SAME")
+    return {"window": window, "strides": strides, "dilation": dilation, "padding": padding,
+            "ceil_mode": up}  # fmt: skip
 
 
 @converter("MaxPool")
@@ -189,10 +144,7 @@ def max_pool(
     c: Call, x: Node, *, kernel_shape: Ints, auto_pad: str = "NOTSET", ceil_mode: int = 0,
     dilations: Ints = (), pads: Ints = (), storage_order: int = 0, strides: Ints = (),
 ) -> object:  # fmt: skip
-    window, strides, dilation, _, padding = pool_attributes(
-        c, x, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode
-    )
-    attrs = {"window": window, "strides": strides, "padding": padding, "dilation": dilation}
+    attrs = pool_attributes(c, x, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)
     if not c.wants(1):
         return ops.max_pool(x, **attrs)
     values, indices = ops.max_pool_with_indices(x, **attrs)
@@ -235,20 +187,8 @@ def average_pool(
     c: Call, x: Node, *, kernel_shape: Ints, auto_pad: str = "NOTSET", ceil_mode: int = 0,
     count_include_pad: int = 0, dilations: Ints = (), pads: Ints = (), strides: Ints = (),
 ) -> Node:  # fmt: skip
-    window, strides, dilation, padding, wide = pool_attributes(
-        c, x, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode
-    )
-    attrs = {"window": window, "strides": strides, "dilation": dilation}
-    if padding == wide:
-        return ops.avg_pool(x, padding=padding, count_include_pad=bool(count_include_pad), **attrs)
-    if not count_include_pad:
-        return ops.avg_pool(x, padding=wide, count_include_pad=False, **attrs)
-    # what ceil_mode adds beyond the padding is never counted
-    low = (0, 0, *(a for a, _ in padding))
-    high = (0, 0, *(b for _, b in padding))
-    rest = tuple((0, as_dim(as_expr(w[1]) - as_expr(p[1]))) for w, p in zip(wide, padding))
-    padded = ops.pad(x, low=low, high=high)
-    return ops.avg_pool(padded, padding=rest, count_include_pad=False, **attrs)
+    attrs = pool_attributes(c, x, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)
+    return ops.avg_pool(x, count_padding=bool(count_include_pad), **attrs)
 
 
 @converter("LpPool")
@@ -258,12 +198,8 @@ def lp_pool(
 ) -> Node:  # fmt: skip
     if kernel_shape is None:
         raise c.fail("it lacks its attribute 'kernel_shape'")
-    window, strides, dilation, _, padding = pool_attributes(
-        c, x, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode
-    )
-    return ops.lp_pool(
-        x, window=window, strides=strides, padding=padding, dilation=dilation, p=p
-    )
+    attrs = pool_attributes(c, x, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)
+    return ops.lp_pool(x, p=p, **attrs)
 
 
 @converter("GlobalMaxPool")
@@ -321,22 +257,6 @@ def _flat_scatter(x: Node, indices: Node, shape) -> Node:
 @converter("MatMul")
 def matmul(c: Call, a: Node, b: Node) -> Node:
     return ops.matmul(a, b)
-
-
-@converter("MatMulInteger")
-def matmul_integer(
-    c: Call, a: Node, b: Node, a_zero: Node | None = None, b_zero: Node | None = None
-) -> Node:
-    if is_zero(a_zero) and is_zero(b_zero):
-        return ops.matmul(a, b, dtype=i32)
-    rows = max(a.rank - 2, 0)  # one zero point a row of a, a column of b
-    return ops.matmul(
-        shifted(a, row_zero(a_zero, a), rows), shifted(b, b_zero, b.rank - 1), dtype=i32
-    )
-
-
-def row_zero(zero: Node | None, a: Node) -> Node | None:
-    return zero
 
 
 @converter("Gemm")

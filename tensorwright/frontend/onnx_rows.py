@@ -13,7 +13,7 @@ from functools import cache
 import tensorwright.ops as package
 from tensorwright.ir.op import OpDef
 
-FUNCTIONS = ("nonzero", "unique", "item")
+FUNCTIONS = ("nonzero", "unique", "items", "attention_parts", "max_pool_with_indices", "conditional", "loop_while", "scan")
 
 
 @cache

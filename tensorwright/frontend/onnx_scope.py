@@ -26,13 +26,14 @@ class Scope:
     def __init__(
         self, parent: Scope | None = None, captures: bool = True, *,
         opsets: Mapping[str, int] | None = None, attrs: Mapping | None = None,
-        calls: tuple = (), where: tuple[str, ...] = (),
+        calls: tuple = (), where: tuple[str, ...] = (), mirrors: dict | None = None,
     ):  # fmt: skip
         self.parent = parent
         self.opsets = opsets if parent is None else parent.opsets
         self.attrs = attrs or {} if parent is None else parent.attrs
         self.calls = calls if parent is None else parent.calls
         self.where = where if parent is None else parent.where
+        self.mirrors = mirrors if parent is None else parent.mirrors
         self.values: dict[str, object] = {}
         self.captures: dict[Node, Node] | None = {} if parent and captures else None
 
@@ -75,7 +76,9 @@ class Scope:
             name = node.name or f"capture_{len(self.captures)}"
             while name in taken:
                 name += "_"
-            self.captures[node] = param(name, node.type)
+            self.captures[node] = inner = param(name, node.type)
+            if node in self.mirrors:
+                self.mirrors[inner] = self.mirrors[node]
         return self.captures[node]
 
     def poisoned(self, record: NodeRecord) -> bool:

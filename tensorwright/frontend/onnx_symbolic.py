@@ -47,7 +47,7 @@ class Symbolic:
     def __init__(self):
         self.mirrors: dict[Node, np.ndarray] = {}
         self.recipes: dict[Node, tuple[Callable, tuple, dict]] = {}
-        self.bound: dict[tuple[Node, int | None], np.ndarray] = {}
+        self.bound: dict[Node, np.ndarray] = {}
         self.names: dict[str, int] = {}
 
     def known(self, x: Node) -> np.ndarray | None:
@@ -116,6 +116,18 @@ class Symbolic:
             if mirror is not None:
                 self.mirrors[result] = mirror
 
+    def learn_pieces(self, pieces: Sequence[Node], x: Node) -> None:
+        """The same for the pieces that Split cuts a vector into."""
+        start = 0
+        for piece in pieces:
+            if not isinstance(piece, Node) or not _is_small(piece) or piece.rank != 1:
+                return
+            stop = start + piece.shape[0]
+            self.recipes[piece] = (_piece(start, stop), (x,), {})
+            if self.known(x) is not None:
+                self.mirrors[piece] = self.known(x)[start:stop]
+            start = stop
+
     def dims(self, x: Node, low: int | None, name: str) -> tuple[Dim, ...]:
         """The elements of `x` as dimensions; see Call.dims."""
         found = self.known(x)
@@ -136,7 +148,7 @@ class Symbolic:
         if recipe is not None and depth < 40:
             f, args, attrs = recipe
             if all(a is None or _is_small(a) for a in args):
-                passed = low if f in _PASSES_ON else None
+                passed = low if f in _PASSES_ON or f.__qualname__.startswith("_piece") else None
                 below = [
                     None if a is None else self.derive(a, passed, a.name or name, depth + 1)
                     for a in args
@@ -149,9 +161,11 @@ class Symbolic:
 
     def bind(self, x: Node, low: int | None, name: str) -> np.ndarray:
         """Fresh symbols for the elements of `x`, read while the program runs."""
-        key = (x, low)
-        if key in self.bound:
-            return self.bound[key]
+        if x in self.bound:
+            for s in self.bound[x].flat:
+                if low is not None and (s.value.min is None or s.value.min < low):
+                    s.value.min = low  # the program checks it where it binds the symbol
+            return self.bound[x]
         if not _is_small(x):
             raise FrontendError(f"{name!r} is used as a shape: {x.type} cannot be one")
         stem = "".join(ch if ch.isalnum() else "_" for ch in name).strip("_") or "d"
@@ -164,7 +178,7 @@ class Symbolic:
         if count:
             ops.bind_size(x, symbols=symbols)
         mirror = _objects(list(symbols), () if x.rank == 0 else (count,))
-        self.bound[key] = mirror
+        self.bound[x] = mirror
         return mirror
 
     def unique(self, name: str) -> str:
@@ -465,6 +479,13 @@ def _reduced(m, attrs, f, init):
 @rule("Transpose")
 def _transpose(m, attrs):
     return m[0].transpose(attrs.get("perm")) if m[0].ndim < 2 else None
+
+
+def _piece(start: int, stop: int) -> Callable:
+    def mirror(m, attrs):
+        return m[0][start:stop]
+
+    return mirror
 
 
 # Results that are elements of the operands, so that what is asked of one is asked of the other.

@@ -14,9 +14,9 @@ import numpy as np
 
 from tensorwright.ir.expr import Buffer, Expr, Symbol, load, sym, symbols_of, transform
 from tensorwright.ir.graph import CONST, Graph, Node
-from tensorwright.ir.loop import Alloc, Call, For, Kernel, Let, Seq, Stmt, Store, View, children
+from tensorwright.ir.loop import Alloc, Call, For, Kernel, Let, Stmt, Store, View, children
 from tensorwright.ir.module import Module
-from tensorwright.ir.print_kernel import free_buffers
+from tensorwright.ir.print_kernel import flatten, free_buffers
 from tensorwright.ir.type import FunctionType, TensorType, TupleType
 
 
@@ -208,7 +208,7 @@ class _Comparison:
             self.buffer(x, y)
         for x, y in zip(free_buffers(a), free_buffers(b)):
             self.buffer(x, y)
-        self.statement(a.body, b.body)
+        self.block(a.body, b.body)
         self.where.pop()
 
     def buffer(self, a: Buffer, b: Buffer) -> None:
@@ -227,10 +227,14 @@ class _Comparison:
             self.buffer(a, b)
         self.check(self.buffers[a] is b, f"buffers: {a.name} and {b.name}")
 
+    def block(self, a: Stmt, b: Stmt) -> None:
+        mine, other = flatten(a), flatten(b)
+        self.check(len(mine) == len(other), f"{len(mine)} and {len(other)} statements")
+        for x, y in zip(mine, other):
+            self.statement(x, y)
+
     def statement(self, a: Stmt, b: Stmt) -> None:
         self.check(type(a) is type(b), f"{type(a).__name__} and {type(b).__name__}")
-        if isinstance(a, Seq) and len(a.body) != len(b.body):
-            self.fail(f"{len(a.body)} and {len(b.body)} statements")
         if isinstance(a, View):
             self.use(a.base, b.base)
         for f in fields(a):
@@ -250,7 +254,7 @@ class _Comparison:
         mine, other = children(a), children(b)
         self.check(len(mine) == len(other), f"branches of {type(a).__name__}")
         for x, y in zip(mine, other):
-            self.statement(x, y)
+            self.block(x, y)
 
 
 def _by_name(e: Expr) -> list[Symbol]:

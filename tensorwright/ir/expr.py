@@ -29,6 +29,7 @@ Semantics that every reader of an Expr relies on:
 
 from __future__ import annotations
 
+import itertools
 import math
 import struct
 import weakref
@@ -56,7 +57,7 @@ class Expr:
     name of a `call`, else None.
     """
 
-    __slots__ = ("__weakref__", "_bounds", "_text", "args", "dtype", "op", "value")
+    __slots__ = ("__weakref__", "_bounds", "_linear", "_text", "args", "dtype", "op", "value")
 
     op: str
     dtype: DType
@@ -132,6 +133,9 @@ class Expr:
         return (make, (self.op, self.dtype, self.args, self.value))
 
 
+_SERIAL = itertools.count()
+
+
 class Symbol:
     """A named integer variable of a shape or a loop, with what is known of it.
 
@@ -140,9 +144,10 @@ class Symbol:
     if they are the same object.
     """
 
-    __slots__ = ("__weakref__", "max", "min", "multiple_of", "name", "upper", "values")
+    __slots__ = ("__weakref__", "max", "min", "multiple_of", "name", "serial", "upper", "values")
 
     def __init__(self, name, min=0, max=None, multiple_of=1, upper=None, values=None):
+        self.serial = next(_SERIAL)  # orders symbols of one name
         self.name, self.min, self.max = name, min, max
         self.multiple_of, self.upper = multiple_of, upper
         self.values = values  # the only values it takes, ascending, or None
@@ -191,7 +196,7 @@ def make(op: str, dtype_: DType, args: tuple[Expr, ...] = (), value=None) -> Exp
         return found
     e = Expr.__new__(Expr)
     e.op, e.dtype, e.args, e.value = op, dtype_, args, value
-    e._bounds = e._text = None
+    e._bounds = e._text = e._linear = None
     _INTERNED[key] = e
     return e
 
@@ -204,8 +209,19 @@ def _value_key(value):
     return (type(value), id(value))
 
 
+_SMALL: dict[int, Expr] = {}  # index constants met so far, if they are small
+
+
 def const(value, dtype_: DType = index) -> Expr:
     """A constant of the given type; the number is brought into the type (ints wrap)."""
+    if dtype_ is index:
+        value = int(value)
+        found = _SMALL.get(value)
+        if found is None:
+            found = make("const", index, (), value)
+            if -1024 <= value <= 65536:
+                _SMALL[value] = found
+        return found
     if dtype_.kind == "bool":
         value = bool(value)
     elif dtype_.is_float:
@@ -559,6 +575,9 @@ def to_text(e, precedence: int = 0) -> str:
         return e.value.name
     if e.op == "load":
         return f"{e.value.name}[{', '.join(to_text(i) for i in e.args) or '()'}]"
+    if e.op == "select":
+        cond, a, b = to_text(e.args[0], 1), to_text(e.args[1], 1), to_text(e.args[2])
+        return f"({a} if {cond} else {b})" if precedence else f"{a} if {cond} else {b}"
     if e.op in ("and", "or") and e.dtype is boolean:
         symbol, level = ("and", 2) if e.op == "and" else ("or", 1)
     elif e.op in _INFIX:

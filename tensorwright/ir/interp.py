@@ -47,6 +47,12 @@ def run_graph(
         return _Run(graphs, precise, kernels).graph(g, _convert(g, inputs, precise), {})
 
 
+def run_node(node: Node, values: Sequence):
+    """The value of one node of static type on the values of its operands."""
+    with np.errstate(all="ignore"):
+        return _Run({}, False, {}).node(node, list(values), {})
+
+
 def _convert(g: Graph, inputs: Sequence, precise: bool) -> list:
     if len(inputs) != len(g.params):
         raise RunError(f"{g.name} takes {len(g.params)} inputs, {len(inputs)} were given")

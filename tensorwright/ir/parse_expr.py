@@ -169,9 +169,9 @@ class ExprParser:
 
     def typed(self, node: ast.AST, d: DType) -> Expr:
         """An expression that must have type `d`; a bare number takes it."""
+        if _is_literal(node):
+            return const(self.number(node), d)
         e = self.expr(node)
-        if e.dtype is not d and _is_literal(node):
-            return const(e.value, d)
         if e.dtype is not d:
             raise self.source.error(f"{d} is expected, this is {e.dtype}", node)
         return e
@@ -192,6 +192,16 @@ class ExprParser:
         if isinstance(v, (int, float)):
             return const(v, index if isinstance(v, int) else f32)
         raise self.source.error(f"{v!r} is no number", node)
+
+    def number(self, node: ast.AST) -> bool | int | float:
+        """A literal number, before it is brought into any type."""
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            return -self.number(node.operand)
+        if _name(node) in _NUMBERS:
+            return _NUMBERS[node.id]
+        if isinstance(node, ast.Constant) and isinstance(node.value, (bool, int, float)):
+            return node.value
+        raise self.source.error("a number is expected", node)
 
     def _name(self, node: ast.Name) -> Expr:
         s = self.symbols.get(node.id)
@@ -249,9 +259,9 @@ class ExprParser:
         a, b = self.expr(left), self.expr(right)
         if a.dtype is not b.dtype:
             if _is_literal(right):
-                b = const(b.value, a.dtype)
+                b = const(self.number(right), a.dtype)
             elif _is_literal(left):
-                a = const(a.value, b.dtype)
+                a = const(self.number(left), b.dtype)
         return a, b
 
     def _call(self, node: ast.Call) -> Expr:
@@ -259,7 +269,7 @@ class ExprParser:
         if node.keywords:
             raise self.source.error("no keywords here", node.keywords[0].value)
         if name in DTYPE_NAMES and len(args) == 1:
-            return const(self.expr(args[0]).value, DTYPE_NAMES[name])
+            return const(self.number(args[0]), DTYPE_NAMES[name])
         if name in ("min", "max") or name in _BINARY_NAMES:
             self.count(node, 2)
             return binary(_BINARY_NAMES[name], *self.pair(*args))
@@ -284,6 +294,10 @@ class ExprParser:
         cond = self.typed(node.args[0], boolean)
         return select(cond, *self.pair(*node.args[1:]))
 
+    def _conditional(self, node: ast.IfExp) -> Expr:
+        cond = self.typed(node.test, boolean)
+        return select(cond, *self.pair(node.body, node.orelse))
+
     def _cast(self, node: ast.Call) -> Expr:
         self.count(node, 2)
         convert = cast if node.func.id == "cast" else bitcast
@@ -306,7 +320,7 @@ class ExprParser:
 
     _BY_NODE: ClassVar[dict[type, Callable]] = {
         ast.Constant: _constant, ast.Name: _name, ast.UnaryOp: _unary, ast.BinOp: _binop,
-        ast.BoolOp: _boolop, ast.Compare: _compare, ast.Subscript: _subscript, ast.Call: _call,
+        ast.IfExp: _conditional, ast.BoolOp: _boolop, ast.Compare: _compare, ast.Subscript: _subscript, ast.Call: _call,
     }  # fmt: skip
     _BY_NAME: ClassVar[dict[str, Callable]] = {
         "select": _select, "cast": _cast, "bitcast": _cast, "fma": _fma, "call": _call_function,

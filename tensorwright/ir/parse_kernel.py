@@ -134,8 +134,6 @@ class KernelParser:
 
     def branch(self, s: ast.If) -> Stmt:
         then = self.block(s.body)
-        if isinstance(s.test, ast.Constant) and s.test.value is True and not s.orelse:
-            return then if isinstance(then, Seq) else Seq((then,))
         orelse = self.block(s.orelse) if s.orelse else None
         return If(self.exprs.typed(s.test, boolean), then, orelse)
 

@@ -158,6 +158,7 @@ class _Parser:
             for a in s.value.args
         )
         attrs = {k.arg: self.attr(k.value, bodies) for k in s.value.keywords}
+        attrs.pop("gives", None)
         node = self.build(op, args, attrs, s.value)
         if node.type != stated:
             raise self.source.error(f"this operator gives {node.type}", s.annotation)

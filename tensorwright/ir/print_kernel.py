@@ -89,6 +89,13 @@ def free_buffers(k: Kernel) -> list[Buffer]:
     return [b for b in used if b not in declared]
 
 
+def flatten(s: Stmt) -> list[Stmt]:
+    """The statements of a body in order, without Seqs in Seqs."""
+    if not isinstance(s, Seq):
+        return [s]
+    return [inner for child in s.body for inner in flatten(child)]
+
+
 class KernelPrinter:
     """The text of one kernel inside a module's scope."""
 
@@ -123,7 +130,7 @@ class KernelPrinter:
 
     def block(self, s: Stmt, depth: int) -> None:
         """The statements of a body; names declared in it are free again after it."""
-        body = s.body if isinstance(s, Seq) else (s,)
+        body = flatten(s)
         mark = self.scope.mark()
         if not body:
             self.line(depth, "pass")
@@ -140,9 +147,6 @@ class KernelPrinter:
     def statement(self, s: Stmt, depth: int) -> None:
         self.where[s] = len(self.out)
         match s:
-            case Seq():
-                self.line(depth, "if True:")
-                self.block(s, depth + 1)
             case For():
                 mark = self.scope.mark()
                 self.line(depth, self.for_header(s))

@@ -190,6 +190,8 @@ class _Printer:
             if k in defaults and same_attr(v, defaults[k]):
                 continue
             parts.append(f"{k}={self.attr(v, bodies)}")
+        if n.attrs.get("symbols") and n.op.name != "bind_size":
+            parts.append(f"gives={self.type(n.type)}")  # lets plain Python bind the symbols
         return f"{n.op.name}({', '.join(parts)})"
 
     def constant(self, n: Node) -> str:

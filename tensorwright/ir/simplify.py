@@ -15,15 +15,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 from tensorwright.ir.dtype import boolean, index
-from tensorwright.ir.expr import INDEX_RULES, Expr, bounds, const, make, text_of
+from tensorwright.ir.expr import INDEX_RULES, Expr, bounds, const, make, text_of, walk
 
 Linear = tuple[dict[Expr, int], int]  # atoms with their non-zero coefficients, and the constant
 
 
 def linear(e: Expr) -> Linear:
-    """The terms of a canonical index expression."""
+    """The terms of a canonical index expression; nobody changes the dict."""
+    found = e._linear
+    if found is None:
+        found = e._linear = _linear(e)
+    return found
+
+
+def _linear(e: Expr) -> Linear:
     terms: dict[Expr, int] = {}
     constant = 0
     stack = [e]
@@ -42,8 +50,14 @@ def linear(e: Expr) -> Linear:
 
 def from_linear(terms: dict[Expr, int], constant: int = 0) -> Expr:
     """The canonical sum of the terms."""
+    atoms = [a for a, c in terms.items() if c]
+    for a in atoms:
+        if a.op == "floordiv" and a.args[1].op == "const":
+            more = _recombine(a, terms)
+            if more is not None:
+                return _add(more, const(constant))
     result = None
-    for atom in sorted((a for a, c in terms.items() if c), key=_order):
+    for atom in _in_order(atoms):
         c = terms[atom]
         term = atom if c == 1 else make("mul", index, (atom, const(c)))
         result = term if result is None else make("add", index, (result, term))
@@ -52,9 +66,40 @@ def from_linear(terms: dict[Expr, int], constant: int = 0) -> Expr:
     return result if constant == 0 else make("add", index, (result, const(constant)))
 
 
+def _recombine(quotient: Expr, terms: dict[Expr, int]) -> Expr | None:
+    """The sum after x // d * (c*d) + x % d * c = x * c, or x // d * (c*d) = x * c if d divides x;
+    None if neither applies to `quotient`."""
+    (x, d), c = quotient.args, terms[quotient]
+    if d.value == 0 or c % d.value:
+        return None
+    c //= d.value
+    rest = {a: k for a, k in terms.items() if a is not quotient}
+    if multiple_of(x) % d.value:
+        remainder = make("mod", index, (x, d))
+        if rest.get(remainder) != c:
+            return None
+        del rest[remainder]
+    return _add(from_linear(rest), _mul(x, const(c)))
+
+
 def _order(atom: Expr) -> tuple:
     """A stable order of atoms: by text, so that printing and parsing give the same sum."""
     return (len(atom.args) > 0, text_of(atom))
+
+
+def _in_order(atoms: list[Expr]) -> list[Expr]:
+    """Atoms by `_order`; those of the same text, which mention different symbols of one name, by
+    age of the symbols."""
+    if len(atoms) < 2:
+        return atoms
+    ordered = sorted(atoms, key=_order)
+    if any(a._text == b._text for a, b in pairwise(ordered)):
+        ordered.sort(key=lambda a: (_order(a), _ages(a)))
+    return ordered
+
+
+def _ages(e: Expr) -> tuple[int, ...]:
+    return tuple(a.value.serial for a in walk(e) if a.op == "sym")
 
 
 def _add(a: Expr, b: Expr) -> Expr:
@@ -66,6 +111,7 @@ def _add(a: Expr, b: Expr) -> Expr:
         return b
     terms, constant = linear(a)
     more, other = linear(b)
+    terms = dict(terms)
     for atom, c in more.items():
         terms[atom] = terms.get(atom, 0) + c
     return from_linear(terms, constant + other)
@@ -93,7 +139,7 @@ def _product(a: Expr, b: Expr) -> Expr:
     (ta, ca), (tb, cb) = linear(a), linear(b)
     if len(ta) == 1 and ca == 0 and len(tb) == 1 and cb == 0:
         (x, cx), (y, cy) = *ta.items(), *tb.items()
-        ordered = sorted([*factors(x), *factors(y)], key=_order)
+        ordered = _in_order([*factors(x), *factors(y)])
         atom = ordered[0]
         for f in ordered[1:]:
             atom = make("mul", index, (atom, f))
@@ -137,10 +183,7 @@ def multiple_of(e: Expr) -> int:
     terms, constant = linear(e)
     result = abs(constant)
     for atom, c in terms.items():
-        known = atom.value.multiple_of if atom.op == "sym" else 1
-        if atom.op == "mul":
-            known = math.prod(multiple_of(f) for f in factors(atom))
-        result = math.gcd(result, c * known)
+        result = math.gcd(result, known_multiple(atom, c))
     return result
 
 
@@ -170,6 +213,13 @@ def _divides(e: Expr, d: Expr) -> Expr | None:
         out[key] = out.get(key, 0) + c // scale
     unit = out.pop(None, 0)
     return from_linear(out, unit)
+
+
+def known_multiple(atom: Expr, c: int) -> int:
+    """A number known to divide atom * c."""
+    if atom.op == "sym":
+        return c * atom.value.multiple_of
+    return c * math.prod(map(multiple_of, factors(atom))) if atom.op == "mul" else c
 
 
 def _split_by(a: Expr, d: int) -> tuple[Expr, Expr]:
@@ -228,11 +278,14 @@ def mod_drops_multiples(a, b):
     """(d*q + r) % d = r % d; r % d = r if 0 <= r < d"""
     if b.op != "const" or b.value <= 0:
         return None
-    quotient, rest = _split_by(a, b.value)
+    terms, constant = linear(a)
+    rest = {t: c for t, c in terms.items() if known_multiple(t, c) % b.value}
+    dropped = len(rest) < len(terms) or not 0 <= constant < b.value
+    rest = from_linear(rest, constant % b.value)
     lo, hi = bounds(rest)
     if lo is not None and hi is not None and lo // b.value == hi // b.value:
         return _add(rest, const(-b.value * (lo // b.value)))
-    return None if quotient is const(0) else _mod(rest, b)
+    return _mod(rest, b) if dropped else None
 
 
 @rule("floordiv")
@@ -286,9 +339,9 @@ def div_of_mod(a, b):
 @rule("mod")
 def mod_of_mod(a, b):
     """(x % (c*k)) % c = x % c for c > 0"""
-    if b.op == "const" and a.op == "mod" and a.args[1].op == "const" and b.value > 0:
-        if a.args[1].value % b.value == 0 and a.args[1].value > 0:
-            return _mod(a.args[0], b)
+    nested = b.op == "const" and a.op == "mod" and a.args[1].op == "const"
+    if nested and b.value > 0 and a.args[1].value > 0 and a.args[1].value % b.value == 0:
+        return _mod(a.args[0], b)
     return None
 
 
@@ -334,8 +387,7 @@ def is_positive(e: Expr) -> bool:
         lo = bounds(e)[0]
         if lo is not None and lo > 0:
             return True
-        terms, constant = linear(e)
-        for t, c in terms.items():
+        for t, c in linear(e)[0].items():
             worst = _worst(t, c)
             if worst is not None:
                 e = _add(_sub(e, from_linear({t: c})), worst)
@@ -468,6 +520,28 @@ def _rem(a: Expr, b: Expr) -> Expr:
         return _mod(a, b)
     return make("rem", index, (a, b))
 
+
+_CACHE_SIZE = 1 << 16
+
+
+def _cached(f: Rule) -> Rule:
+    """`f` remembering its results, until there are too many of them."""
+    memo: dict[tuple[Expr, Expr], Expr] = {}
+
+    def apply(a: Expr, b: Expr) -> Expr:
+        found = memo.get((a, b))
+        if found is None:
+            found = f(a, b)
+            if len(memo) >= _CACHE_SIZE:
+                memo.clear()
+            memo[(a, b)] = found
+        return found
+
+    return apply
+
+
+_add, _sub, _mul = _cached(_add), _cached(_sub), _cached(_mul)
+_floordiv, _mod = _cached(_floordiv), _cached(_mod)
 
 INDEX_RULES.update(
     add=_add, sub=_sub, mul=_mul, floordiv=_floordiv, mod=_mod, truncdiv=_truncdiv, rem=_rem,

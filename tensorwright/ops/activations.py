@@ -20,11 +20,30 @@ from tensorwright.ir.op import OpDef, attribute_defaults
 from tensorwright.ir.type import TensorType, dim_text
 from tensorwright.ops import reference as ref
 from tensorwright.ops.define import (
-    check_dtype, define, elementwise, require, same_dtype, scalar_like,
+    check_dtype,
+    define,
+    elementwise,
+    require,
+    same_dtype,
+    scalar_like,
 )  # fmt: skip
 from tensorwright.ops.elementwise import (
-    abs, add, div, erf, exp, expm1, greater, log1p, maximum, minimum, mul, neg, select, sigmoid,
-    sub, tanh,
+    abs,
+    add,
+    div,
+    erf,
+    exp,
+    expm1,
+    greater,
+    log1p,
+    maximum,
+    minimum,
+    mul,
+    neg,
+    select,
+    sigmoid,
+    sub,
+    tanh,
 )  # fmt: skip
 from tensorwright.ops.widen import to_dtype, widened
 
@@ -197,8 +216,8 @@ silu = activation(
 )  # fmt: skip
 swish = activation(
     "swish", lambda x, *, alpha=1.0: mul(x, sigmoid(mul(x, alpha))),
-    lambda x, alpha=1.0: x * ref.sigmoid(alpha * x), onnx="Swish", samples=with_attrs("alpha=1.702"),
-    doc="x * sigmoid(alpha * x).",
+    lambda x, alpha=1.0: x * ref.sigmoid(alpha * x), onnx="Swish",
+    samples=with_attrs("alpha=1.702"), doc="x * sigmoid(alpha * x).",
 )  # fmt: skip
 quick_gelu = activation(
     "quick_gelu", lambda x: swish(x, alpha=1.702), lambda x: x * ref.sigmoid(1.702 * x),

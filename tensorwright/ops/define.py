@@ -190,7 +190,11 @@ def broadcast_load(b: Buffer, indices: Sequence[Expr]) -> Expr:
 
 
 def elementwise(
-    name: str, scalar: Callable[..., Expr], params: str = "x", result: DType | None = None, **columns
+    name: str,
+    scalar: Callable[..., Expr],
+    params: str = "x",
+    result: DType | None = None,
+    **columns,
 ) -> OpDef:
     """A row whose result at an index is `scalar` of the operands there, with NumPy broadcasting.
 

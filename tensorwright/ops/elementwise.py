@@ -15,7 +15,14 @@ import numpy as np
 
 from tensorwright.base.errors import CompileError
 from tensorwright.ir.dtype import (
-    FLOATS, FLOATS8, INTEGERS, NUMERIC, DType, boolean, f8e5m2, index,
+    FLOATS,
+    FLOATS8,
+    INTEGERS,
+    NUMERIC,
+    DType,
+    boolean,
+    f8e5m2,
+    index,
 )  # fmt: skip
 from tensorwright.ir.dtype import dtype as dtype_of
 from tensorwright.ir.expr import Buffer, Expr, all_of, any_of, binary, compare, const, unary
@@ -26,7 +33,14 @@ from tensorwright.ir.loop import Stmt
 from tensorwright.ir.type import TensorType
 from tensorwright.ops import reference as ref
 from tensorwright.ops.define import (
-    broadcast_load, broadcast_shapes, compute, define, elementwise, predicate, require, same_dtype,
+    broadcast_load,
+    broadcast_shapes,
+    compute,
+    define,
+    elementwise,
+    predicate,
+    require,
+    same_dtype,
     scalar_like,
 )  # fmt: skip
 
@@ -62,7 +76,8 @@ def _flat(name: str, function, **columns):
     """A function of numbers whose gradient is zero almost everywhere."""
     return elementwise(
         name, lambda x: unary(name, x), reference=ref.quiet(function), dtypes=NUMERIC,
-        gradient=lambda g, y, x: (None,), torch=f"{name}.default", samples=(*UNARY, *INTS), **columns,
+        gradient=lambda g, y, x: (None,), torch=f"{name}.default", samples=(*UNARY, *INTS),
+        **columns,
     )  # fmt: skip
 
 
@@ -462,7 +477,8 @@ cast = define(
         "f32[16]@special dtype=i32", "f32[16]@special dtype=u8", "f64[16]@special dtype=i64",
         "f32[16]@-300:300 dtype=i8", "f32[16]@-9:300 dtype=u8", "f16[8]@special dtype=i8",
         "f32[16]@-999:999 dtype=f8e4m3fn", "f32[16]@special dtype=f8e4m3fn saturate=False",
-        "f32[16]@special dtype=f8e5m2", "f16[9]@special dtype=f8e4m3fnuz", "f8e8m0[9]@1:8 dtype=f32",
+        "f32[16]@special dtype=f8e5m2", "f16[9]@special dtype=f8e4m3fnuz",
+        "f8e8m0[9]@1:8 dtype=f32",
         "f32[9] dtype=f8e5m2fnuz", "f32[40]@-600:600 dtype=f8e4m3fn saturate=False",
         "f32[40]@-300:300 dtype=f8e4m3fnuz saturate=False", "f64[9]@-8:8 dtype=bf16",
         "f32[16]@special dtype=f8e5m2 saturate=False",

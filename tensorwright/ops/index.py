@@ -23,7 +23,15 @@ from tensorwright.ir.type import Dim, Shape, TensorType, dim_text, shape_of
 from tensorwright.ops.define import compute, define, normalize_axis, require, same_dtype
 from tensorwright.ops.elementwise import cast, div, equal, maximum, mul
 from tensorwright.ops.positions import (
-    bind_size, full, iota, nonzero, one_hot, position, range_, size, trilu,
+    bind_size,
+    full,
+    iota,
+    nonzero,
+    one_hot,
+    position,
+    range_,
+    size,
+    trilu,
     zeros_like,
 )  # fmt: skip
 
@@ -332,7 +340,8 @@ scatter_nd = define(
                                lambda *a, **k: scatter_nd(*a, **k)),
     samples=(*(f"f64[4,5] i64[3,2]@-4:3 f64[3] mode={m}" for m in MODES[1:]),
              "f64[4,5] i64[1,1]@0:3 f64[1,5]", "f32[n,3] i32[2,1]@0:0 f32[2,3] mode=add n=1,4",
-             "f32[3] i64[2,0] f32[2,3]", "f64[2,3,2] i64[2,1,1]@0:2 f64[2,1,2] batch_dims=1",
+             "i32[3] i64[2,0] i32[2,3]", "f64[3] i64[1,0] f64[1,3]",
+             "f64[2,3,2] i64[2,1,1]@0:2 f64[2,1,2] batch_dims=1",
              "i64[3] i64[0,1] i64[0]"),
     doc="x with slices set to (or combined with) updates at index vectors.",
 )  # fmt: skip

@@ -13,13 +13,15 @@ import math
 
 import numpy as np
 
-from tensorwright.ir.dtype import FLOATS, FLOATS8, NUMERIC, SUBBYTE, DType
+from tensorwright.ir.dtype import FLOATS, FLOATS8, NUMERIC, SUBBYTE, DType, i64, index
 from tensorwright.ir.dtype import dtype as dtype_of
-from tensorwright.ir.expr import Buffer, Expr, cast, fma
-from tensorwright.ir.loop import Stmt, loops
+from tensorwright.ir.expr import (
+    Buffer, Expr, as_expr, cast, compare, const, fma, ne, unary,
+)  # fmt: skip
+from tensorwright.ir.loop import Alloc, If, Stmt, loop, loops, seq, store
 from tensorwright.ir.type import Dim, TensorType, dim_text
 from tensorwright.ops.define import (
-    accumulate, broadcast_shapes, check_dtype, define, names, normalize_axis, require, same_dtype,
+    accumulate, accumulator, broadcast_shapes, check_dtype, define, names, normalize_axis, require, same_dtype,
 )  # fmt: skip
 from tensorwright.ops.elementwise import add, mul
 from tensorwright.ops.movement import broadcast_to, reshape, transpose
@@ -278,4 +280,61 @@ gemm = define(
              "f32[3,4] f32[4,5] alpha=0.5", "f32[3,4] f32[4,5] f32[3,5] alpha=0.5 beta=0.25",
              "i32[2,3] i32[3,2] i32[2]"),
     doc="alpha * a' b' + beta * c.",
+)  # fmt: skip
+
+
+# ---- determinant -------------------------------------------------------------------------------
+
+
+def _infer_det(x: TensorType) -> TensorType:
+    check_dtype("det", x, FLOATS)
+    require(x.rank >= 2 and x.shape[-1] == x.shape[-2],
+            f"det: x {x} is not made of square matrices")  # fmt: skip
+    return TensorType(x.dtype, x.shape[:-2])
+
+
+def _lower_det(out: Buffer, x: Buffer) -> Stmt:
+    """Gaussian elimination with the largest pivot of each column, on a copy in `wide`."""
+    n, wide = x.shape[-1], accumulator(x.dtype)
+
+    def nest(*i: Expr) -> Stmt:
+        a = Buffer("a", wide, (n, n), "temp")
+        total, held = Buffer("total", wide, (), "local"), Buffer("held", wide, (), "local")
+        best = Buffer("best", i64, (), "local")
+        row = cast(best[()], index)
+
+        def column(c: Expr) -> Stmt:
+            below = as_expr(n) - c - 1
+            size = lambda r: unary("abs", a[r, c])
+            pick = loop("r", below, lambda r: If(compare("gt", size(r + c + 1), size(row)),
+                                                 store(best, (), cast(r + c + 1, i64))))  # fmt: skip
+            swap = lambda j: seq(store(held, (), a[c, j]), store(a, (c, j), a[row, j]),
+                                 store(a, (row, j), held[()]))  # fmt: skip
+            swaps = If(ne(row, c), seq(loop("j", n, swap), store(total, (), -total[()])))
+            eliminate = loop("r", below, lambda r: seq(
+                store(held, (), a[r + c + 1, c] / a[c, c]),
+                loop("j", below, lambda j: store(a, (r + c + 1, j + c + 1), a[r + c + 1, j + c + 1]
+                                                 - held[()] * a[c, j + c + 1])),
+            ))  # fmt: skip
+            return seq(
+                store(best, (), cast(c, i64)), pick, swaps,
+                store(total, (), total[()] * a[c, c]),
+                If(compare("ne", a[c, c], const(0, wide)), eliminate),
+            )  # fmt: skip
+
+        copy = loops(("r", "j"), (n, n), lambda r, j: store(a, (r, j), cast(x[(*i, r, j)], wide)))
+        return seq(
+            Alloc(a), Alloc(total), Alloc(best), Alloc(held), copy,
+            store(total, (), const(1, wide)), loop("c", n, column),
+            store(out, i, cast(total[()], out.dtype)),
+        )  # fmt: skip
+
+    return loops(names(out.rank), out.shape, nest)
+
+
+det = define(
+    "det", "x", infer=_infer_det, lower=_lower_det, dtypes=FLOATS, onnx="Det",
+    reference=lambda x: np.asarray(np.linalg.det(x.astype(np.float64))).astype(x.dtype),
+    samples=("f32[3,3]", "f32[2,4,4]", "f32[n,n] n=1,2,5", "f32[2,2]@0:0", "f64[0,3,3]"),
+    doc="The determinant of square matrices.",
 )  # fmt: skip

@@ -8,7 +8,7 @@ Subscripts are canonical index expressions, so that a chain of these simplifies 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import numpy as np
 
@@ -22,12 +22,18 @@ from tensorwright.ir.graph import Node
 from tensorwright.ir.loop import Stmt
 from tensorwright.ir.type import Dim, Shape, TensorType, dim_text, product, shape_of
 from tensorwright.ops.define import (
-    broadcast_dims, broadcast_load, compute, define, normalize_axes, normalize_axis, require,
+    broadcast_dims,
+    broadcast_load,
+    compute,
+    define,
+    normalize_axes,
+    normalize_axis,
+    require,
     same_dtype,
 )  # fmt: skip
-from tensorwright.ops.elementwise import add, maximum, minimum, mod, sub
-from tensorwright.ops.positions import full, iota, zeros_like
+from tensorwright.ops.elementwise import maximum, minimum, mod, sub
 from tensorwright.ops.index import scatter_axis
+from tensorwright.ops.positions import full, iota
 
 PAD_MODES = ("constant", "edge", "reflect", "wrap")
 
@@ -299,8 +305,9 @@ def _lower_pad(out: Buffer, x: Buffer, *, low, high, value, mode) -> Stmt:
         if mode != "constant":
             sources = zip(at, x.shape, moved)
             return x[tuple(_source(j, as_expr(d), mode) if m else j for j, d, m in sources)]
-        inside = [c for j, d, m in zip(at, x.shape, moved) if m
-                  for c in (compare("le", const(0), j), compare("lt", j, as_expr(d)))]  # fmt: skip
+        inside = [c for v, a, d, m in zip(i, low, x.shape, moved) if m
+                  for c in (compare("le", as_expr(a), v),
+                            compare("lt", v, as_expr(a) + as_expr(d)))]  # fmt: skip
         return select_expr(all_of(inside), x[tuple(at)], const(value, x.dtype))
 
     return compute(out, element)
@@ -466,7 +473,7 @@ def split(x: Node, sizes: Sequence[Dim], axis: int) -> list[Node]:
     require(as_dim(ends[-1]) == x.shape[axis],
             f"split: the sizes add up to {ends[-1]}, x.shape[{axis}] is "
             f"{dim_text(x.shape[axis])}")  # fmt: skip
-    return [slice_axis(x, axis, as_dim(a), as_dim(b)) for a, b in zip(ends, ends[1:])]
+    return [slice_axis(x, axis, as_dim(a), as_dim(b)) for a, b in pairwise(ends)]
 
 
 def flatten(x: Node, axis: int = 1) -> Node:

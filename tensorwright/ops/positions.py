@@ -8,8 +8,6 @@ fills then (`nonzero`, `range_`) is built on it.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from tensorwright.ir.dtype import INTEGERS, DType, boolean, f32, i64, index
@@ -25,8 +23,17 @@ from tensorwright.ir.type import Dim, Shape, TensorType, dim_text, product, shap
 from tensorwright.ops import reference as ref
 from tensorwright.ops.define import compute, define, names, normalize_axis, reduction, require
 from tensorwright.ops.elementwise import (
-    add, cast, ceil, div, floor_div, maximum, mul, neg, scalar_like, sub,
+    add,
+    cast,
+    ceil,
+    div,
+    floor_div,
+    maximum,
+    mul,
+    neg,
+    sub,
 )  # fmt: skip
+
 
 def _infer_iota(*, shape: Shape, axis: int = 0, dtype: DType = i64, start: Dim = 0, step: Dim = 1):
     if shape or axis:

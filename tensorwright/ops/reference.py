@@ -74,7 +74,8 @@ def _digamma(x: float) -> float:
     while x < 10:
         shift, x = shift - 1 / x, x + 1
     r = 1 / (x * x)
-    series = 1 / 12 - r * (1 / 120 - r * (1 / 252 - r * (1 / 240 - r * (1 / 132 - r * 691 / 32760))))
+    tail = 1 / 240 - r * (1 / 132 - r * 691 / 32760)
+    series = 1 / 12 - r * (1 / 120 - r * (1 / 252 - r * tail))
     return shift + math.log(x) - 0.5 / x - r * series
 
 

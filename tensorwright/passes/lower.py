@@ -17,9 +17,9 @@ import numpy as np
 from tensorwright.base.errors import CompileError
 from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import Buffer, as_dim, as_expr, ceildiv, sym, walk
-from tensorwright.ir.graph import CONST, PARAM, Graph, Node, constant, param, rebuild, with_args
+from tensorwright.ir.graph import CONST, PARAM, Graph, Node, constant, param, rebuild, subgraphs, with_args
 from tensorwright.ir.loop import Alloc, Kernel, Pack, seq
-from tensorwright.ir.module import Module, map_graphs, unique
+from tensorwright.ir.module import Module, unique
 from tensorwright.ir.type import TupleType
 from tensorwright.ops.kernel import call_kernel, fused
 from tensorwright.ops.movement import pad, reshape, transpose
@@ -49,7 +49,9 @@ def define_kernel(name: str, g: Graph) -> Kernel:
         flat = made if isinstance(made, tuple) else (made,)
         if not is_result:
             body += [Alloc(b) for b in flat]
-        body.append(define_node(node, made, [values.get(a) for a in node.args]))
+        nest = define_node(node, made, [values.get(a) for a in node.args])
+        # a nest without loops stays one statement
+        body.append(ir.loop("once", 1, lambda _, s=nest: s) if isinstance(nest, ir.Seq) else nest)
     for r in g.results:
         made = values[r]
         outputs += made if isinstance(made, tuple) else (made,)
@@ -94,9 +96,13 @@ def lower(m: Module, schedule: Callable[[Kernel], Kernel]) -> Module:
     def lower_graph(g: Graph) -> Graph:
         return rebuild(g, lambda node, args: lower_node(with_args(node, args)))
 
+    def lower_bodies(node: Node) -> Node:
+        attrs = {k: lower_graph(v) if isinstance(v, Graph) else v for k, v in node.attrs.items()}
+        return replace(node, attrs=attrs)
+
     def lower_node(node: Node) -> Node:
         if node.op.name in HOST_OPS:
-            return node
+            return lower_bodies(node) if subgraphs(node) else node
         body = node.attrs["body"] if node.op is fused else single(node)
         name = unique(kernel_name(body), kernels)
         kernels[name] = schedule(define_kernel(name, body))
@@ -107,8 +113,8 @@ def lower(m: Module, schedule: Callable[[Kernel], Kernel]) -> Module:
                            scalars=tuple(sym(s) for s in kernels[name].symbols))  # fmt: skip
         return replace(made, name=node.name, loc=node.loc)
 
-    lowered = map_graphs(m, lower_graph)
-    return replace(lowered, kernels=kernels)
+    graphs = {name: lower_graph(g) for name, g in m.graphs.items()}
+    return replace(m, graphs=graphs, kernels=kernels)
 
 
 def single(node: Node) -> Graph:

@@ -54,8 +54,11 @@ class SymbolInfo:
     min: int = 0
     max: int | None = None
     multiple_of: int = 1
+    values: tuple[int, ...] = ()  # the only ones, if any are given
 
     def __str__(self) -> str:
+        if self.values:
+            return f"one of {', '.join(map(str, self.values))}"
         text = f"{self.min}..{'' if self.max is None else self.max}"
         return text if self.multiple_of == 1 else f"{text}, a multiple of {self.multiple_of}"
 
@@ -119,7 +122,7 @@ def _manifest(data: dict[str, Any]) -> Manifest:
             ),
             "inputs": tuple(_tensor(t) for t in data["inputs"]),
             "outputs": tuple(_tensor(t) for t in data["outputs"]),
-            "symbols": {_text(k): SymbolInfo(**v) for k, v in data["symbols"].items()},
+            "symbols": {_text(k): _symbol(v) for k, v in data["symbols"].items()},
             "errors": _texts(data["errors"]),
             "kernels": tuple(_kernel(k) for k in data["kernels"]),
         }
@@ -129,6 +132,10 @@ def _manifest(data: dict[str, Any]) -> Manifest:
 def _tensor(data: dict[str, Any]) -> TensorInfo:
     shape = tuple(d if isinstance(d, str) else _count(d) for d in data["shape"])
     return TensorInfo(_text(data["name"]), _text(data["dtype"]), shape)
+
+
+def _symbol(data: dict[str, Any]) -> SymbolInfo:
+    return SymbolInfo(**{**data, "values": tuple(data.get("values", ()))})
 
 
 def _kernel(data: dict[str, Any]) -> KernelInfo:

@@ -22,6 +22,7 @@ from tensorwright.ir.expr import (
 )  # fmt: skip
 from tensorwright.ir.loop import For, If, Kernel, Pack, Stmt, seq
 from tensorwright.schedule import primitives as p
+from tensorwright.schedule.form import inverse
 from tensorwright.schedule.nest import Stage, depends, loads_of, stride_of
 from tensorwright.target.target import Target
 
@@ -119,8 +120,12 @@ def extent_of(f: For | None, default: int = 1) -> int:
     return min(high, 128) if high is not None else 128
 
 
-def schedule_contraction(k: Kernel, stage: Stage, target: Target) -> Kernel | None:
-    """The kernel with its one contraction on register tiles; None if it has no such form."""
+def schedule_contraction(
+    k: Kernel, stages: tuple[Stage, ...], target: Target
+) -> Kernel | None:
+    """The kernel with its one contraction (and a map behind it) on register tiles; None if it has
+    no such form."""
+    stage = stages[0]
     roles = find_roles(stage)
     if roles is None:
         return None
@@ -132,10 +137,12 @@ def schedule_contraction(k: Kernel, stage: Stage, target: Target) -> Kernel | No
     body = k.body
     if stage.acc is stage.out:
         body = p.cache_write(body, stage.init)
-    body = order_reduction(body, stage, roles)
-    body = order_spatial(body, stage, roles)
     for f in stage.spatial:
         body = p.set_kind(body, f.var, "parallel")
+    if len(stages) == 2:
+        body = p.fuse_epilogue(body, stage, stages[1], inverse(stage, stages[1]))
+    body = order_reduction(body, stage, roles)
+    body = order_spatial(body, stage, roles)
     params, packs = k.params, k.packs
     if pack is not None:
         old = params[pack.param]

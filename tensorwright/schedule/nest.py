@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tensorwright.ir import loop as ir
-from tensorwright.ir.expr import Buffer, Expr, as_expr, const, sym, walk
+from tensorwright.ir.expr import Buffer, Expr, as_expr, const, is_const, sym, walk
 from tensorwright.ir.loop import Alloc, For, Seq, Stmt, Store
 from tensorwright.ir.simplify import linear
 
@@ -88,10 +88,9 @@ def _is_identity(s: Store, spatial: list[For]) -> bool:
     """Whether each element is stored once, its subscripts being the loop variables in order (units
     may be constants)."""
     variables = [sym(f.var) for f in spatial]
-    wanted = iter(variables)
-    return all(i in variables or i.op == "const" for i in s.indices) and [
-        i for i in s.indices if i.op == "sym"
-    ] == list(wanted)
+    used = [i for i in s.indices if i.op == "sym"]
+    wanted = [v for v, f in zip(variables, spatial) if v in used or not is_const(f.extent, 1)]
+    return used == wanted and all(i in variables or i.op == "const" for i in s.indices)
 
 
 def flat_index(b: Buffer, indices) -> Expr:

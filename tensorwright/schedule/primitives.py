@@ -232,6 +232,36 @@ def cache_write(root: Stmt, s: Store, name: str = "acc") -> Stmt:
     return ir.rewrite(root, visit)
 
 
+def fuse_epilogue(root: Stmt, producer, consumer, inverse: dict[Expr, Expr]) -> Stmt:
+    """Compute a map stage where the element it reads is produced: out = acc; y = f(out) ->
+    y = f(acc). `inverse` gives the map's variables in terms of the producer's (see `form.inverse`);
+    the intermediate is not stored any more."""
+
+    def final(s: Stmt) -> Stmt | None:
+        if isinstance(s, Store) and s.buffer is producer.out:
+            value = s.value
+
+            def leaf(e: Expr) -> Expr | None:
+                return value if e.op == "load" and e.value is producer.out else inverse.get(e)
+
+            f, memo = consumer.final, {}
+            indices = tuple(transform(i, leaf, memo) for i in f.indices)
+            return Store(f.buffer, indices, transform(f.value, leaf, memo))
+        return None
+
+    def visit(s: Stmt) -> Stmt | None:
+        if isinstance(s, Seq):
+            kept = [x for x in s.body if x is not consumer.root and not _defines_alloc(x, producer.out)]
+            return seq(*kept) if len(kept) != len(s.body) else None
+        return None
+
+    return ir.rewrite(ir.rewrite(root, visit), final)
+
+
+def _defines_alloc(s: Stmt, b: Buffer) -> bool:
+    return isinstance(s, Alloc) and s.buffer is b
+
+
 def relayout(
     root: Stmt, old: Buffer, new: Buffer, index: Callable[[tuple[Expr, ...]], tuple[Expr, ...]]
 ) -> Stmt:

@@ -20,7 +20,7 @@ llvm.initialize_native_target()
 llvm.initialize_native_asmprinter()
 PREDICATES = {"eq": "==", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "ne": "!="}
 INTRINSICS = {"fma": "fma", "abs": "fabs", "sqrt": "sqrt", "floor": "floor", "ceil": "ceil",
-              "trunc": "trunc", "round": "roundeven", "min": "minimum", "max": "maximum"}  # fmt: skip
+              "trunc": "trunc", "round": "roundeven"}  # fmt: skip
 INTEGER = {"add": "add", "sub": "sub", "mul": "mul", "and": "and_", "or": "or_", "xor": "xor",
            "shl": "shl"}  # fmt: skip
 FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}

@@ -16,6 +16,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from tensorwright.frontend.onnx_tensor import TensorReader
+
 KINDS = ("node", "simple", "pytorch-operator", "pytorch-converted", "real")
 RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
           "RandomUniformLike")  # fmt: skip
@@ -63,9 +65,16 @@ def _case(kind: str, t) -> Case | None:
         model = onnx.load(path)
         data = tuple(_read_sets(folder, model))
     else:
-        data = tuple((list(i), list(o)) for i, o in t.data_sets or ())
+        data = tuple((_arrays(i), _arrays(o)) for i, o in t.data_sets or ())
     name = t.name.removesuffix("_cpu")
     return Case(name, kind, subject(model, name), group(model), model, data, t.rtol, t.atol)
+
+
+def _arrays(values) -> list:
+    """Tensors as arrays; everything else as it is."""
+    return [
+        TensorReader(None).read(v) if isinstance(v, TensorProto) else v for v in values
+    ]  # fmt: skip
 
 
 def _read_sets(folder: Path, model) -> Iterator[tuple[list, list]]:

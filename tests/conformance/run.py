@@ -87,7 +87,7 @@ def _run(case: Case, prepare, inputs, constants: dict) -> list:
     names = [v.name for v in case.model.graph.input]
     given = {t.name for t in case.model.graph.initializer}
     names = [n for n in names if n not in given] if len(inputs) < len(names) else names
-    arrays = dict(zip(names, map(np.asarray, inputs)))
+    arrays = dict(zip(names, inputs))
     for _ in range(len(names) + 1):
         try:
             run = prepare(case.model, {n: arrays[n] for n in constants} or None)

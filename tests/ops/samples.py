@@ -25,7 +25,7 @@ from tensorwright.ir.op import OpDef
 from tensorwright.ir.type import TensorType, tensor
 
 TENSOR = re.compile(r"^(\w+)\[(.*)\](?:@(\S+))?$")
-SPECIAL = (0.0, -0.0, math.inf, -math.inf, math.nan, 1.0, -1.0, 0.5, -2.5, 1e30, -1e30, 3e9, 70000.0)
+SPECIAL = (0.0, -0.0, math.inf, -math.inf, math.nan, 1.0, -1.0, 0.5, -2.5, 1e30, -1e30, 3e9, 7e4)
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,8 @@ def parse(op: OpDef, text: str) -> Iterator[Case]:
         attrs = {k: attribute(v, scope) for k, v in given.items() if k in known}
         operands = [None if w == "-" else operand(w, scope) for w in tensors]
         operands += [None] * (0 if op.is_variadic else len(op.params) - len(operands))
-        yield Case(op, text, tuple(operands), {**op.defaults, **attrs}, dict(zip(symbols.values(), chosen)))
+        values = dict(zip(symbols.values(), chosen))
+        yield Case(op, text, tuple(operands), {**op.defaults, **attrs}, values)
 
 
 def keyword_names(op: OpDef) -> set[str]:

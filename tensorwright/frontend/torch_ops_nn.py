@@ -1,0 +1,263 @@
+"""aten operators of neural networks: products, convolutions, pooling, resizing, attention.
+
+Padding and strides come as torch writes them (one number an axis, symmetric) and leave as ours.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tensorwright.frontend.torch_ops import (
+    Call, Rows, lift, to, together, transposed, with_axis,
+)  # fmt: skip
+from tensorwright.ir.dtype import boolean, i64
+from tensorwright.ir.expr import as_dim, as_expr
+from tensorwright.ir.graph import Node, constant
+from tensorwright.ir.type import product
+from tensorwright.ops import attention as at, conv as cv, elementwise as ew, index as ix
+from tensorwright.ops import linalg as la
+from tensorwright.ops import movement as mv, pool as pl, statistics as st, window as wi
+
+NN = Rows()
+
+
+# ---- products ----------------------------------------------------------------------------------
+
+
+@NN.row("mm.default", "bmm.default", "matmul.default", "linalg_matmul.default")
+def _matmul(c, x, w):
+    return product_of(c, x, w)
+
+
+@NN.row("mv.default")
+def _mv(c, x, v):
+    return mv.reshape(product_of(c, x, with_axis(v, 1)), shape=c.shape)
+
+
+@NN.row("dot.default", "vdot.default", "inner.default")
+def _dot(c, x, y):
+    if x.rank != 1 or y.rank != 1:
+        return product_of(c, x, transposed(y, (*range(y.rank - 2), y.rank - 1, y.rank - 2)))
+    return mv.reshape(product_of(c, with_axis(x, 0), with_axis(y, 1)), shape=())
+
+
+def product_of(c: Call, x: Node, w: Node) -> Node:
+    """x @ w; integers accumulate in the type of the result."""
+    return to(la.matmul(x, w), c.dtype)
+
+
+@NN.row("linear.default")
+def _linear(c, x, w, bias=None):
+    if w.rank == 1:
+        y = mv.reshape(la.matmul(x, with_axis(w, 1)), shape=c.shape)
+        return y if bias is None else ew.add(y, bias)
+    return la.linear(x, w, bias) if bias is not None else la.linear(x, w)
+
+
+@NN.row("addmm.default", "baddbmm.default")
+def _addmm(c, bias, x, w, *, beta=1, alpha=1):
+    y = _times(product_of(c, x, w), alpha)
+    return y if beta == 0 else ew.add(_times(to(bias, c.dtype), beta), y)
+
+
+@NN.row("addmv.default")
+def _addmv(c, bias, x, v, *, beta=1, alpha=1):
+    y = _times(_mv(c, x, v), alpha)
+    return y if beta == 0 else ew.add(_times(to(bias, c.dtype), beta), y)
+
+
+def _times(x: Node, factor) -> Node:
+    return x if factor == 1 else ew.mul(x, lift(factor, x.dtype))
+
+
+@NN.row("einsum.default")
+def _einsum(c, equation, xs, path=None):
+    return la.einsum(*together(*xs), equation=equation.replace(" ", ""))
+
+
+# ---- convolution -------------------------------------------------------------------------------
+
+
+def spread(value, rank: int) -> tuple[int, ...]:
+    """One entry a spatial axis."""
+    value = [value] if isinstance(value, int) else list(value)
+    return tuple(value * rank if len(value) == 1 else value)
+
+
+@NN.row("convolution.default")
+def _convolution(c, x, w, bias, strides, padding, dilation, is_transposed, extra, groups):
+    n = w.rank - 2
+    if x.rank == w.rank - 1:  # no batch axis
+        y = _convolution_batched(with_axis(x, 0), w, bias, strides, padding, dilation,
+                                 is_transposed, extra, groups, n)  # fmt: skip
+        return mv.reshape(y, shape=c.shape)
+    return _convolution_batched(x, w, bias, strides, padding, dilation, is_transposed, extra,
+                                groups, n)  # fmt: skip
+
+
+def _convolution_batched(x, w, bias, strides, padding, dilation, is_transposed, extra, groups, n):
+    attrs = dict(strides=spread(strides, n), dilation=spread(dilation, n), groups=groups,
+                 padding=tuple((p, p) for p in spread(padding, n)))  # fmt: skip
+    operands = (x, w) if bias is None else (x, w, bias)
+    if is_transposed:
+        return cv.conv_transpose(*operands, output_padding=spread(extra, n), **attrs)
+    return cv.conv(*operands, **attrs)
+
+
+# ---- pooling -----------------------------------------------------------------------------------
+
+
+def window_attrs(c: Call, window, strides, padding, dilation, ceil: bool, n: int) -> dict:
+    """Our attributes of a pooling over n spatial axes."""
+    window = spread(window, n)
+    return dict(window=window, strides=spread(strides, n) if strides else window,
+                padding=tuple((p, p) for p in spread(padding, n)), dilation=spread(dilation, n),
+                ceil_mode=bool(ceil))  # fmt: skip
+
+
+def batched(x: Node, spatial: int) -> Node:
+    """x with a batch axis if it has none."""
+    return x if x.rank == spatial + 2 else with_axis(x, 0)
+
+
+def _max_pool(n: int):
+    def convert(c: Call, x, window, strides=(), padding=0, dilation=1, ceil=False):
+        attrs = window_attrs(c, window, strides, padding, dilation, ceil, n)
+        return mv.reshape(pl.max_pool(batched(x, n), **attrs), shape=c.shape)
+
+    return convert
+
+
+def _max_pool_indices(n: int):
+    def convert(c: Call, x, window, strides=(), padding=0, dilation=1, ceil=False):
+        attrs = window_attrs(c, window, strides, padding, dilation, ceil, n)
+        x = batched(x, n)
+        values, where = pl.max_pool_with_indices(x, **attrs)
+        area = lift(product(x.shape[2:]), i64)  # torch counts within one channel
+        return [mv.reshape(v, shape=c.shape) for v in (values, ew.mod(where, area))]
+
+    return convert
+
+
+def _avg_pool(n: int):
+    def convert(c: Call, x, window, strides=(), padding=0, ceil=False, count_padding=True,
+                divisor=None):  # fmt: skip
+        attrs = window_attrs(c, window, strides, padding, 1, ceil, n)
+        x = batched(x, n)
+        if divisor is None:
+            y = pl.avg_pool(x, count_padding=bool(count_padding), **attrs)
+        else:
+            attrs = pl.spatial_attrs("avg_pool", x, *(attrs[k] for k in POOL_ATTRS))
+            y = ew.div(wi.reduce_window(x, op="sum", **attrs), lift(divisor, x.dtype))
+        return mv.reshape(y, shape=c.shape)
+
+    return convert
+
+
+POOL_ATTRS = ("window", "strides", "padding", "dilation", "ceil_mode")
+
+for _n in (1, 2, 3):
+    NN.add(_max_pool(_n), f"max_pool{_n}d.default")
+    NN.add(_max_pool_indices(_n), f"max_pool{_n}d_with_indices.default")
+    NN.add(_avg_pool(_n), f"avg_pool{_n}d.default")
+
+
+def _adaptive(n: int):
+    def convert(c: Call, x, size):
+        for k in range(n):
+            x = averaged_axis(c, x, x.rank - n + k, c.shape[len(c.shape) - n + k])
+        return x
+
+    return convert
+
+
+def averaged_axis(c: Call, x: Node, axis: int, count) -> Node:
+    """An axis cut into `count` nearly equal windows, each replaced by its mean."""
+    size = x.shape[axis]
+    if count == size:
+        return x
+    if count == 1:
+        return st.reduce_mean(x, axes=(axis,), keepdims=True)
+    if not isinstance(count, int) or not isinstance(size, int):
+        raise c.fail("adaptive pooling of a dynamic dimension to more than one element")
+    if size % count == 0:
+        shape = (*x.shape[:axis], count, size // count, *x.shape[axis + 1 :])
+        return st.reduce_mean(mv.reshape(x, shape=shape), axes=(axis + 1,), keepdims=False)
+    weights = constant(adaptive_weights(size, count).astype(x.dtype.numpy))
+    last = (*(k for k in range(x.rank) if k != axis), axis)
+    y = la.matmul(transposed(x, last), weights)
+    return transposed(y, np.argsort(last).tolist())
+
+
+def adaptive_weights(size: int, count: int) -> np.ndarray:
+    """f64[size, count]: column k averages the elements of window k."""
+    w = np.zeros((size, count))
+    for k in range(count):
+        low, high = k * size // count, -(-(k + 1) * size // count)
+        w[low:high, k] = 1 / (high - low)
+    return w
+
+
+NN.add(_adaptive(1), "adaptive_avg_pool1d.default")
+NN.add(_adaptive(2), "adaptive_avg_pool2d.default", "_adaptive_avg_pool2d.default")
+NN.add(_adaptive(3), "adaptive_avg_pool3d.default", "_adaptive_avg_pool3d.default")
+
+
+# ---- attention ---------------------------------------------------------------------------------
+
+
+@NN.row("scaled_dot_product_attention.default")
+def _attention(c, q, k, v, mask=None, dropout=0.0, causal=False, *, scale=None, enable_gqa=False):
+    if dropout:
+        raise c.fail("dropout is on", "call model.eval() before compiling")
+    return _attend(q, k, v, mask, causal, scale)
+
+
+@NN.row("_scaled_dot_product_flash_attention_for_cpu.default")
+def _flash_attention(c, q, k, v, dropout=0.0, causal=False, *, attn_mask=None, scale=None):
+    if dropout:
+        raise c.fail("dropout is on", "call model.eval() before compiling")
+    y = _attend(q, k, v, attn_mask, causal, scale)
+    return [y, _log_total(c, q, k, attn_mask, causal, scale)]
+
+
+def _log_total(c: Call, q: Node, k: Node, mask, causal: bool, scale) -> Node:
+    """The logarithm of each row's sum of exponentials (for the gradient; dead in inference)."""
+    d = c.dtypes()[1]
+    factor = float(scale) if scale is not None else q.shape[-1] ** -0.5
+    scores = la.matmul(to(q, d), transposed(to(k, d), (0, 1, 3, 2)))
+    scores = ew.mul(scores, factor)
+    if mask is not None:
+        low = lift(-np.inf, d)
+        scores = ew.select(mask, scores, low) if mask.dtype is boolean else (
+            ew.add(scores, to(mask, d)))  # fmt: skip
+    if causal:
+        i, j = (ix.iota(shape=scores.shape, axis=a, dtype=i64) for a in (2, 3))
+        scores = ew.select(ew.greater_equal(i, j), scores, lift(-np.inf, d))
+    return st.reduce_log_sum_exp(scores, axes=(-1,), keepdims=False)
+
+
+def _attend(q, k, v, mask, causal: bool, scale) -> Node:
+    """Attention over any number of leading axes: ours has exactly two."""
+    lead = q.shape[:-2]
+    if mask is not None and mask.dtype is not boolean:
+        mask = to(mask, q.dtype)
+    if len(lead) != 2:
+        q, k, v = (_two_leading(x, x.rank) for x in (q, k, v))
+        if mask is not None and mask.rank > 2:
+            mask = mv.broadcast_to(mask, shape=(*lead, *mask.shape[-2:]))
+            mask = _two_leading(mask, mask.rank)
+    operands = (q, k, v) if mask is None else (q, k, v, mask)
+    attrs = {} if scale is None else dict(scale=float(scale))
+    y = at.attention(*operands, causal=causal, **attrs)
+    return y if len(lead) == 2 else mv.reshape(y, shape=(*lead, *y.shape[-2:]))
+
+
+def _two_leading(x: Node, rank: int) -> Node:
+    if rank <= 4:
+        return mv.reshape(x, shape=(*([1] * (4 - rank)), *x.shape))
+    lead = as_expr(1)
+    for d in x.shape[:-3]:
+        lead = lead * as_expr(d)
+    return mv.reshape(x, shape=(as_dim(lead), *x.shape[-3:]))
+

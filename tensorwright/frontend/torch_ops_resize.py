@@ -1,0 +1,7 @@
+"""aten operators: resize."""
+
+from __future__ import annotations
+
+from tensorwright.frontend.torch_ops import Rows
+
+RESIZE = Rows()

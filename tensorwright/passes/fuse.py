@@ -1,0 +1,135 @@
+"""Group nodes into kernels.
+
+    y = relu(add(matmul(x, w), b))      ->      y = fused(x, w, b, body=matmul; add; relu)
+
+From the results backwards: a node joins the group of its users if all of them are in one group and the
+schedule rules have a form for the group with it (`schedule.form.read_form`, on the very loop nests
+that define the operators). So fusion never builds a kernel that no rule schedules, and what kinds of
+operators fuse is inferred from their nests, not declared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from tensorwright.ir.graph import CONST, PARAM, Graph, Node, param, users
+from tensorwright.ir.loop import Kernel
+from tensorwright.ir.module import Module, map_graphs
+from tensorwright.ir.type import TensorType, TupleType
+from tensorwright.ops.kernel import fused
+from tensorwright.passes.lower import HOST_OPS, define_kernel
+from tensorwright.schedule.form import read_form
+
+MAX_GROUP = 40
+SCALAR_ELEMENTS = 1  # constants up to this size are part of the group, as literals
+
+
+@dataclass(eq=False)
+class Group:
+    """Nodes of one kernel; `root` is the one whose result leaves it."""
+
+    root: Node
+    nodes: list[Node] = field(default_factory=list)
+    fusable: bool = True
+
+
+def fuse(m: Module) -> Module:
+    """`m` with the nodes of each group replaced by one `fused` node."""
+    return map_graphs(m, fuse_graph)
+
+
+def fuse_graph(g: Graph) -> Graph:
+    """One graph; bodies of control flow have been done."""
+    return Fusion(g).run()
+
+
+class Fusion:
+    def __init__(self, g: Graph):
+        self.graph = g
+        self.users = users(g)
+        self.outputs = {*g.results, *g.binders}
+        self.group_of: dict[Node, Group] = {}
+
+    def run(self) -> Graph:
+        order = self.graph.nodes()
+        for node in reversed(order):
+            if node.op in (PARAM, CONST) or (node.op.name in HOST_OPS and node.op.name != "reshape"):
+                continue
+            target = self.target(node)
+            if target is not None:
+                target.nodes.append(node)
+                self.group_of[node] = target
+            else:
+                self.group_of[node] = Group(node, [node], self.can_grow(node))
+        return self.rebuild(order)
+
+    def can_grow(self, node: Node) -> bool:
+        if isinstance(node.type, TupleType) or node.op.lower is None:
+            return False
+        return node.op.name != "reshape" and form_of([node], node) is not None
+
+    def target(self, node: Node) -> Group | None:
+        """The group that the node joins, if any."""
+        if node in self.outputs or not isinstance(node.type, TensorType) or node.op.lower is None:
+            return None
+        groups = {self.group_of.get(u) for u in self.users[node]}
+        if len(groups) != 1 or None in groups:
+            return None
+        (group,) = groups
+        if not group.fusable or len(group.nodes) >= MAX_GROUP:
+            return None
+        return group if form_of([*group.nodes, node], group.root) is not None else None
+
+    def rebuild(self, order: list[Node]) -> Graph:
+        """The graph with groups as nodes, emitted where their root stood."""
+        new: dict[Node, Node] = {}
+        for node in order:
+            group = self.group_of.get(node)
+            if group is not None and group.root is not node:
+                continue
+            if group is None or len(group.nodes) == 1:
+                args = tuple(None if a is None else new[a] for a in node.args)
+                same = all(a is b for a, b in zip(args, node.args))
+                new[node] = node if same else replace(node, args=args)
+            else:
+                new[node] = self.emit(group, new)
+        g = self.graph
+        return replace(
+            g,
+            results=tuple(new[r] for r in g.results),
+            binders=tuple(new[b] for b in g.binders),
+        )
+
+    def emit(self, group: Group, new: dict[Node, Node]) -> Node:
+        body, inputs = group_graph(group.nodes, group.root)
+        made = fused(*(new[x] for x in inputs), body=body)
+        loc = tuple(dict.fromkeys(place for n in reversed(group.nodes) for place in n.loc))
+        return replace(made, name=group.root.name, loc=loc)
+
+
+def group_graph(nodes: list[Node], root: Node) -> tuple[Graph, list[Node]]:
+    """The nodes as a graph of their own, and what it takes from outside, in order of use. Scalar
+    constants come along."""
+    inside = set(nodes)
+    new: dict[Node, Node] = {}
+    inputs: list[Node] = []
+    params: list[Node] = []
+    for node in reversed(nodes):  # groups grow from users to producers
+        for a in node.args:
+            if a is None or a in inside or a in new:
+                continue
+            if a.op is CONST and a.type.size == SCALAR_ELEMENTS and a.rank == 0:
+                new[a] = a
+            else:
+                new[a] = param(a.name or f"x{len(inputs)}", a.type)
+                inputs.append(a)
+                params.append(new[a])
+        new[node] = replace(node, args=tuple(None if a is None else new[a] for a in node.args))
+    return Graph("group", tuple(params), (new[root],)), inputs
+
+
+def form_of(nodes: list[Node], root: Node, read: Callable[[Kernel], object] = read_form):
+    """How the rules would schedule the group, None if they would not."""
+    body, _ = group_graph(nodes, root)
+    return read(define_kernel("trial", body))

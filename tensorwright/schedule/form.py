@@ -1,0 +1,222 @@
+"""Which form a kernel has: what the rules can schedule, and so what fusion may put together.
+
+    map          one nest without reduction
+    contraction  one contraction, with an epilogue at its store
+    rows         reductions along rows and maps over the same rows, row by row
+    columns      one reduction across rows, vectors along the last axis
+
+`read_form` first inlines intermediate maps where recomputing them costs less than storing them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tensorwright.ir import loop as ir
+from tensorwright.ir.expr import Buffer, Expr, as_expr, bounds, const, is_const, sym, walk
+from tensorwright.ir.loop import Kernel
+from tensorwright.ir.simplify import linear
+from tensorwright.schedule import primitives as p
+from tensorwright.schedule.nest import Stage, loads_of, stages, stride_of
+
+EXPENSIVE = frozenset(
+    "div sqrt rsqrt exp exp2 expm1 log log2 log1p sin cos tan asin acos atan atan2 sinh cosh tanh "
+    "asinh acosh atanh erf erfc sigmoid lgamma digamma pow mod rem floordiv truncdiv".split()
+)
+MAX_INLINED = 200  # nodes of one expression
+
+
+@dataclass(frozen=True, eq=False)
+class Form:
+    """kind: see above; `kernel` has its intermediate maps inlined and consists of `stages`. rows:
+    how many leading loops all stages share."""
+
+    kind: str
+    kernel: Kernel
+    stages: tuple[Stage, ...]
+    rows: int = 0
+
+
+def read_form(k: Kernel) -> Form | None:
+    """The form of a kernel definition, None if no rule schedules it."""
+    k = inline_maps(k)
+    if k is None:
+        return None
+    found = stages(k.body)
+    if not found:
+        return None
+    if len(found) == 1 and found[0].is_map:
+        return Form("map", k, tuple(found))
+    if found[0].is_contraction and not is_dot_like(found[0]):
+        return None
+    if found[0].is_contraction:
+        return _contraction(k, found)
+    rows = shared_rows(found)
+    if rows is not None:
+        return Form("rows", k, tuple(found), rows)
+    if len(found) == 1 and is_column_reduction(found[0]):
+        return Form("columns", k, tuple(found))
+    return None
+
+
+def is_dot_like(s: Stage) -> bool:
+    return s.step.value.op == "fma"
+
+
+def _contraction(k: Kernel, found: list[Stage]) -> Form | None:
+    if len(found) == 1:
+        return Form("contraction", k, tuple(found))
+    if len(found) == 2 and found[1].is_map and inverse(found[0], found[1]) is not None:
+        return Form("contraction", k, tuple(found))
+    return None
+
+
+# ---- inlining ----------------------------------------------------------------------------------
+
+
+def inline_maps(k: Kernel) -> Kernel | None:
+    """Inline intermediate map stages where that pays; None if the nests are not stages."""
+    found = stages(k.body)
+    if found is None:
+        return None
+    temps = {s.buffer for s in ir.statements(k.body) if isinstance(s, ir.Alloc)}
+    body = k.body
+    done = {}
+    for position, stage in enumerate(found):
+        stage = done.get(position, stage)
+        if not stage.is_map or stage.out not in temps:
+            continue
+        current = stages(body)
+        me = next(s for s in current if s.out is stage.out)
+        users = [s for s in current if s is not me and _reads(s, me.out)]
+        if should_inline(me, users, len(current) - len(users)):
+            body = p.inline(body, me.final, me.variables)
+    return k if body is k.body else k.with_body(body)
+
+
+def _reads(s: Stage, b: Buffer) -> bool:
+    return any(e.value is b for e in ir.loads(s.root))
+
+
+def should_inline(s: Stage, users: list[Stage], others: int) -> bool:
+    """Whether recomputing the stage where it is read beats storing it."""
+    size = sum(1 for _ in walk(s.final.value))
+    work = [e for e in walk(s.final.value) if e.op in EXPENSIVE and e.dtype.is_float]
+    if size > MAX_INLINED:
+        return False
+    for u in users:
+        if u.is_contraction and not is_free(s.final.value):
+            return False
+    if not work:
+        return True
+    reads = {e for u in users for e in ir.loads(u.root) if e.value is s.out}
+    return len(users) == 1 and len(reads) == 1 and _points(users[0]) == _points(s)
+
+
+def is_free(e: Expr) -> bool:
+    """Whether an expression only renames an element (a load, possibly widened)."""
+    while e.op == "cast":
+        e = e.args[0]
+    return e.op in ("load", "const")
+
+
+def _points(s: Stage) -> Expr:
+    total = const(1)
+    for f in (*s.spatial, *s.reduce):
+        total = total * f.extent
+    return total
+
+
+# ---- epilogues ---------------------------------------------------------------------------------
+
+
+def inverse(producer: Stage, consumer: Stage) -> dict[Expr, Expr] | None:
+    """The consumer's variables as functions of the producer's, if it reads each element of the
+    producer's output exactly once: every subscript is a mixed-radix number of distinct variables."""
+    reads = {e for e in ir.loads(consumer.root) if e.value is producer.out}
+    if len(reads) != 1:
+        return None
+    (read,) = reads
+    extents = {sym(f.var): f.extent for f in consumer.spatial}
+    solved: dict[Expr, Expr] = {v: const(0) for v, n in extents.items() if is_const(n, 1)}
+    variables = dict(zip(_axes(producer), producer.variables))
+    for axis, i in enumerate(read.args):
+        own = variables.get(axis, const(0))
+        terms, constant = linear(i)
+        if constant or any(t not in extents for t in terms):
+            return None
+        expected = const(1)
+        last = None
+        for t, c in sorted(terms.items(), key=lambda item: item[1]):
+            if t in solved and not is_const(extents[t], 1) or not is_const(expected, c):
+                return None
+            solved[t] = (own // c) if c > 1 else own
+            expected = const(c) * extents[t]
+            last = t
+            solved[t] = solved[t] % extents[t]
+        if last is not None:
+            c = terms[last]
+            solved[last] = own // c if c > 1 else own
+        size = as_expr(producer.out.shape[axis])
+        if not (size - expected).op == "const" or (size - expected).value != 0:
+            return None
+    return solved if set(solved) == set(extents) else None
+
+
+def _axes(s: Stage) -> list[int]:
+    """The output axis of each spatial loop."""
+    return [axis for v in s.variables for axis, i in enumerate(s.final.indices) if i is v]
+
+
+# ---- rows and columns --------------------------------------------------------------------------
+
+
+def shared_rows(found: list[Stage]) -> int | None:
+    """The number of leading loops over which every stage is independent of other iterations."""
+    reductions = [s for s in found if not s.is_map]
+    if any(s.is_contraction for s in found):
+        return None
+    counts = {_row_count(s) for s in reductions} or {min(_row_count(s) for s in found)}
+    if len(counts) != 1:
+        return None
+    (rows,) = counts
+    if any(len(s.spatial) < rows for s in found):
+        return None
+    first = found[0].spatial[:rows]
+    for s in found:
+        if any(a.extent is not b.extent for a, b in zip(s.spatial, first)):
+            return None
+    made = {s.out for s in found}
+    for s in found:
+        variables = s.variables[:rows]
+        for e in ir.loads(s.root):
+            if e.value in made and e.value is not s.out and e.args[:rows] != variables:
+                return None
+    if not all(is_row_reduction(s) for s in reductions):
+        return None
+    return rows
+
+
+def _row_count(s: Stage) -> int:
+    """Spatial loops without the trailing ones that run once."""
+    n = len(s.spatial)
+    while n and is_const(s.spatial[n - 1].extent, 1):
+        n -= 1
+    return n
+
+
+def is_row_reduction(s: Stage) -> bool:
+    """Whether the innermost reduction loop walks through contiguous memory (or there is no better
+    loop to vectorize)."""
+    last = sym(s.reduce[-1].var)
+    streams = [stride_of(e, last) for e in loads_of(s.step.value) if e.value is not s.acc]
+    return all(x is not None and (is_const(x, 1) or is_const(x, 0)) for x in streams)
+
+
+def is_column_reduction(s: Stage) -> bool:
+    """Whether the last axis of the output walks through contiguous memory of what is reduced."""
+    if not s.spatial or bounds(s.spatial[-1].extent)[1] == 1:
+        return False
+    last = s.variables[-1]
+    streams = [stride_of(e, last) for e in loads_of(s.step.value) if e.value is not s.acc]
+    return all(x is not None and (is_const(x, 1) or is_const(x, 0)) for x in streams)

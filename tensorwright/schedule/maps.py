@@ -1,0 +1,125 @@
+"""Maps: collapse what is contiguous, vectors along the last loop, the rest in parallel.
+
+    for i: for j: y[i, j] = f(x[i, j])   ->   for b in parallel(n * m // 16): for l in vector(16): ...
+"""
+
+from __future__ import annotations
+
+from tensorwright.ir import loop as ir
+from tensorwright.ir.expr import Expr, Symbol, const, is_const, sym
+from tensorwright.ir.loop import For, Kernel, Stmt
+from tensorwright.schedule import primitives as p
+from tensorwright.schedule.nest import affine, flat_index
+from tensorwright.target.target import Target
+
+PARALLEL_WORK = 1 << 14  # elements below which forking costs more than it gains
+
+
+def element_bits(root: Stmt) -> int:
+    """The widest element that vectors of this code hold (narrow types compute in 32 bits)."""
+    widths = [32]
+    for s in ir.statements(root):
+        if isinstance(s, ir.Store):
+            widths += [x.dtype.bits for x in ir.walk(s.value) if x.dtype.name != "index"]
+    return max(widths)
+
+
+def lanes_for(root: Stmt, target: Target) -> int:
+    return max(1, target.vector_bits // element_bits(root))
+
+
+def collapse(body: Stmt, loops: list[Symbol]) -> tuple[Stmt, list[Symbol]]:
+    """Fuse neighbouring loops whose two steps every access takes as one."""
+    k = len(loops) - 1
+    while k > 0:
+        outer, inner = p.find(body, loops[k - 1]), p.find(body, loops[k])
+        if outer.body is inner and _as_one(inner, outer, inner):
+            body, both = p.fuse(body, loops[k - 1], loops[k])
+            loops = [*loops[: k - 1], both, *loops[k + 1 :]]
+        k -= 1
+    return body, loops
+
+
+def _as_one(root: Stmt, outer: For, inner: For) -> bool:
+    """Whether, in every flat index below, a step of `outer` is `inner.extent` steps of `inner`."""
+    i, j = sym(outer.var), sym(inner.var)
+    for flat in accesses(root):
+        a, b = affine(flat, i), affine(flat, j)
+        if a is None or b is None or a is not b * inner.extent:
+            return False
+    return not any(i in set(ir.walk(e)) or j in set(ir.walk(e)) for e in _other_uses(root))
+
+
+def accesses(root: Stmt) -> list[Expr]:
+    """Flat indices of every load and store."""
+    found = [flat_index(e.value, e.args) for e in ir.loads(root)]
+    return found + [flat_index(s.buffer, s.indices) for s in ir.statements(root)
+                    if isinstance(s, ir.Store)]  # fmt: skip
+
+
+def _other_uses(root: Stmt) -> list[Expr]:
+    """Index expressions used as data or as conditions."""
+    found = []
+    for s in ir.statements(root):
+        for e in ir.expressions(s):
+            stack = [e] if not isinstance(s, ir.Store) or e is s.value else []
+            while stack:
+                x = stack.pop()
+                if x.op == "load":
+                    continue
+                if x.dtype.name == "index":
+                    found.append(x)
+                else:
+                    stack.extend(x.args)
+    return found
+
+
+def vectorize_innermost(body: Stmt, v: Symbol, target: Target) -> tuple[Stmt, Symbol | None]:
+    """Vectors along `v`: as wide as the extent fills."""
+    s = p.find(body, v)
+    lanes = lanes_for(s, target)
+    if is_const(s.extent):
+        while lanes > 1 and s.extent.value <= lanes // 2:
+            lanes //= 2
+    if lanes == 1:
+        return body, v
+    return p.vectorize(body, v, lanes)
+
+
+def total(loops: list[For]) -> Expr:
+    """The number of iterations of a nest."""
+    n = const(1)
+    for f in loops:
+        n = n * f.extent
+    return n
+
+
+def is_small(n: Expr) -> bool:
+    return is_const(n) and n.value < PARALLEL_WORK
+
+
+def schedule_map(k: Kernel, spatial: tuple[For, ...], target: Target) -> Kernel:
+    if not spatial:
+        return k
+    body, small = k.body, is_small(total(list(spatial)))
+    if not small:
+        for f in spatial:
+            body = p.set_kind(body, f.var, "parallel")
+    body, loops = collapse(body, [f.var for f in spatial])
+    body, outer = vectorize_innermost(body, loops[-1], target)
+    loops = loops[:-1] if outer is None or len(loops) > 1 else [outer]
+    if loops and not small and loops[-1] is not outer:
+        body = fuse_all(body, loops)
+    elif outer is not None and not small and len(loops) == 1:
+        body = p.set_kind(body, outer, "parallel")
+    return k.with_body(body, f"map: {len(loops) or 1} loops, vectors of {lanes_for(body, target)}")
+
+
+def fuse_all(body: Stmt, loops: list[Symbol]) -> Stmt:
+    """One parallel loop over all of them."""
+    first = loops[0]
+    for v in loops[1:]:
+        body, first = p.fuse(body, first, v)
+    return body
+
+

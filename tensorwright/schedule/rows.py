@@ -1,0 +1,192 @@
+"""Row-wise reductions with the maps around them, one row at a time; column reductions.
+
+    m = max(x); e = exp(x - m); s = sum(e); y = e / s
+->  for i in parallel(n): { m = max over x[i]; y[i] = exp(x[i] - m); s = sum over y[i]; y[i] /= s }
+
+Each reduction accumulates in several vectors at once (`rfactor`), so that it is not bound by the
+latency of one addition. Intermediate rows live in the output where types allow, else in a temporary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tensorwright.ir import loop as ir
+from tensorwright.ir.expr import Buffer, bounds, const, is_const, sym
+from tensorwright.ir.loop import Alloc, For, Kernel, Seq, Stmt, loop_symbol, seq
+from tensorwright.schedule import primitives as p
+from tensorwright.schedule.contraction import choose_tile, spread
+from tensorwright.schedule.form import Form
+from tensorwright.schedule.maps import collapse, fuse_all, is_small, lanes_for, total, vectorize_innermost
+from tensorwright.schedule.nest import Stage
+from tensorwright.target.target import Target
+
+ACCUMULATORS = 4
+
+
+def schedule_rows(form: Form, target: Target) -> Kernel:
+    """Fuse the row loops of all stages, then vectorize each stage along its row."""
+    k, rows = form.kernel, form.rows
+    body = reuse_output(k.body, form)
+    parts = body.body if isinstance(body, Seq) else (body,)
+    nests = [s for s in parts if not isinstance(s, Alloc)]
+    allocs = [s for s in parts if isinstance(s, Alloc)]
+    extents = [f.extent for f in form.stages[0].spatial[:rows]]
+    shared = [loop_symbol(f"row{n}", const(0), e)
+              for n, e in enumerate(extents)]  # fmt: skip
+    inner = []
+    for nest in nests:
+        for v in shared:
+            nest = ir.substitute(nest.body, {sym(nest.var): sym(v)})
+        inner.append(schedule_inside(nest, target))
+    body = seq(*inner)
+    for v, e in reversed(list(zip(shared, extents))):
+        body = For(v, const(0), e, body)
+    body, private = shrink(body, allocs, rows)
+    if shared:
+        private_inside = seq(*(Alloc(b) for b in private))
+        body = ir.rewrite(body, lambda s: _with_front(s, shared[-1], private_inside))
+        if not is_small(total(list(form.stages[0].spatial[:rows])) * _row_length(form)):
+            for v in shared:
+                body = p.set_kind(body, v, "parallel")
+            body = fuse_all(body, shared)
+    else:
+        body = seq(*(Alloc(b) for b in private), body)
+    kept = [a for a in allocs if a.buffer not in _names(private) and _used(body, a.buffer)]
+    return k.with_body(seq(*kept, body), f"rows: {len(inner)} stages over {rows} shared loops")
+
+
+def _with_front(s: Stmt, v, front: Stmt) -> Stmt | None:
+    if isinstance(s, For) and s.var is v and isinstance(front, Seq | Alloc):
+        return replace(s, body=seq(front, s.body))
+    return None
+
+
+def _row_length(form: Form):
+    longest = const(1)
+    for s in form.stages:
+        n = total([*s.spatial[form.rows :], *s.reduce])
+        if is_const(n) and is_const(longest):
+            longest = n if n.value > longest.value else longest
+        else:
+            return n
+    return longest
+
+
+def _names(private: dict) -> set[Buffer]:
+    return set(private.values())
+
+
+def _used(body: Stmt, b: Buffer) -> bool:
+    return b in ir.stored_buffers(body)
+
+
+def shrink(body: Stmt, allocs: list[Alloc], rows: int) -> tuple[Stmt, dict[Buffer, Buffer]]:
+    """Temporaries with one element a row become private scalars: new -> old."""
+    private: dict[Buffer, Buffer] = {}
+    for a in allocs:
+        if all(d == 1 for d in a.buffer.shape[rows:]):
+            small = Buffer(a.buffer.name, a.buffer.dtype, (), "local")
+            body = p.relayout(body, a.buffer, small, lambda i: ())
+            body = ir.rewrite(body, lambda s, a=a, small=small: replace(
+                s, buffer=small, indices=()) if isinstance(s, ir.Store) and s.buffer is a.buffer
+                else None)  # fmt: skip
+            private[small] = a.buffer
+    return body, private
+
+
+def reuse_output(body: Stmt, form: Form) -> Stmt:
+    """Keep an intermediate of the output's shape and type in the output itself, if the last stage
+    alone writes the output and reads the intermediate only at the element that it writes."""
+    last = form.stages[-1]
+    if not last.is_map:
+        return body
+    for s in form.stages[:-1]:
+        same = s.out.dtype is last.out.dtype and s.out.shape == last.out.shape
+        if s.is_map and same and s.out.scope == "temp":
+            reads = [e for e in ir.loads(last.root) if e.value is s.out]
+            if all(e.args == last.final.indices for e in reads):
+                body = ir.replace_buffers(body, {s.out: last.out})
+                return ir.rewrite(body, lambda x: Seq(tuple(
+                    part for part in x.body if not (isinstance(part, Alloc)
+                                                    and part.buffer is last.out)))
+                    if isinstance(x, Seq) else None)  # fmt: skip
+    return body
+
+
+def schedule_inside(s: Stmt, target: Target) -> Stmt:
+    """One stage within its row."""
+    loops, inner = [], s
+    while isinstance(inner, For):
+        loops.append(inner.var)
+        inner = inner.body
+    if not isinstance(inner, ir.Store) or ir.update(inner) is not None:
+        return _reduction_inside(s, target)
+    if not loops:
+        return s
+    s, loops = collapse(s, loops)
+    return vectorize_innermost(s, loops[-1], target)[0]
+
+
+def _reduction_inside(s: Stmt, target: Target) -> Stmt:
+    """Vectorize the reduction loop inside (unit loops around it stay)."""
+    reduce = [x for x in ir.statements(s) if isinstance(x, For) and _is_reducing(x)]
+    if not reduce:
+        return s
+    names = [f.var for f in reduce]
+    s, names = collapse(s, names)
+    innermost = p.find(s, names[-1])
+    if not isinstance(innermost.body, ir.Store):
+        return s
+    lanes = lanes_for(s, target)
+    high = bounds(innermost.extent)[1]
+    width = lanes * ACCUMULATORS
+    while width > 1 and high is not None and width > high:
+        width //= 2
+    return s if width == 1 else p.rfactor(s, names[-1], width)[0]
+
+
+def _is_reducing(f: For) -> bool:
+    s = f.body
+    while isinstance(s, For):
+        s = s.body
+    if not isinstance(s, ir.Store) or ir.update(s) is None:
+        return False
+    return not any(sym(f.var) in set(ir.walk(i)) for i in s.indices)
+
+
+def schedule_columns(k: Kernel, stage: Stage, target: Target) -> Kernel:
+    """A reduction whose output's last axis is contiguous: tiles of 1 x several vectors."""
+    lanes = lanes_for(k.body, target)
+    n = stage.spatial[-1].extent
+    tile = choose_tile(1, n.value if is_const(n) else 1024, target, lanes)
+    body = k.body
+    if stage.acc is stage.out:
+        body = p.cache_write(body, stage.init)
+    for f in stage.spatial:
+        body = p.set_kind(body, f.var, "parallel")
+    body, jo, ji = p.split(body, stage.spatial[-1].var, tile.width, guard=guard_reads)
+    body, jv, jl = p.split(body, ji, tile.lanes)
+    body = p.set_kind(body, jl, "vector")
+    body = spread(body, (jl, jv))
+    loops = [f.var for f in stage.spatial[:-1]] + [jo]
+    return k.with_body(fuse_all(body, loops), f"columns: {tile.vectors} x {tile.lanes}")
+
+
+def guard_reads(body: Stmt, condition) -> Stmt:
+    """Guard the reads of a reduction as well as its store."""
+    parts = []
+    for s in body.body:
+        if isinstance(s, Alloc):
+            parts.append(s)
+        elif isinstance(s, For):
+            parts.append(_guard_innermost(s, condition))
+        else:
+            parts.append(ir.If(condition, s) if s is body.body[-1] else s)
+    return seq(*parts)
+
+
+def _guard_innermost(s: Stmt, condition) -> Stmt:
+    if isinstance(s, For):
+        return replace(s, body=_guard_innermost(s.body, condition))
+    return ir.If(condition, s)

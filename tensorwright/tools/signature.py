@@ -1,0 +1,16 @@
+"""Inputs and sizes of a program or a module, in the words of the manifest."""
+
+from __future__ import annotations
+
+from tensorwright.driver.build import make_symbols, tensor_info
+from tensorwright.ir.module import Module
+from tensorwright.runtime.manifest import SymbolInfo, TensorInfo
+from tensorwright.runtime.program import Program
+
+
+def signature(what: Program | Module) -> tuple[tuple[TensorInfo, ...], dict[str, SymbolInfo]]:
+    """(inputs, symbols)."""
+    if isinstance(what, Program):
+        return what.manifest.inputs, dict(what.manifest.symbols)
+    g = what.main
+    return tuple(tensor_info(p.name, p) for p in g.params), make_symbols(g)
