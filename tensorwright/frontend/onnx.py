@@ -15,17 +15,23 @@ import numpy as np
 
 from tensorwright.base.errors import CompileError, FrontendError, TensorwrightError
 from tensorwright.frontend import (  # noqa: F401  (each fills the converter table)
+    onnx_contrib,
+    onnx_contrib_attention,
+    onnx_contrib_quantized,
     onnx_ops_attention,
     onnx_ops_control,
+    onnx_ops_detection,
     onnx_ops_elementwise,
     onnx_ops_index,
     onnx_ops_movement,
     onnx_ops_nn,
     onnx_ops_norm,
     onnx_ops_quantize,
+    onnx_ops_random,
     onnx_ops_recurrent,
     onnx_ops_reduce,
     onnx_ops_sequence,
+    onnx_ops_signal,
 )
 from tensorwright.frontend.onnx_fold import fold
 from tensorwright.frontend.onnx_function import function_of

@@ -332,26 +332,3 @@ def clamp(x: Node, low, high) -> Node:
 def scalar(c: Call, x: Node) -> Node:
     """An operand of one element as a tensor of rank 0."""
     return x if x.rank == 0 else ops.reshape(x, shape=())
-
-
-@converter("Dropout", values=False)
-def dropout_legacy(
-    c: Call, x: Node, *, ratio: float = 0.5, is_test: int = 0, consumed_inputs: object = None
-) -> tuple:
-    return dropped(x)
-
-
-@converter("Dropout", since=12)
-def dropout(
-    c: Call, x: Node, ratio: Node | None = None, training_mode: Node | None = None, *,
-    seed: int | None = None,
-) -> tuple:  # fmt: skip
-    """Identity: of the training mode only what drops nothing is a function of the inputs."""
-    if training_mode is not None and c.number(training_mode, "training_mode"):
-        if ratio is None or c.number(ratio, "ratio") != 0:
-            raise c.fail("dropout in training mode is random", help="export in inference mode")
-    return dropped(x)
-
-
-def dropped(x: Node) -> tuple:
-    return x, ops.broadcast_to(constant(np.array(True)), shape=x.shape)
