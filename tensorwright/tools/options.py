@@ -1,7 +1,7 @@
 """Options that commands share, and the programs they open.
 
-    @command("Compile ...")      @model_options      @input_options
-    def command(request, output, ...):   program = request.program(output)
+@command("Compile ...")      @model_options      @input_options
+def command(request, output, ...):   program = request.program(output)
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from rich.text import Text
 from tensorwright.base.errors import TensorwrightError, render
 
 PATIENCE = 1.0  # seconds of work before progress is shown
+WIDE = 160  # columns where stdout is no terminal
 PERIOD = 5.0  # seconds between plain progress lines
 
 
@@ -40,7 +41,8 @@ class Output:
 
     def __init__(self, as_json: bool = False, quiet: bool = False, debug: bool = False) -> None:
         self.as_json, self.quiet, self.debug = as_json, quiet, debug
-        self.out = Console(highlight=False, soft_wrap=True)
+        width = None if sys.stdout.isatty() else WIDE
+        self.out = Console(highlight=False, soft_wrap=True, width=width)
         self.err = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def remark(self, text: str) -> None:
