@@ -1,7 +1,7 @@
 """What the command line writes: results to stdout, progress and remarks to stderr.
 
 With `--json` stdout has one JSON document and nothing else; with `--quiet` stderr has errors only.
-Progress is one live line on a terminal (after a second of work), a plain line now and then elsewhere.
+Progress is one live line on a terminal, after a second of work; elsewhere a plain line now and then.
 """
 
 from __future__ import annotations

@@ -58,12 +58,13 @@ def describe(a: np.ndarray) -> dict:
     """Type and statistics of an array."""
     wide = a.astype(np.float64) if a.size else np.zeros(1)
     finite = wide[np.isfinite(wide)]
+    odd = int(wide.size - finite.size)
     low, mean, high = (
         f(finite) if finite.size else float("nan") for f in (np.min, np.mean, np.max)
     )
     return {
         "dtype": dtype_name(a.dtype), "shape": list(a.shape), "min": float(low),
-        "mean": float(mean), "max": float(high), "not_finite": int(wide.size - finite.size),
+        "mean": float(mean), "max": float(high), "not_finite": odd,
     }  # fmt: skip
 
 
