@@ -10,8 +10,6 @@ which count what is read. Index and boolean arithmetic is free. Guards count as 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from tensorwright.ir import loop as ir
 from tensorwright.ir.dtype import boolean, index
 from tensorwright.ir.expr import (
@@ -27,25 +25,11 @@ _ONE = frozenset((
 _FREE = (index, boolean)
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Index expressions in the kernel's symbols."""
-
-    flops: Expr
-    bytes: Expr
-
-    @property
-    def intensity(self) -> float:
-        """Operations a byte; 0 where a symbol decides it."""
-        both = self.flops.op == self.bytes.op == "const" and self.bytes.value
-        return self.flops.value / self.bytes.value if both else 0.0
-
-
-def kernel_cost(k: Kernel) -> Cost:
-    """The cost of one call of an unscheduled kernel."""
+def kernel_cost(k: Kernel) -> tuple[Expr, Expr]:
+    """(operations, bytes) of one call of an unscheduled kernel, in its symbols."""
     count = _Count(k)
     count.visit(k.body, const(1))
-    return Cost(count.flops, count.bytes())
+    return count.flops, count.bytes()
 
 
 class _Count:
