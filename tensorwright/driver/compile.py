@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from tensorwright.base.errors import FrontendError
 from tensorwright.driver.build import build_program
 from tensorwright.driver.objects import ObjectCache
 from tensorwright.driver.pipeline import run_pipeline
+from tensorwright.driver.textfile import SUFFIXES, read_text
 from tensorwright.ir.module import Module
 from tensorwright.runtime.cpu import default_threads
 from tensorwright.runtime.program import Program
@@ -63,6 +65,8 @@ def import_model(model, example_inputs, shapes) -> tuple[Module, str]:
     if isinstance(model, Module):
         return model, model.entry
     kind = type(model).__module__.split(".")[0]
+    if isinstance(model, (str, os.PathLike)) and str(model).endswith(SUFFIXES):
+        return read_text(Path(model)), Path(model).name.split(".")[0]
     if isinstance(model, (str, os.PathLike)) and str(model).endswith((".onnx", ".ort", ".pb")):
         from tensorwright.frontend.onnx import import_onnx
 
