@@ -1,9 +1,11 @@
 """The numbers of a program beside those of another engine.
 
-    print(tw.compare(program, "onnxruntime", x))      print(program.compare("reference", layers=True))
+    print(tw.compare(program, "onnxruntime", x))
+    print(program.compare("reference", layers=True))
 
-With `layers` every value that has a name in the model and that a kernel leaves in memory is compared
-as well, in the order of computation; `layers="all"` keeps all named values, which undoes fusion.
+With `layers` every value that has a name in the model and that a kernel leaves in memory is
+compared as well, in the order of computation; `layers="all"` keeps all named values, which undoes
+fusion.
 """
 
 from __future__ import annotations

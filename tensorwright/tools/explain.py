@@ -2,8 +2,8 @@
 
     print(program.explain())
 
-The pipeline is run again on the imported model with a recording, so that every pass's own reasons are
-told, not a reconstruction of them.
+The pipeline is run again on the imported model with a recording, so that every pass's own reasons
+are told, not a reconstruction of them.
 """
 
 from __future__ import annotations

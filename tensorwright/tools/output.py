@@ -1,7 +1,8 @@
 """What the command line writes: results to stdout, progress and remarks to stderr.
 
 With `--json` stdout has one JSON document and nothing else; with `--quiet` stderr has errors only.
-Progress is one live line on a terminal, after a second of work; elsewhere a plain line now and then.
+Progress is one live line on a terminal, after a second of work, and a plain line now and then
+elsewhere.
 """
 
 from __future__ import annotations
@@ -121,8 +122,8 @@ class Progress:
         self.phase = f"{phase} {value[0]}/{value[1]} kernels" if counted else f"after {phase}"
         self.tell()
 
-    def step(self, phase: str, done: int, total: int) -> None:
-        self.phase = f"{phase} {done}/{total}"
+    def say(self, phase: str) -> None:
+        self.phase = phase
         self.tell()
 
     def tell(self) -> None:

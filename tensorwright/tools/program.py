@@ -3,8 +3,8 @@
     program = tw.compile("model.onnx")
     program.text(after="fuse")     program.explain()     program.compare("onnxruntime", x)
 
-The runtime's Program knows nothing of the compiler. The floors above it add these methods to the
-programs that this process compiled; a program loaded from a file has none of what they need and says so.
+The runtime's Program knows nothing of the compiler. The floors above it add these methods; a
+program loaded from a file has none of what they need and says so.
 """
 
 from __future__ import annotations

@@ -12,8 +12,9 @@ from tensorwright.tools.program import module_of
 
 
 def reference(model, *inputs, precise: bool = False, shapes=None):
-    """The results of a model (whatever `compile` takes, or a compiled program) on arrays, slowly and
-    plainly; `precise` computes in float64."""
+    """The results of a model on arrays, slowly and plainly; `precise` computes in float64.
+
+    model: whatever `compile` takes, or a compiled program."""
     m = module_of(model) if isinstance(model, Program) else import_model(model, None, shapes)[0]
     if len(inputs) != len(m.main.params):
         wanted = ", ".join(f"{p.name}: {p.type}" for p in m.main.params)
