@@ -9,7 +9,6 @@ tools can show, stop after and bisect them:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 from tensorwright.base import config, trace
 from tensorwright.ir.module import Module
@@ -18,22 +17,17 @@ from tensorwright.ir.verify import verify as check
 from tensorwright.passes.expand import expand_composites
 from tensorwright.passes.fuse import fuse
 from tensorwright.passes.lower import lower
-from tensorwright.schedule.rules import schedule
+from tensorwright.passes.schedule_kernels import schedule_kernels
 from tensorwright.target.target import Target
 
 Pass = Callable[[Module, Target], Module]
 Observe = Callable[[str, Module], None]
 
 
-def schedule_kernels(m: Module, target: Target) -> Module:
-    """`m` with every kernel scheduled for the target."""
-    return replace(m, kernels={name: schedule(k, target) for name, k in m.kernels.items()})
-
-
 PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("expand", lambda m, t: expand_composites(m)),
     ("fuse", lambda m, t: fuse(m)),
-    ("lower", lambda m, t: lower(m, lambda k: k)),
+    ("lower", lambda m, t: lower(m)),
     ("schedule", schedule_kernels),
 )
 
