@@ -61,6 +61,7 @@ class Values:
         self.varying: dict[Expr, bool] = {}
         self.flats: dict = {}
         self.loaded: dict[Expr, frozenset[Buffer]] = {}
+        self.transient: list[tuple[dict, object]] = []
 
     # ---- text ----------------------------------------------------------------------------------
 
@@ -147,6 +148,19 @@ class Values:
             if key in scope:
                 return scope[key]
         return None
+
+    def remember(self, key, e: Expr, value: str) -> None:
+        """Reuse `value` for `e` in this scope: for good, or only within the present statement if it
+        depends on memory that statements change."""
+        self.cache[-1][key] = value
+        if not self.is_pure(e):
+            self.transient.append((self.cache[-1], key))
+
+    def forget(self) -> None:
+        """A statement ends: what it read from memory may change."""
+        for scope, key in self.transient:
+            scope.pop(key, None)
+        self.transient.clear()
 
     # ---- classification ------------------------------------------------------------------------
 
@@ -260,8 +274,7 @@ class Values:
         if e.dtype is index and self.can_hoist(e):
             return self.hoisted(e)
         value = self.emit_value(e, 0)
-        if self.is_pure(e):
-            self.cache[-1][e] = value
+        self.remember(e, e, value)
         return value
 
     def can_hoist(self, e: Expr) -> bool:
@@ -298,8 +311,7 @@ class Values:
         found = self.remembered(key)
         if found is None:
             found = self.emit_value(e, self.lanes)
-            if self.is_pure(e):
-                self.cache[-1][key] = found
+            self.remember(key, e, found)
         return found
 
     def has_load(self, e: Expr) -> bool:
@@ -317,8 +329,7 @@ class Values:
         found = self.remembered(key)
         if found is None:
             found = self.splat(self.scalar(e), e.dtype.llvm)
-            if self.is_pure(e):
-                self.cache[-1][key] = found
+            self.remember(key, e, found)
         return found
 
     def splat_const(self, e: Expr) -> str:
