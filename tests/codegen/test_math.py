@@ -77,6 +77,18 @@ def test_numpy_gives_the_same_bits(op, bits):
 
 
 @pytest.mark.parametrize("op, bits", CASES)
+def test_error_without_fma(op, bits):
+    needs_extended(bits)
+    loads, d = inputs(op, DTYPES[bits]), DTYPES[bits]
+    e = expand_math(make(op, d, tuple(loads)), fused=False)
+    assert all(node.op != "fma" for node in walk(e))
+    x = [v[-60000:] if bits == 64 else v for v in points(op, d, stride=90001)]
+    y = evaluate(e, dict(zip(loads, x)))
+    error = excess(op, bits, y, reference(op, d, *x)).max()
+    assert error <= (0 if op == "rem" else ULP_BOUNDS[op, bits] + 1)
+
+
+@pytest.mark.parametrize("op, bits", CASES)
 def test_only_basic_operations_are_used(op, bits):
     assert {node.op for node in walk(expanded(op, bits)[1])} <= BASIC
 
