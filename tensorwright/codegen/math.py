@@ -22,7 +22,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "log": (1, 1), "log2": (1.5, 1), "log1p": (2, 2), "sigmoid": (3, 3), "tanh": (3, 3),
     "sinh": (2, 2), "cosh": (2.5, 2), "asinh": (2.5, 2.5), "acosh": (2.5, 2.5), "atanh": (2.5, 2.5),
     "sin": (2, 1), "cos": (2, 1), "tan": (2.5, 2.5), "asin": (2, 2), "acos": (1.5, 1.5),
-    "atan": (2, 2), "atan2": (2.5, 2), "erf": (3, 2), "erfc": (1, 4), "lgamma": (1, 4),
+    "atan": (2, 2), "atan2": (2.5, 2), "erf": (3.25, 2), "erfc": (1, 4), "lgamma": (1, 4),
     "digamma": (1, 4), "pow": (1, 2.5), "rem": (0, 0), "mod": (0.5, 0.5),
 }  # fmt: skip
 ULP_BOUNDS: dict[tuple[str, int], float] = {
