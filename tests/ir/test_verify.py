@@ -64,7 +64,7 @@ def broken_bodies():
     yield "the buffer t is not declared here", seq(inner, store(t, 0, ZERO))
 
 
-@pytest.mark.parametrize("text, body", broken_bodies())
+@pytest.mark.parametrize("text, body", list(broken_bodies()))
 def test_kernels(text, body):
     found = message(kernel(body))
     assert text in found
