@@ -82,6 +82,7 @@ class Function(Values):
     # ---- statements ----------------------------------------------------------------------------
 
     def stmt(self, s: Stmt) -> None:
+        self.forget()
         match s:
             case ir.Seq(body=body):
                 for part in body:

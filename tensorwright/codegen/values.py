@@ -60,6 +60,8 @@ class Values:
         self.mask: str | None = None
         self.varying: dict[Expr, bool] = {}
         self.flats: dict = {}
+        self.loaded: dict[Expr, frozenset[Buffer]] = {}
+        self.transient: list[tuple[dict, object]] = []
 
     # ---- text ----------------------------------------------------------------------------------
 
@@ -147,6 +149,19 @@ class Values:
                 return scope[key]
         return None
 
+    def remember(self, key, e: Expr, value: str) -> None:
+        """Reuse `value` for `e` in this scope: for good, or only within the present statement if it
+        depends on memory that statements change."""
+        self.cache[-1][key] = value
+        if not self.is_pure(e):
+            self.transient.append((self.cache[-1], key))
+
+    def forget(self) -> None:
+        """A statement ends: what it read from memory may change."""
+        for scope, key in self.transient:
+            scope.pop(key, None)
+        self.transient.clear()
+
     # ---- classification ------------------------------------------------------------------------
 
     def legal(self, e: Expr) -> Expr:
@@ -167,7 +182,18 @@ class Values:
 
     def is_pure(self, e: Expr) -> bool:
         """Whether the value stays the same wherever it is computed again."""
-        return all(p.op != "load" or p.value in self.readonly for p in walk(e))
+        return all(b in self.readonly for b in self.buffers_of(e))
+
+    def buffers_of(self, e: Expr) -> frozenset[Buffer]:
+        """The buffers that an expression loads from."""
+        known = self.loaded
+        if e not in known:
+            for part in walk(e):
+                if part not in known:
+                    own = frozenset((part.value,)) if part.op == "load" else frozenset()
+                    below = [known[a] for a in part.args if known[a]]
+                    known[part] = own.union(*below) if below else own
+        return known[e]
 
     def enter_lanes(self, symbol: Symbol, lanes: int, begin: str) -> None:
         self.lane, self.lanes, self.varying, self.lane_begin = symbol, lanes, {}, begin
@@ -248,8 +274,7 @@ class Values:
         if e.dtype is index and self.can_hoist(e):
             return self.hoisted(e)
         value = self.emit_value(e, 0)
-        if self.is_pure(e):
-            self.cache[-1][e] = value
+        self.remember(e, e, value)
         return value
 
     def can_hoist(self, e: Expr) -> bool:
@@ -286,12 +311,11 @@ class Values:
         found = self.remembered(key)
         if found is None:
             found = self.emit_value(e, self.lanes)
-            if self.is_pure(e):
-                self.cache[-1][key] = found
+            self.remember(key, e, found)
         return found
 
     def has_load(self, e: Expr) -> bool:
-        return any(p.op == "load" for p in walk(e))
+        return bool(self.buffers_of(e))
 
     def widen(self, e: Expr) -> str:
         """The value as a vector: itself, or a splat."""
@@ -305,8 +329,7 @@ class Values:
         found = self.remembered(key)
         if found is None:
             found = self.splat(self.scalar(e), e.dtype.llvm)
-            if self.is_pure(e):
-                self.cache[-1][key] = found
+            self.remember(key, e, found)
         return found
 
     def splat_const(self, e: Expr) -> str:
@@ -548,7 +571,9 @@ class Values:
 
     def must_guard(self, e: Expr) -> bool:
         """Whether evaluating `e` where the program would not could read outside a buffer."""
-        return any(p.op == "load" and self.remembered(p) is None for p in walk(e))
+        return self.has_load(e) and any(
+            p.op == "load" and self.remembered(p) is None for p in walk(e)
+        )
 
     def masked_select(self, e: Expr, mask: str) -> str:
         outer, arms = self.mask, []

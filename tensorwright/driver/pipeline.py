@@ -48,11 +48,13 @@ def run_pipeline(
     return m
 
 
-def stages(m: Module, target: Target) -> Iterator[tuple[str, Module]]:
-    """(pass, module after it) one after another, as far as they are asked for."""
-    for name, run in PIPELINE:
+def stages(m: Module, target: Target, after: str = "") -> Iterator[tuple[str, Module]]:
+    """(pass, module after it) one after another, as far as they are asked for; those behind the
+    pass `after` only, if it is named."""
+    names = [name for name, _ in PIPELINE]
+    for name, run in PIPELINE[names.index(after) + 1 if after else 0 :]:
         with trace.running(name) as timing:
-            after = run(m, target)
-            timing.changed = after is not m
-        m = after
+            changed = run(m, target)
+            timing.changed = changed is not m
+        m = changed
         yield name, m
