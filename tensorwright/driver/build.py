@@ -15,7 +15,7 @@ import numpy as np
 from tensorwright.codegen.host import emit_entry, emit_function
 from tensorwright.codegen.llvm import ModuleText, emit_kernel
 from tensorwright.codegen.support import support_ir
-from tensorwright.ir.expr import Expr, Symbol
+from tensorwright.ir.expr import Expr, Symbol, as_dim
 from tensorwright.ir.graph import Graph, Node, array_of
 from tensorwright.ir.loop import Kernel
 from tensorwright.ir.module import Module, digest
@@ -107,9 +107,15 @@ def make_manifest(m, target: Target, name, threads, errors, extra) -> Manifest:
         inputs=inputs, outputs=outputs,
         symbols=make_symbols(g),
         errors=tuple(errors),
-        kernels=tuple(KernelInfo(k.name, 0, 0, k.sources) for k in m.kernels.values()),
+        kernels=tuple(kernel_info(k) for k in m.kernels.values()),
         threads=threads, extra=extra,
     )  # fmt: skip
+
+
+def kernel_info(k: Kernel) -> KernelInfo:
+    flops, moved = (0, 0) if k.work is None else map(as_dim, k.work)
+    return KernelInfo(k.name, *(dim_text(d) if isinstance(d, Expr) else d for d in (flops, moved)),
+                      k.sources)  # fmt: skip
 
 
 def _name(s: Symbol) -> str:

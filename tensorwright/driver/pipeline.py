@@ -9,7 +9,6 @@ tools can show, stop after and bisect them:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 from tensorwright.base import config, trace
 from tensorwright.ir.module import Module
@@ -18,22 +17,17 @@ from tensorwright.ir.verify import verify as check
 from tensorwright.passes.expand import expand_composites
 from tensorwright.passes.fuse import fuse
 from tensorwright.passes.lower import lower
-from tensorwright.schedule.rules import schedule
+from tensorwright.passes.schedule_kernels import schedule_kernels
 from tensorwright.target.target import Target
 
 Pass = Callable[[Module, Target], Module]
 Observe = Callable[[str, Module], None]
 
 
-def schedule_kernels(m: Module, target: Target) -> Module:
-    """`m` with every kernel scheduled for the target."""
-    return replace(m, kernels={name: schedule(k, target) for name, k in m.kernels.items()})
-
-
 PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("expand", lambda m, t: expand_composites(m)),
     ("fuse", lambda m, t: fuse(m)),
-    ("lower", lambda m, t: lower(m, lambda k: k)),
+    ("lower", lambda m, t: lower(m)),
     ("schedule", schedule_kernels),
 )
 
@@ -54,11 +48,13 @@ def run_pipeline(
     return m
 
 
-def stages(m: Module, target: Target) -> Iterator[tuple[str, Module]]:
-    """(pass, module after it) one after another, as far as they are asked for."""
-    for name, run in PIPELINE:
+def stages(m: Module, target: Target, after: str = "") -> Iterator[tuple[str, Module]]:
+    """(pass, module after it) one after another, as far as they are asked for; those behind the
+    pass `after` only, if it is named."""
+    names = [name for name, _ in PIPELINE]
+    for name, run in PIPELINE[names.index(after) + 1 if after else 0 :]:
         with trace.running(name) as timing:
-            after = run(m, target)
-            timing.changed = after is not m
-        m = after
+            changed = run(m, target)
+            timing.changed = changed is not m
+        m = changed
         yield name, m

@@ -1,4 +1,4 @@
-"""Attention in the forms of domain com.microsoft: packed weights, packed heads, key/value caches."""
+"""Attention in the forms of domain com.microsoft: packed weights, packed heads, caches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from tensorwright.ir.dtype import i64
 from tensorwright.ir.expr import as_dim, as_expr, maximum
 from tensorwright.ir.graph import Node, constant
 from tensorwright.ir.type import Dim
-
 
 
 def slot(x: Node, axis: int, k: int) -> Node:
@@ -212,7 +211,7 @@ def group_query_attention(
 
 
 def unpacked(c: Call, x: Node, heads: int, shared: int) -> tuple[Node, Node, Node]:
-    """Query, key and value that lie side by side in [batch, length, (heads + 2 * shared) * depth]."""
+    """Query, key and value that lie side by side: [batch, length, (heads + 2 shared) depth]."""
     width = x.shape[-1]
     if not isinstance(width, int) or x.rank != 3 or width % (heads + 2 * shared):
         raise c.fail(f"the packed query is {x.type}")

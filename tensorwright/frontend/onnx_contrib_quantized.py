@@ -19,6 +19,7 @@ from tensorwright.frontend.onnx_ops_nn import pool_attributes
 from tensorwright.frontend.onnx_ops_quantize import dequantize_linear, quantize_linear
 from tensorwright.ir.dtype import DType, f32, u2, u4, u8
 from tensorwright.ir.graph import Node, constant
+from tensorwright.ir.op import OpDef
 
 converter("QuantizeLinear", domain=DOMAIN)(quantize_linear)
 converter("DequantizeLinear", domain=DOMAIN)(dequantize_linear)
@@ -33,19 +34,19 @@ def closed(y: Node, scale: Node, zero: Node | None, target: DType) -> Node:
     return ops.quantize(y, scale, zero, dtype=target)
 
 
-def _binary(op: str):
+def _binary(op: OpDef):
     def convert(
         c: Call, a: Node, a_scale: Node, a_zero: Node | None, b: Node, b_scale: Node,
         b_zero: Node | None, y_scale: Node, y_zero: Node | None = None,
     ) -> Node:  # fmt: skip
-        y = getattr(ops, op)(opened(a, a_scale, a_zero), opened(b, b_scale, b_zero))
+        y = op(opened(a, a_scale, a_zero), opened(b, b_scale, b_zero))
         return closed(y, y_scale, y_zero, a.dtype)
 
     return convert
 
 
-converter("QLinearAdd", domain=DOMAIN)(_binary("add"))
-converter("QLinearMul", domain=DOMAIN)(_binary("mul"))
+converter("QLinearAdd", domain=DOMAIN)(_binary(ops.add))
+converter("QLinearMul", domain=DOMAIN)(_binary(ops.mul))
 
 
 @converter("QLinearSigmoid", domain=DOMAIN)

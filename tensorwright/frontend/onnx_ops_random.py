@@ -106,7 +106,8 @@ def dropout(
         raise c.fail(f"ratio is {rate}")
     drawn = ops.uniform(key_of(c, seed), shape=x.shape, low=0.0, high=1.0, dtype="f32")
     mask = ops.greater_equal(drawn, rate)
-    return ops.select(mask, ops.mul(x, 1.0 / (1.0 - rate)), constant(np.zeros((), x.dtype.numpy))), mask
+    zero = constant(np.zeros((), x.dtype.numpy))
+    return ops.select(mask, ops.mul(x, 1.0 / (1.0 - rate)), zero), mask
 
 
 def kept(x: Node) -> tuple:

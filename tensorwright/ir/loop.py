@@ -135,8 +135,8 @@ class Pack:
 @dataclass(frozen=True, eq=False)
 class Kernel:
     """A loop-level function. `params`: its buffers, inputs first; the last `outputs` of them are
-    written. `symbols`: index arguments, in order. `flops`: arithmetic of one call, for reports.
-    `sources`: the model's nodes it computes. `schedule`: the trace of the rules that shaped it.
+    written. `symbols`: index arguments, in order. `work`: arithmetic operations and bytes of one call
+    at least, for reports. `sources`: the model's nodes it computes. `schedule`: the trace of the rules that shaped it.
     `packs`: layouts of parameters that the caller must provide."""
 
     name: str
@@ -147,6 +147,7 @@ class Kernel:
     sources: tuple[str, ...] = ()
     schedule: tuple[str, ...] = field(default=(), compare=False)
     packs: tuple[Pack, ...] = ()
+    work: tuple[Expr, Expr] | None = field(default=None, compare=False)
 
     @property
     def inputs(self) -> tuple[Buffer, ...]:

@@ -3,26 +3,22 @@
     y = fused(x, w, body=...)   ->   y = call_kernel(x, w, callee="matmul_add_relu", scalars=(n,))
 
 A kernel's first form is the concatenation of the loop nests that define its operators (`OpDef.lower`),
-intermediate values in temporary buffers; `schedule` then makes it fast. Operators that only the host
+intermediate values in temporary buffers; scheduling then makes it fast. Operators that only the host
 executes (control flow, views, sizes bound at run time) stay.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-
-import numpy as np
 
 from tensorwright.base.errors import CompileError
 from tensorwright.ir import loop as ir
-from tensorwright.ir.expr import Buffer, as_dim, as_expr, ceildiv, sym, walk
-from tensorwright.ir.graph import CONST, PARAM, Graph, Node, constant, param, rebuild, subgraphs, with_args
-from tensorwright.ir.loop import Alloc, Kernel, Pack, seq
+from tensorwright.ir.expr import Buffer, as_expr, sym, walk
+from tensorwright.ir.graph import CONST, PARAM, Graph, Node, param, rebuild, structure, subgraphs, with_args
+from tensorwright.ir.loop import Alloc, Kernel, seq
 from tensorwright.ir.module import Module, unique
 from tensorwright.ir.type import TupleType
 from tensorwright.ops.kernel import call_kernel, fused
-from tensorwright.ops.movement import pad, reshape, transpose
 
 HOST_OPS = frozenset((
     "param", "const", "item", "make_tuple", "reshape", "bind_size", "if_", "while_", "scan_", "call",
@@ -89,9 +85,10 @@ def free_symbols(params, root: ir.Stmt) -> tuple:
     return tuple(found)
 
 
-def lower(m: Module, schedule: Callable[[Kernel], Kernel]) -> Module:
-    """`m` with every group and operator as a call of a scheduled kernel."""
+def lower(m: Module) -> Module:
+    """`m` with every group and operator as a call of a kernel; equal groups share one."""
     kernels = dict(m.kernels)
+    known: dict[tuple, str] = {}
 
     def lower_graph(g: Graph) -> Graph:
         return rebuild(g, lambda node, args: lower_node(with_args(node, args)))
@@ -103,18 +100,27 @@ def lower(m: Module, schedule: Callable[[Kernel], Kernel]) -> Module:
     def lower_node(node: Node) -> Node:
         if node.op.name in HOST_OPS:
             return lower_bodies(node) if subgraphs(node) else node
-        body = node.attrs["body"] if node.op is fused else single(node)
-        name = unique(kernel_name(body), kernels)
-        kernels[name] = schedule(define_kernel(name, body))
-        operands = [a for a in node.args if a is not None]
-        for pack in kernels[name].packs:
-            operands[pack.param] = pack_operand(operands[pack.param], pack, lower_node)
-        made = call_kernel(*operands, callee=name, type=node.type,
-                           scalars=tuple(sym(s) for s in kernels[name].symbols))  # fmt: skip
-        return replace(made, name=node.name, loc=node.loc)
+        return lower_to_kernel(node, kernels, known)
 
     graphs = {name: lower_graph(g) for name, g in m.graphs.items()}
     return replace(m, graphs=graphs, kernels=kernels)
+
+
+def lower_to_kernel(node: Node, kernels: dict[str, Kernel], known: dict[tuple, str]) -> Node:
+    """The call of the kernel that computes a group or an operator. A new one is added to `kernels`,
+    unless one of the same structure is `known`."""
+    body = node.attrs["body"] if node.op is fused else single(node)
+    key = structure(body)
+    name = known.get(key)
+    if name is None:
+        name = known[key] = unique(kernel_name(body), kernels)
+        kernels[name] = define_kernel(name, body)
+    else:
+        more = (*kernels[name].sources, *(place for n in body.nodes() for place in n.loc))
+        kernels[name] = replace(kernels[name], sources=tuple(dict.fromkeys(more)))
+    made = call_kernel(*(a for a in node.args if a is not None), callee=name, type=node.type,
+                       scalars=tuple(sym(s) for s in kernels[name].symbols))  # fmt: skip
+    return replace(made, name=node.name, loc=node.loc)
 
 
 def single(node: Node) -> Graph:
@@ -131,43 +137,3 @@ def kernel_name(g: Graph) -> str:
     if len(names) > 4:
         names = [*names[:2], "etc", names[-1]]
     return "_".join(names) or "copy"
-
-
-
-
-
-def pack_operand(x: Node, pack: Pack, lower_node: Callable[[Node], Node]) -> Node:
-    """`x` in the layout that a kernel wants: at compile time for a constant, by a kernel otherwise."""
-    if x.op is CONST:
-        done = packed(param("w", x.type), pack)
-        return constant(evaluate(done, x), f"{x.name}.packed" if x.name else "")
-    inner = param("x", x.type)
-    return lower_node(fused(x, body=Graph("pack", (inner,), (packed(inner, pack),))))
-
-
-def packed(x: Node, pack: Pack) -> Node:
-    """The nodes of the transformation: pad, reshape, transpose."""
-    axis, width = pack.axis, pack.width
-    size = as_expr(x.shape[axis])
-    panels = ceildiv(size, width)
-    high = [0] * x.rank
-    high[axis] = as_dim(panels * width - size)
-    if high[axis] != 0:
-        x = pad(x, low=(0,) * x.rank, high=tuple(high))
-    shape = [*x.shape[:axis], as_dim(panels), width, *x.shape[axis + 1 :]]
-    x = reshape(x, shape=tuple(shape))
-    place = lambda a: a + (a > axis)
-    perm = [*map(place, pack.lead), axis, *map(place, pack.rest), axis + 1]
-    return x if perm == list(range(x.rank)) else transpose(x, perm=tuple(perm))
-
-
-def evaluate(result: Node, source: Node) -> np.ndarray:
-    """The value of a chain of unary operators on a constant."""
-    chain = []
-    while result.op is not PARAM:
-        chain.append(result)
-        result = result.args[0]
-    value = source.attrs["value"]
-    for node in reversed(chain):
-        value = node.op.reference(value, **node.attrs)
-    return np.ascontiguousarray(value)

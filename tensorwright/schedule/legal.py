@@ -86,7 +86,7 @@ def why_not_parallel(s: For) -> str:
 
 def separates(index: Expr, s: For) -> bool:
     """Whether equal values of a subscript imply the same iteration: v * c + rest, |rest| < c."""
-    terms, constant = linear(index)
+    terms = dict(linear(index)[0])
     c = terms.pop(sym(s.var), 0)
     if c == 0 or any(sym(s.var) in set(walk(t)) for t in terms):
         return False

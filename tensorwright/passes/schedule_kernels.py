@@ -1,0 +1,90 @@
+"""Schedule every kernel for the target, and give it its operands in the layout that it wants.
+
+    y = call_kernel(x, w, callee="dense")   ->   y = call_kernel(x, w_packed, callee="dense")
+
+A constant is packed now; anything else by a kernel of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from tensorwright.ir.expr import as_dim, as_expr, ceildiv
+from tensorwright.ir.graph import CONST, PARAM, Graph, Node, constant, param, rebuild, subgraphs, with_args
+from tensorwright.ir.loop import Kernel, Pack
+from tensorwright.ir.module import Module
+from tensorwright.ops.kernel import call_kernel, fused
+from tensorwright.ops.movement import pad, reshape, transpose
+from tensorwright.passes.lower import lower_to_kernel
+from tensorwright.schedule.rules import schedule
+from tensorwright.target.target import Target
+
+
+def schedule_kernels(m: Module, target: Target) -> Module:
+    """`m` with every kernel scheduled for the target."""
+    kernels = {name: schedule(k, target) for name, k in m.kernels.items()}
+    wanted = {name: k.packs for name, k in kernels.items() if k.packs}
+    made: dict[str, Kernel] = dict(kernels)
+    done: dict[tuple[Node, Pack], Node] = {}
+    known: dict[tuple, str] = {}
+
+    def visit(node: Node, args: tuple) -> Node:
+        node = with_args(node, args)
+        if node.op is call_kernel and node.attrs["callee"] in wanted:
+            operands = list(node.args)
+            for spec in wanted[node.attrs["callee"]]:
+                key = (operands[spec.param], replace(spec, param=0))
+                if key not in done:
+                    done[key] = pack_operand(key[0], spec, made, known)
+                operands[spec.param] = done[key]
+            return replace(node, args=tuple(operands))
+        if subgraphs(node):
+            attrs = {k: rebuild(v, visit) if isinstance(v, Graph) else v
+                     for k, v in node.attrs.items()}  # fmt: skip
+            return replace(node, attrs=attrs)
+        return node
+
+    graphs = {name: rebuild(g, visit) for name, g in m.graphs.items()}
+    made.update((n, schedule(k, target)) for n, k in made.items() if n not in kernels)
+    return replace(m, graphs=graphs, kernels=made)
+
+
+def pack_operand(
+    x: Node, pack: Pack, kernels: dict[str, Kernel], known: dict[tuple, str]
+) -> Node:
+    """`x` in the layout that a kernel wants: at compile time for a constant, by a kernel otherwise."""
+    if x.op is CONST:
+        done = packed(param("w", x.type), pack)
+        return constant(evaluate(done, x), f"{x.name}.packed" if x.name else "")
+    inner = param("x", x.type)
+    return lower_to_kernel(fused(x, body=Graph("pack", (inner,), (packed(inner, pack),))), kernels, known)
+
+
+def packed(x: Node, pack: Pack) -> Node:
+    """The nodes of the transformation: pad, reshape, transpose."""
+    axis, width = pack.axis, pack.width
+    size = as_expr(x.shape[axis])
+    panels = ceildiv(size, width)
+    high = [0] * x.rank
+    high[axis] = as_dim(panels * width - size)
+    if high[axis] != 0:
+        x = pad(x, low=(0,) * x.rank, high=tuple(high))
+    shape = [*x.shape[:axis], as_dim(panels), width, *x.shape[axis + 1 :]]
+    x = reshape(x, shape=tuple(shape))
+    place = lambda a: a + (a > axis)
+    perm = [*map(place, pack.lead), axis, *map(place, pack.rest), axis + 1]
+    return x if perm == list(range(x.rank)) else transpose(x, perm=tuple(perm))
+
+
+def evaluate(result: Node, source: Node) -> np.ndarray:
+    """The value of a chain of unary operators on a constant."""
+    chain = []
+    while result.op is not PARAM:
+        chain.append(result)
+        result = result.args[0]
+    value = source.attrs["value"]
+    for node in reversed(chain):
+        value = node.op.reference(value, **node.attrs)
+    return np.ascontiguousarray(value)
