@@ -19,6 +19,7 @@ from tensorwright.ir.loop import Alloc, Kernel, seq
 from tensorwright.ir.module import Module, unique
 from tensorwright.ir.type import TupleType
 from tensorwright.ops.kernel import call_kernel, fused
+from tensorwright.passes.cost import kernel_cost
 
 HOST_OPS = frozenset((
     "param", "const", "item", "make_tuple", "reshape", "bind_size", "if_", "while_", "scan_", "call",
@@ -109,7 +110,8 @@ def lower_to_kernel(node: Node, kernels: dict[str, Kernel]) -> Node:
     """The call of a new kernel, added to `kernels`, that computes a group or an operator."""
     body = node.attrs["body"] if node.op is fused else single(node)
     name = unique(kernel_name(body), kernels)
-    kernels[name] = define_kernel(name, body)
+    k = define_kernel(name, body)
+    kernels[name] = replace(k, work=kernel_cost(k))
     made = call_kernel(*(a for a in node.args if a is not None), callee=name, type=node.type,
                        scalars=tuple(sym(s) for s in kernels[name].symbols))  # fmt: skip
     return replace(made, name=node.name, loc=node.loc)
