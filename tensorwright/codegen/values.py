@@ -60,6 +60,7 @@ class Values:
         self.mask: str | None = None
         self.varying: dict[Expr, bool] = {}
         self.flats: dict = {}
+        self.loaded: dict[Expr, frozenset[Buffer]] = {}
 
     # ---- text ----------------------------------------------------------------------------------
 
@@ -167,7 +168,18 @@ class Values:
 
     def is_pure(self, e: Expr) -> bool:
         """Whether the value stays the same wherever it is computed again."""
-        return all(p.op != "load" or p.value in self.readonly for p in walk(e))
+        return all(b in self.readonly for b in self.buffers_of(e))
+
+    def buffers_of(self, e: Expr) -> frozenset[Buffer]:
+        """The buffers that an expression loads from."""
+        known = self.loaded
+        if e not in known:
+            for part in walk(e):
+                if part not in known:
+                    own = frozenset((part.value,)) if part.op == "load" else frozenset()
+                    below = [known[a] for a in part.args if known[a]]
+                    known[part] = own.union(*below) if below else own
+        return known[e]
 
     def enter_lanes(self, symbol: Symbol, lanes: int, begin: str) -> None:
         self.lane, self.lanes, self.varying, self.lane_begin = symbol, lanes, {}, begin
@@ -291,7 +303,7 @@ class Values:
         return found
 
     def has_load(self, e: Expr) -> bool:
-        return any(p.op == "load" for p in walk(e))
+        return bool(self.buffers_of(e))
 
     def widen(self, e: Expr) -> str:
         """The value as a vector: itself, or a splat."""
@@ -548,7 +560,9 @@ class Values:
 
     def must_guard(self, e: Expr) -> bool:
         """Whether evaluating `e` where the program would not could read outside a buffer."""
-        return any(p.op == "load" and self.remembered(p) is None for p in walk(e))
+        return self.has_load(e) and any(
+            p.op == "load" and self.remembered(p) is None for p in walk(e)
+        )
 
     def masked_select(self, e: Expr, mask: str) -> str:
         outer, arms = self.mask, []

@@ -15,6 +15,9 @@ import numpy as np
 
 from tensorwright.base.errors import CompileError, FrontendError, TensorwrightError
 from tensorwright.frontend import (  # noqa: F401  (each fills the converter table)
+    onnx_contrib,
+    onnx_contrib_attention,
+    onnx_contrib_quantized,
     onnx_ops_attention,
     onnx_ops_control,
     onnx_ops_elementwise,
@@ -23,17 +26,31 @@ from tensorwright.frontend import (  # noqa: F401  (each fills the converter tab
     onnx_ops_nn,
     onnx_ops_norm,
     onnx_ops_quantize,
+    onnx_ops_random,
     onnx_ops_recurrent,
     onnx_ops_reduce,
     onnx_ops_sequence,
+    onnx_ops_signal,
+    onnx_ops_vision,
 )
 from tensorwright.frontend.onnx_fold import fold
 from tensorwright.frontend.onnx_function import function_of
 from tensorwright.frontend.onnx_model import (
-    AttributeReference, FunctionRecord, GraphRecord, ModelRecord, NodeRecord, read_model,
+    AttributeReference,
+    FunctionRecord,
+    GraphRecord,
+    ModelRecord,
+    NodeRecord,
+    read_model,
 )  # fmt: skip
 from tensorwright.frontend.onnx_ops import (
-    Call, OptionalValue, SequenceValue, StringValue, bind, find_converter, value_kind,
+    Call,
+    OptionalValue,
+    SequenceValue,
+    StringValue,
+    bind,
+    find_converter,
+    value_kind,
 )  # fmt: skip
 from tensorwright.frontend.onnx_scope import POISON, Scope, live_nodes
 from tensorwright.frontend.onnx_symbolic import Symbolic

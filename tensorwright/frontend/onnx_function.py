@@ -7,7 +7,6 @@ that depends on types and attributes is built by `onnx` for the node at hand.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-
 from dataclasses import replace
 
 import numpy as np

@@ -188,7 +188,8 @@ def bind(row: Converter, record: NodeRecord, args: Sequence[Value], attrs: dict)
     if len(args) > len(fixed) and not variadic:
         raise FrontendError(f"{record.op} has {len(args)} inputs, at most {len(fixed)} are known")
     for k, p in enumerate(fixed):
-        if p.default is p.empty and (k >= len(args) or args[k] is None):
+        optional = p.default is not p.empty or "None" in str(p.annotation)
+        if not optional and (k >= len(args) or args[k] is None):
             raise FrontendError(f"{record.op} lacks its input {p.name!r}")
     if variadic and any(a is None for a in args[len(fixed) :]) and not row.values:
         raise FrontendError(f"{record.op} lacks an input")

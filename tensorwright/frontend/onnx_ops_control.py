@@ -20,7 +20,16 @@ from tensorwright.frontend.onnx_scope import POISON, Scope
 from tensorwright.ir.dtype import boolean, i64
 from tensorwright.ir.expr import Symbol, as_dim, as_expr, maximum, sym
 from tensorwright.ir.graph import (
-    CONST, PARAM, SYMBOL_ORIGIN, Graph, Node, array_of, constant, graph, node_symbols, param,
+    CONST,
+    PARAM,
+    SYMBOL_ORIGIN,
+    Graph,
+    Node,
+    array_of,
+    constant,
+    graph,
+    node_symbols,
+    param,
 )  # fmt: skip
 from tensorwright.ir.type import Dim, TensorType
 
@@ -185,9 +194,8 @@ def _loosened(before: TensorType, after: TensorType) -> TensorType:
     """`before` with a fresh symbol in each dimension that a step changes."""
     if before.rank != after.rank:
         return before  # the type rule of the loop explains it
-    shape = tuple(
-        a if a == b else sym(Symbol(f"d{k}")) for k, (a, b) in enumerate(zip(before.shape, after.shape))
-    )  # fmt: skip
+    pairs = enumerate(zip(before.shape, after.shape))
+    shape = tuple(a if a == b else sym(Symbol(f"d{k}")) for k, (a, b) in pairs)
     return TensorType(before.dtype, shape)
 
 

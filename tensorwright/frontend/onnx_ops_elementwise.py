@@ -11,40 +11,41 @@ import numpy as np
 from tensorwright.frontend import onnx_rows as ops
 from tensorwright.frontend.onnx_ops import Array, Call, converter
 from tensorwright.frontend.onnx_tensor import element_type
-from tensorwright.ir.dtype import SUBBYTE, DType, boolean, f32, f8e8m0, i32, promote, u8
-from tensorwright.ir.graph import Node, array_of, constant
+from tensorwright.ir.dtype import SUBBYTE, DType, boolean, f8e8m0, f32, i32, promote, u8
+from tensorwright.ir.graph import Node, array_of
+from tensorwright.ir.op import OpDef
 
 UNARY = {
-    "Abs": "abs", "Acos": "acos", "Acosh": "acosh", "Asin": "asin", "Asinh": "asinh",
-    "Atan": "atan", "Atanh": "atanh", "BitwiseNot": "bitwise_not", "Ceil": "ceil",
-    "Cos": "cos", "Cosh": "cosh", "Erf": "erf", "Exp": "exp", "Floor": "floor",
-    "IsNaN": "is_nan", "Log": "log", "Neg": "neg", "Not": "logical_not",
-    "Reciprocal": "reciprocal", "Round": "round", "Sigmoid": "sigmoid", "Sign": "sign",
-    "Sin": "sin", "Sinh": "sinh", "Sqrt": "sqrt", "Tan": "tan", "Tanh": "tanh",
-    "Relu": "relu", "HardSwish": "hard_swish", "Mish": "mish",
-    "Softplus": "softplus", "Softsign": "softsign",
+    "Abs": ops.abs, "Acos": ops.acos, "Acosh": ops.acosh, "Asin": ops.asin, "Asinh": ops.asinh,
+    "Atan": ops.atan, "Atanh": ops.atanh, "BitwiseNot": ops.bitwise_not, "Ceil": ops.ceil,
+    "Cos": ops.cos, "Cosh": ops.cosh, "Erf": ops.erf, "Exp": ops.exp, "Floor": ops.floor,
+    "IsNaN": ops.is_nan, "Log": ops.log, "Neg": ops.neg, "Not": ops.logical_not,
+    "Reciprocal": ops.reciprocal, "Round": ops.round, "Sigmoid": ops.sigmoid, "Sign": ops.sign,
+    "Sin": ops.sin, "Sinh": ops.sinh, "Sqrt": ops.sqrt, "Tan": ops.tan, "Tanh": ops.tanh,
+    "Relu": ops.relu, "HardSwish": ops.hard_swish, "Mish": ops.mish,
+    "Softplus": ops.softplus, "Softsign": ops.softsign,
 }  # fmt: skip
 BINARY = {
-    "Add": "add", "Sub": "sub", "Mul": "mul", "And": "logical_and", "Or": "logical_or",
-    "Xor": "logical_xor", "Equal": "equal", "Greater": "greater", "Less": "less",
-    "GreaterOrEqual": "greater_equal", "LessOrEqual": "less_equal",
-    "BitwiseAnd": "bitwise_and", "BitwiseOr": "bitwise_or", "BitwiseXor": "bitwise_xor",
+    "Add": ops.add, "Sub": ops.sub, "Mul": ops.mul, "And": ops.logical_and, "Or": ops.logical_or,
+    "Xor": ops.logical_xor, "Equal": ops.equal, "Greater": ops.greater, "Less": ops.less,
+    "GreaterOrEqual": ops.greater_equal, "LessOrEqual": ops.less_equal,
+    "BitwiseAnd": ops.bitwise_and, "BitwiseOr": ops.bitwise_or, "BitwiseXor": ops.bitwise_xor,
 }  # fmt: skip
 
 
-def _unary(op: str):
+def _unary(op: OpDef):
     def convert(c: Call, x: Node, *, consumed_inputs: object = None) -> Node:
-        return getattr(ops, op)(x)
+        return op(x)
 
     return convert
 
 
-def _binary(op: str):
+def _binary(op: OpDef):
     def convert(
         c: Call, x: Node, y: Node, *, broadcast: int = 0, axis: int = -1,
         consumed_inputs: object = None,
     ) -> Node:  # fmt: skip
-        return getattr(ops, op)(x, aligned(c, x, y, axis))
+        return op(x, aligned(c, x, y, axis))
 
     return convert
 
@@ -103,26 +104,26 @@ def where(c: Call, condition: Node, x: Node, y: Node) -> Node:
     return ops.select(condition, x, y)
 
 
-def _fold(op: str):
+def _fold(op: OpDef):
     def convert(c: Call, *xs: Node, consumed_inputs: object = None) -> Node:
         if not xs:
             raise c.fail("it has no inputs")
         result = xs[0]
         for x in xs[1:]:
-            result = getattr(ops, op)(result, x)
+            result = op(result, x)
         return result
 
     return convert
 
 
-converter("Sum")(_fold("add"))
-converter("Max")(_fold("maximum"))
-converter("Min")(_fold("minimum"))
+converter("Sum")(_fold(ops.add))
+converter("Max")(_fold(ops.maximum))
+converter("Min")(_fold(ops.minimum))
 
 
 @converter("Mean")
 def mean(c: Call, *xs: Node, consumed_inputs: object = None) -> Node:
-    return ops.div(_fold("add")(c, *xs), float(len(xs)))
+    return ops.div(_fold(ops.add)(c, *xs), float(len(xs)))
 
 
 # ---- types -------------------------------------------------------------------------------------
@@ -311,11 +312,8 @@ def clip_by_attributes(
 
 @converter("Clip", since=11)
 def clip(c: Call, x: Node, low: Node | None = None, high: Node | None = None) -> Node:
-    fixed = [None if v is None else array_of(v) for v in (low, high)]
-    if all(f is not None or v is None for f, v in zip(fixed, (low, high))):
-        numbers = [None if f is None else f.reshape(-1)[0].item() for f in fixed if f is None or f.size == 1]
-        if len(numbers) == 2:
-            return clamp(x, *numbers)
+    if all(v is None or array_of(v) is not None for v in (low, high)):
+        return clamp(x, c.number(low, "min"), c.number(high, "max"))
     if low is not None:
         x = ops.maximum(x, scalar(c, low))
     return x if high is None else ops.minimum(x, scalar(c, high))
@@ -332,26 +330,3 @@ def clamp(x: Node, low, high) -> Node:
 def scalar(c: Call, x: Node) -> Node:
     """An operand of one element as a tensor of rank 0."""
     return x if x.rank == 0 else ops.reshape(x, shape=())
-
-
-@converter("Dropout", values=False)
-def dropout_legacy(
-    c: Call, x: Node, *, ratio: float = 0.5, is_test: int = 0, consumed_inputs: object = None
-) -> tuple:
-    return dropped(x)
-
-
-@converter("Dropout", since=12)
-def dropout(
-    c: Call, x: Node, ratio: Node | None = None, training_mode: Node | None = None, *,
-    seed: int | None = None,
-) -> tuple:  # fmt: skip
-    """Identity: of the training mode only what drops nothing is a function of the inputs."""
-    if training_mode is not None and c.number(training_mode, "training_mode"):
-        if ratio is None or c.number(ratio, "ratio") != 0:
-            raise c.fail("dropout in training mode is random", help="export in inference mode")
-    return dropped(x)
-
-
-def dropped(x: Node) -> tuple:
-    return x, ops.broadcast_to(constant(np.array(True)), shape=x.shape)

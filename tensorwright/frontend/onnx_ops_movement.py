@@ -15,8 +15,19 @@ from tensorwright.frontend import onnx_rows as ops
 from tensorwright.frontend.onnx_ops import Array, Call, Ints, converter
 from tensorwright.frontend.onnx_ops_elementwise import scalar, tensor_dtype
 from tensorwright.ir.expr import (
-    Expr, Symbol, as_dim, as_expr, ceildiv, compare, floordiv, is_const, maximum, minimum, select,
-    sym, symbols_of,
+    Expr,
+    Symbol,
+    as_dim,
+    as_expr,
+    ceildiv,
+    compare,
+    floordiv,
+    is_const,
+    maximum,
+    minimum,
+    select,
+    sym,
+    symbols_of,
 )  # fmt: skip
 from tensorwright.ir.graph import SYMBOL_ORIGIN, Node, array_of, constant
 from tensorwright.ir.type import Dim, product

@@ -162,16 +162,17 @@ def column_major(x: Node, indices: Node) -> Node:
     spatial = x.shape[2:]
     rest, result = indices, None
     for k, d in reversed(list(enumerate(spatial))):
-        coordinate = ops.rem(rest, int(d)) if isinstance(d, int) else ops.rem(rest, size_of(d))
-        rest = ops.trunc_div(rest, int(d) if isinstance(d, int) else size_of(d))
-        scale = as_dim(_product(spatial[:k]))
-        term = ops.mul(coordinate, scale if isinstance(scale, int) else size_of(scale))
+        coordinate = ops.rem(rest, size_of(d))
+        rest = ops.trunc_div(rest, size_of(d))
+        term = ops.mul(coordinate, size_of(as_dim(_product(spatial[:k]))))
         result = term if result is None else ops.add(result, term)
-    volume = as_dim(_product(spatial))
-    return ops.add(result, ops.mul(rest, volume if isinstance(volume, int) else size_of(volume)))
+    return ops.add(result, ops.mul(rest, size_of(as_dim(_product(spatial)))))
 
 
 def size_of(d: Dim) -> Node:
+    """A dimension as an i64 scalar."""
+    if isinstance(d, int):
+        return constant(np.array(d, np.int64))
     return ops.reshape(ops.size(dims=(d,)), shape=())
 
 
@@ -230,25 +231,24 @@ def max_unpool(
         as_dim((as_expr(d) - 1) * s - low - high + k)
         for d, s, k, (low, high) in zip(x.shape[2:], strides, window, padding)
     )
-    target = x.shape[:2] + inferred if output_shape is None else c.dims(output_shape)
     # positions count within the shape that the pooling saw
-    source = x.shape[:2] + inferred
-    if tuple(target) != source and not all(isinstance(d, int) for d in (*target, *source)):
-        raise c.fail("an output_shape that is not constant is not supported")
-    flat = _flat_scatter(x, indices, source)
-    if tuple(target) == source:
-        return flat
-    return _flat_scatter(x, indices, tuple(target))
+    own = x.shape[:2] + inferred
+    target = own if output_shape is None else c.dims(output_shape)
+    if tuple(target) == own or len(target) != x.rank:
+        return ops.max_unpool(x, indices, shape=own)
+    return ops.max_unpool(x, moved_positions(indices, own, target), shape=target)
 
 
-def _flat_scatter(x: Node, indices: Node, shape) -> Node:
-    total = as_dim(_product(shape))
-    zeros = ops.broadcast_to(constant(np.zeros((), x.dtype.numpy)), shape=(total,))
-    count = as_dim(_product(x.shape))
-    y = ops.scatter_elements(
-        zeros, ops.reshape(indices, shape=(count,)), ops.reshape(x, shape=(count,)), axis=0
-    )
-    return ops.reshape(y, shape=shape)
+def moved_positions(indices: Node, own: Sequence[Dim], target: Sequence[Dim]) -> Node:
+    """Row-major positions in a tensor of shape `own` as those in one of shape `target`."""
+    rest, result, scale = indices, None, as_expr(1)
+    for d, t in zip(reversed(own), reversed(target)):
+        coordinate = ops.rem(rest, size_of(d))
+        rest = ops.trunc_div(rest, size_of(d))
+        term = ops.mul(coordinate, size_of(as_dim(scale)))
+        result = term if result is None else ops.add(result, term)
+        scale = scale * as_expr(t)
+    return result
 
 
 # ---- matrix products ----------------------------------------------------------------------------

@@ -40,18 +40,16 @@ def _hardmax(c: Call, x: Node, axis: int) -> Node:
     return ops.cast(ops.equal(at, first), dtype=x.dtype)
 
 
+def _since_13(op):
+    def convert(c: Call, x: Node, *, axis: int = -1) -> Node:
+        return op(c, x, axis_of(c, axis, x.rank))
+
+    return convert
+
+
 for _name, _op in (("Softmax", _softmax), ("LogSoftmax", _log_softmax), ("Hardmax", _hardmax)):
     converter(_name)(_coerced(_op))
-
-    def _convert(c: Call, x: Node, *, axis: int = -1, _op=_op) -> Node:
-        return _op(c, x, axis_of(c, axis, x.rank))
-
-    def _register(op):
-        @converter(_name, since=13)
-        def convert(c: Call, x: Node, *, axis: int = -1) -> Node:
-            return op(c, x, axis_of(c, axis, x.rank))
-
-    _register(_op)
+    converter(_name, since=13)(_since_13(_op))
 
 
 @converter("BatchNormalization")
@@ -136,9 +134,10 @@ def group_normalization_by_group(
     if not isinstance(per, int) or num_groups < 1 or per % num_groups:
         raise c.fail(f"{per} channels do not divide into {num_groups} groups")
     each = per // num_groups
+    groups = (num_groups, each)
     wide = [
-        ops.reshape(ops.broadcast_to(ops.reshape(v, shape=(num_groups, 1)), shape=(num_groups, each)),
-                   shape=(per,))
+        ops.reshape(ops.broadcast_to(ops.reshape(v, shape=(num_groups, 1)), shape=groups),
+                    shape=(per,))
         for v in (scale, bias)
     ]  # fmt: skip
     return ops.group_norm(x, *wide, groups=num_groups, epsilon=epsilon)

@@ -10,25 +10,26 @@ from tensorwright.frontend.onnx_ops_movement import axes_of, axis_of
 from tensorwright.ir.dtype import boolean
 from tensorwright.ir.expr import as_dim, as_expr, compare, is_const, minimum
 from tensorwright.ir.graph import Node
+from tensorwright.ir.op import OpDef
 
 REDUCTIONS = {
-    "ReduceSum": ("reduce_sum", 13), "ReduceProd": ("reduce_prod", 18),
-    "ReduceMax": ("reduce_max", 18), "ReduceMin": ("reduce_min", 18),
-    "ReduceMean": ("reduce_mean", 18), "ReduceL1": ("reduce_l1", 18),
-    "ReduceL2": ("reduce_l2", 18), "ReduceLogSum": ("reduce_log_sum", 18),
-    "ReduceLogSumExp": ("reduce_log_sum_exp", 18),
-    "ReduceSumSquare": ("reduce_sum_square", 18),
+    "ReduceSum": (ops.reduce_sum, 13), "ReduceProd": (ops.reduce_prod, 18),
+    "ReduceMax": (ops.reduce_max, 18), "ReduceMin": (ops.reduce_min, 18),
+    "ReduceMean": (ops.reduce_mean, 18), "ReduceL1": (ops.reduce_l1, 18),
+    "ReduceL2": (ops.reduce_l2, 18), "ReduceLogSum": (ops.reduce_log_sum, 18),
+    "ReduceLogSumExp": (ops.reduce_log_sum_exp, 18),
+    "ReduceSumSquare": (ops.reduce_sum_square, 18),
 }  # fmt: skip
 
 
-def reduced(c: Call, op: str, x: Node, axes: Sequence[int] | None, keepdims: int) -> Node:
+def reduced(c: Call, op: OpDef, x: Node, axes: Sequence[int] | None, keepdims: int) -> Node:
     axes = None if axes is None else axes_of(c, axes, x.rank)
     if x.dtype is boolean:  # ReduceMax and ReduceMin of truth values
-        op = {"reduce_max": "reduce_any", "reduce_min": "reduce_all"}.get(op, op)
-    return getattr(ops, op)(x, axes=axes, keepdims=bool(keepdims))
+        op = {ops.reduce_max: ops.reduce_any, ops.reduce_min: ops.reduce_all}.get(op, op)
+    return op(x, axes=axes, keepdims=bool(keepdims))
 
 
-def _register(name: str, op: str, since: int) -> None:
+def _register(name: str, op: OpDef, since: int) -> None:
     @converter(name)
     def by_attribute(
         c: Call, x: Node, *, axes: Ints | None = None, keepdims: int = 1
@@ -61,11 +62,11 @@ for _name, (_op, _since) in REDUCTIONS.items():
     _register(_name, _op, _since)
 
 
-def _arg(op: str):
+def _arg(op: OpDef):
     def convert(
         c: Call, x: Node, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0
     ) -> Node:
-        return getattr(ops, op)(
+        return op(
             x, axis=axis_of(c, axis, x.rank), keepdims=bool(keepdims),
             last=bool(select_last_index),
         )  # fmt: skip
@@ -73,20 +74,20 @@ def _arg(op: str):
     return convert
 
 
-converter("ArgMax")(_arg("argmax"))
-converter("ArgMin")(_arg("argmin"))
+converter("ArgMax")(_arg(ops.argmax))
+converter("ArgMin")(_arg(ops.argmin))
 
 
-def _running(op: str):
+def _running(op: OpDef):
     def convert(c: Call, x: Node, axis: Node, *, exclusive: int = 0, reverse: int = 0) -> Node:
         at = axis_of(c, int(c.number(axis, "axis")), x.rank)
-        return getattr(ops, op)(x, axis=at, exclusive=bool(exclusive), reverse=bool(reverse))
+        return op(x, axis=at, exclusive=bool(exclusive), reverse=bool(reverse))
 
     return convert
 
 
-converter("CumSum")(_running("cumsum"))
-converter("CumProd")(_running("cumprod"))
+converter("CumSum")(_running(ops.cumsum))
+converter("CumProd")(_running(ops.cumprod))
 
 
 @converter("TopK")

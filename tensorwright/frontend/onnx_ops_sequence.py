@@ -10,7 +10,13 @@ import numpy as np
 
 from tensorwright.frontend import onnx_rows as ops
 from tensorwright.frontend.onnx_ops import (
-    Body, Call, OptionalValue, SequenceValue, TypeOf, converter, value_kind,
+    Body,
+    Call,
+    OptionalValue,
+    SequenceValue,
+    TypeOf,
+    converter,
+    value_kind,
 )  # fmt: skip
 from tensorwright.frontend.onnx_ops_elementwise import tensor_dtype
 from tensorwright.frontend.onnx_ops_movement import axis_of, squeezed

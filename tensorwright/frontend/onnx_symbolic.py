@@ -2,9 +2,9 @@
 
     Concat(Shape(x)[0:1], [-1])  is mirrored as  [n, -1], so that Reshape gets symbolic dimensions
 
-`RULES` mirror the operators that exporters compute shapes with. A tensor whose mirror is complete is
-rebuilt as one `size` node, so the arithmetic behind it disappears. Where nothing mirrors a tensor,
-its elements are read by `bind_size` as far up the computation as they can be.
+`RULES` mirror the operators that exporters compute shapes with. A tensor whose mirror is complete
+is rebuilt as one `size` node, so the arithmetic behind it disappears. Where nothing mirrors a
+tensor, its elements are read by `bind_size` as far up the computation as they can be.
 """
 
 from __future__ import annotations
@@ -17,9 +17,22 @@ from tensorwright.base.errors import FrontendError
 from tensorwright.frontend import onnx_rows as ops
 from tensorwright.ir.dtype import DType, boolean, i64
 from tensorwright.ir.expr import (
-    Expr, Symbol, as_dim, as_expr, binary, bounds, cast as cast_expr, compare, maximum, minimum, mod,
-    select, sym,
+    Expr,
+    Symbol,
+    as_dim,
+    as_expr,
+    binary,
+    bounds,
+    compare,
+    maximum,
+    minimum,
+    mod,
+    select,
+    sym,
 )  # fmt: skip
+from tensorwright.ir.expr import (
+    cast as cast_expr,
+)
 from tensorwright.ir.graph import Node, array_of, constant
 from tensorwright.ir.type import Dim
 

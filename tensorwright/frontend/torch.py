@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from tensorwright.base.errors import FrontendError, RunError
 from tensorwright.frontend.torch_graph import Importer, array_of
 from tensorwright.frontend.torch_ops import dtype_of
+from tensorwright.frontend.torch_ops_recurrent import whole_layers
 from tensorwright.frontend.torch_shapes import Wishes
 from tensorwright.frontend.torch_symbols import Sizes, size_scalar, symbol_of, sympy_of
 from tensorwright.frontend.torch_table import TABLE
@@ -93,7 +94,8 @@ def export(model, example_inputs, shapes):
             "a torch module needs example inputs",
             help="pass the tensors of one call: tw.compile(model, (x,))",
         )
-    if model.training:
+    kinds = (torch.nn.modules.batchnorm._BatchNorm, torch.nn.modules.dropout._DropoutNd)
+    if any(m.training for m in model.modules() if isinstance(m, kinds)):
         raise FrontendError(
             "the module is in training mode", help="call model.eval() before compiling it"
         )
@@ -101,7 +103,7 @@ def export(model, example_inputs, shapes):
     wishes = Wishes(model, args, kwargs, shapes)
     args, kwargs = wishes.examples()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), whole_layers(torch):
             exported = torch.export.export(
                 model, args, kwargs, dynamic_shapes=wishes.dynamic_shapes()
             )
@@ -138,6 +140,10 @@ def split_inputs(example_inputs) -> tuple[tuple, dict]:
             return args
         return args, {}
     return (example_inputs,), {}
+
+
+# Outputs that are Python numbers in torch.
+CONVERSIONS = {"SymIntArgument": int, "SymFloatArgument": float, "SymBoolArgument": bool}
 
 
 # ---- reading an ExportedProgram ----------------------------------------------------------------
@@ -236,7 +242,7 @@ class _Reader:
                 raise FrontendError(f"results of kind {kind} are not supported")
         slots = []
         for k, (spec, value) in enumerate(user):
-            slots.append(self.slot(value, len(results)))
+            slots.append(self.slot(spec, value, len(results)))
             if slots[-1][0] != "constant":
                 results.append(value if isinstance(value, Node) else size_scalar(value))
                 names.append(unique(getattr(spec.arg, "name", None) or f"output_{k}", names))
@@ -260,10 +266,12 @@ class _Reader:
         return held[target] if target in held else self.exported.constants[target]
 
     @staticmethod
-    def slot(value, position: int) -> tuple[str, object]:
-        if isinstance(value, Node):
-            return "tensor", position
-        return ("number", position) if isinstance(value, Expr) else ("constant", value)
+    def slot(spec, value, position: int) -> tuple[str, object]:
+        """How an output is made: from which result, or which constant it is."""
+        kind = type(spec.arg).__name__
+        if isinstance(value, (Node, Expr)):
+            return (kind if kind in CONVERSIONS else "tensor"), position
+        return "constant", value
 
     def rebuild(self, slots) -> Callable:
         """results -> the Python value that the model returns."""
@@ -273,7 +281,7 @@ class _Reader:
             leaves = []
             for kind, what in slots:
                 value = what if kind == "constant" else results[what]
-                leaves.append(int(value) if kind == "number" else value)
+                leaves.append(CONVERSIONS.get(kind, lambda v: v)(value))
             return spec.unflatten(leaves) if spec is not None else tuple(leaves)
 
         return rebuild

@@ -162,7 +162,7 @@ class Buffer:
     scope says where its memory comes from. In kernels: "param" (an argument), "temp" (memory for
     one call), "local" (private to one iteration: registers or stack). In host functions: "input",
     "input_shape" and "output" of the program (by position), "const" (by position among the module's
-    constants), "arena" (placed in the function's frame by the memory planner), "frame" (that frame),
+    constants), "arena" (placed in the function's frame by the planner), "frame" (that frame),
     "dynamic" (allocated when its size becomes known). align: known alignment of its first byte.
     """
 

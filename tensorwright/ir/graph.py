@@ -6,8 +6,9 @@ type is taken apart by `item` nodes. Attributes hold ints, floats, strings, dtyp
 expressions, tuples of these, arrays (constants), and graphs (the bodies of control flow), whose
 own parameters are all that they see.
 
-Symbols enter a graph through the shapes of its parameters, or are bound by a node that lists them in
-its attribute `symbols` (`bind_size`, control flow with results of unknown size), which then orders before every node whose type or attributes mention them (`Graph.binders`).
+Symbols enter a graph through the shapes of its parameters, or are bound by a node that lists them
+in its attribute `symbols` (`bind_size`, control flow with results of unknown size), which then
+orders before every node whose type or attributes mention them (`Graph.binders`).
 """
 
 from __future__ import annotations

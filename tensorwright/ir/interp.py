@@ -22,8 +22,10 @@ from tensorwright.ir.loop import Call, Kernel
 from tensorwright.ir.module import Module
 from tensorwright.ir.type import TensorType, TupleType, leaves
 
-# Operators whose result depends on the bits of their operands: never computed in another type.
-_EXACT = ("bitcast", "random_bits")
+# Operators whose result depends on the bits of their operands, or whose draws depend on the type:
+# never computed in another one.
+_EXACT = ("bitcast", "random_bits", "uniform", "normal", "bernoulli", "multinomial",
+          "dropout")  # fmt: skip
 
 Values = dict[Symbol, int]
 

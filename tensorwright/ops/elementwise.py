@@ -73,9 +73,10 @@ def _math(name: str, function=None, gradient=None, samples=UNARY, reference=None
 
 
 def _flat(name: str, function, **columns):
-    """A function of numbers whose gradient is zero almost everywhere."""
+    """A function of numbers whose gradient is zero almost everywhere; rounding leaves integers."""
     return elementwise(
-        name, lambda x: unary(name, x), reference=ref.quiet(function), dtypes=NUMERIC,
+        name, lambda x: unary(name, x) if x.dtype.is_float or name == "sign" else x,
+        reference=ref.quiet(function), dtypes=NUMERIC,
         gradient=lambda g, y, x: (None,), torch=f"{name}.default", samples=(*UNARY, *INTS),
         **columns,
     )  # fmt: skip

@@ -392,14 +392,15 @@ def _lower_concat(out: Buffer, *xs: Buffer, axis: int) -> Stmt:
     axis %= out.rank
     starts = list(accumulate((as_expr(x.shape[axis]) for x in xs), initial=const(0)))
 
-    def element(*i: Expr) -> Expr:
-        parts = [x[(*i[:axis], i[axis] - s, *i[axis + 1 :])] for x, s in zip(xs, starts)]
-        value = parts[-1]
-        for part, end in zip(reversed(parts[:-1]), reversed(starts[1:-1])):
-            value = select_expr(compare("lt", i[axis], end), part, value)
-        return value
+    def choose(first: int, last: int, i: tuple[Expr, ...]) -> Expr:
+        """The element among operands [first, last): a balanced tree keeps expressions shallow."""
+        if last - first == 1:
+            return xs[first][(*i[:axis], i[axis] - starts[first], *i[axis + 1 :])]
+        middle = (first + last) // 2
+        before = compare("lt", i[axis], starts[middle])
+        return select_expr(before, choose(first, middle, i), choose(middle, last, i))
 
-    return compute(out, element)
+    return compute(out, lambda *i: choose(0, len(xs), i))
 
 
 def _concat_gradient(g, y, *xs, axis):
@@ -411,7 +412,8 @@ concat = define(
     reference=lambda *xs, axis=0: np.concatenate(xs, axis), gradient=_concat_gradient,
     onnx="Concat", torch="cat.default",
     samples=("f32[2,3] f32[1,3]", "f64[2,n] f64[2,3] f64[2,1] axis=1 n=1,4", "i32[4] i32[0]",
-             "f64[3,1] f64[3,2] axis=-1", "f32[5]", "bool[n] bool[m] n=1,2 m=0,3"),
+             "f64[3,1] f64[3,2] axis=-1", "f32[5]", "bool[n] bool[m] n=1,2 m=0,3",
+             "f32[2] f32[0] f32[3] f32[n] f32[1] n=0,2"),
     doc="The operands one after the other along an axis.",
 )  # fmt: skip
 

@@ -124,7 +124,8 @@ def _expand_quantize(
 def _reference_quantize(
     x, scale, zero=None, axis=1, block=0, dtype=None, saturate=True, precision=None
 ):  # fmt: skip
-    target = dtype_of(zero.dtype) if zero is not None else _target(None, dtype)
+    # a zero point of a narrow type may come in a wider one
+    target = dtype_of(zero.dtype) if dtype is None and zero is not None else _target(None, dtype)
     wide = np.float64 if precision is None else dtype_of(precision).numpy
     if precision is None and x.dtype != np.float64:
         wide = x.dtype if dtype_of(x.dtype).is_float else scale.dtype

@@ -235,7 +235,8 @@ class Host:
     def emit_scan_(self, node: Node) -> Value:
         """Slices of the scanned inputs and outputs are views, so that nothing is copied per step."""
         carried, scanned = node.attrs["carried"], node.attrs["scanned"]
-        length = as_expr(node.attrs["length"])
+        length = node.attrs["length"]
+        length = as_expr(node.args[carried].shape[0] if length is None else length)
         reverse = node.attrs.get("reverse", False)
         inits, xs = node.args[:carried], node.args[carried : carried + scanned]
         rest = [self.values[a] for a in node.args[carried + scanned :]]

@@ -18,13 +18,16 @@ import itertools
 from dataclasses import dataclass, replace
 
 from tensorwright.ir.expr import (
-    Buffer, Expr, Symbol, as_dim, as_expr, bounds, ceildiv, is_const, sym,
+    Buffer, Expr, Symbol, as_dim, as_expr, bounds, ceildiv, is_const, sym, walk,
 )  # fmt: skip
 from tensorwright.ir.loop import For, If, Kernel, Pack, Stmt, seq
 from tensorwright.schedule import primitives as p
-from tensorwright.schedule.form import inverse
+from tensorwright.schedule.form import EXPENSIVE, inverse
 from tensorwright.schedule.nest import Stage, depends, loads_of, stride_of
 from tensorwright.target.target import Target
+
+
+HEAVY_EPILOGUE = 10  # operations a result above which the epilogue is a loop, not unrolled
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,10 @@ def schedule_contraction(
         body = p.set_kind(body, f.var, "parallel")
     if len(stages) == 2:
         body = p.fuse_epilogue(body, stage, stages[1], inverse(stage, stages[1]))
+    out = stages[-1].out
+    heavy = weight(stages[-1]) > HEAVY_EPILOGUE
+    if heavy:
+        body = p.stage_result(body, out)
     body = order_reduction(body, stage, roles)
     body = order_spatial(body, stage, roles)
     params, packs = k.params, k.packs
@@ -151,8 +158,17 @@ def schedule_contraction(
         packs = (*packs, pack)
         body = p.relayout(body, old, new, lambda i: packed_index(i, pack))
     body = tile_nest(body, roles, tile)
+    if heavy:
+        body = p.roll(body, out)
     trace = f"contraction: {tile.rows} x {tile.vectors} x {tile.lanes} register tile"
     return replace(k.with_body(body, trace), params=params, packs=packs)
+
+
+def weight(s: Stage) -> int:
+    """Operations of a map per element, a mathematical function counting as ten."""
+    inner = [e for e in walk(s.final.value) if e.op not in ("load", "const", "sym", "cast")
+             and e.dtype.name != "index"]  # fmt: skip
+    return sum(10 if e.op in EXPENSIVE and e.op != "div" else 1 for e in inner)
 
 
 def choose_pack(k: Kernel, stage: Stage, roles: Roles, tile: Tile) -> Pack | None:

@@ -25,6 +25,12 @@ SEQUENCES = (
     "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert",
     "SequenceLength", "SequenceMap", "SplitToSequence", "ConcatFromSequence",
 )  # fmt: skip
+# Where the suite's own tolerance is finer than the rounding of its expected values.
+TOLERANCES = {
+    "test_dft_inverse": (1e-3, 1e-6),  # zeros of an f32 transform, recorded as 2e-7
+    "test_dft_inverse_opset19": (1e-3, 1e-6),
+    "test_attention_4d_causal_fp16": (2e-3, 1e-7),  # one unit in the last place of f16
+}
 STRINGS = ("StringConcat", "StringNormalizer", "StringSplit", "RegexFullMatch")
 
 
@@ -67,7 +73,8 @@ def _case(kind: str, t) -> Case | None:
     else:
         data = tuple((_arrays(i), _arrays(o)) for i, o in t.data_sets or ())
     name = t.name.removesuffix("_cpu")
-    return Case(name, kind, subject(model, name), group(model), model, data, t.rtol, t.atol)
+    rtol, atol = TOLERANCES.get(name.removesuffix("_expanded"), (t.rtol, t.atol))
+    return Case(name, kind, subject(model, name), group(model), model, data, rtol, atol)
 
 
 def _arrays(values) -> list:
@@ -144,8 +151,10 @@ def _operator_names() -> set[str]:
 def group(model) -> str:
     """Under which promise the case falls."""
     domains = {o.domain for o in model.opset_import}
-    if "ai.onnx.preview.training" in domains or _has(model, "training"):
+    if "ai.onnx.preview.training" in domains:
         return "training"
+    if _drops(model):
+        return "random"
     if any(d.startswith("ai.onnx.preview") for d in domains):
         return "preview"
     nodes = list(_all_nodes(model.graph))
@@ -170,11 +179,10 @@ def group(model) -> str:
     return "images" if "ImageDecoder" in operators else "tensors"
 
 
-def _has(model, what: str) -> bool:
-    """Whether a dropout of the model is asked to drop at random."""
-    return any(
-        n.op_type == "Dropout" and len(n.input) > 2 and n.input[2] for n in model.graph.node
-    )
+def _drops(model) -> bool:
+    """Whether a dropout of the model may be asked to drop at random."""
+    return any(n.op_type == "Dropout" and len(n.input) > 2 and n.input[2]
+               for n in model.graph.node)  # fmt: skip
 
 
 def _all_nodes(graph) -> Iterator:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-
 import numpy as np
 
-import tensorwright.ops
 from tensorwright.ir import scalar
 from tensorwright.ir.dtype import dtype
 from tensorwright.ir.expr import Buffer, Symbol, sym
@@ -16,6 +12,7 @@ from tensorwright.ir.interp import run_graph, run_kernel
 from tensorwright.ir.loop import Kernel, free_symbols
 from tensorwright.ir.op import OpDef
 from tensorwright.ir.type import TensorType, TupleType, leaves, tensor
+from tensorwright.ops.table import OPS
 from tests.ops.samples import Case
 
 # Relative tolerance of one rounding in a type, with room for a few of them.
@@ -23,22 +20,18 @@ TOLERANCE = {"f64": 1e-12, "f32": 2e-6, "f16": 2e-3, "bf16": 1.6e-2}
 
 
 def all_rows() -> list[OpDef]:
-    """Every row that a file of `tensorwright/ops` defines, once, in order of its files."""
-    found: dict[OpDef, None] = {}
-    for file in pkgutil.iter_modules(tensorwright.ops.__path__):
-        module = importlib.import_module(f"tensorwright.ops.{file.name}")
-        found |= {v: None for v in vars(module).values() if isinstance(v, OpDef)}
-    return list(found)
+    """Every row of the table."""
+    return list(OPS)
 
 
 def build(case: Case, params) -> Node:
     return case.op(*params, **case.attrs)
 
 
-def run_reference(case: Case, arrays) -> list[np.ndarray]:
+def run_reference(case: Case, arrays, precise: bool = False) -> list[np.ndarray]:
     """Through the interpreter, which also checks shapes against the type rule."""
     params = case.params()
-    return run_nodes(case, params, [build(case, params)], arrays)
+    return run_nodes(case, params, [build(case, params)], arrays, precise)
 
 
 def run_expansion(case: Case, arrays) -> list[np.ndarray]:
@@ -48,12 +41,12 @@ def run_expansion(case: Case, arrays) -> list[np.ndarray]:
     return run_nodes(case, params, result if isinstance(result, tuple) else (result,), arrays)
 
 
-def run_nodes(case: Case, params, results, arrays) -> list[np.ndarray]:
+def run_nodes(case: Case, params, results, arrays, precise: bool = False) -> list[np.ndarray]:
     """The results on the arrays; one more operand a symbol tells its value."""
     sizes = [param(f"size_of_{s.name}", tensor("bool", sym(s))) for s in case.values]
     known = [np.zeros(v, bool) for v in case.values.values()]
     g = graph("row", [p for p in params if p is not None] + sizes, results)
-    return flat(run_graph(g, [a for a in arrays if a is not None] + known))
+    return flat(run_graph(g, [a for a in arrays if a is not None] + known, precise=precise))
 
 
 def run_lowering(case: Case, arrays, values: dict[Symbol, int]) -> list[np.ndarray]:

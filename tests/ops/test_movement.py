@@ -6,12 +6,17 @@ import numpy as np
 import pytest
 
 from tensorwright.base.errors import CompileError
+from tensorwright.ir.dtype import DTYPES, index
 from tensorwright.ir.expr import Buffer, Expr, var
 from tensorwright.ir.graph import graph, param
 from tensorwright.ir.interp import run_graph
 from tensorwright.ir.loop import Store, statements
 from tensorwright.ir.type import tensor
 from tensorwright.ops import movement as ops
+from tensorwright.ops.elementwise import select
+from tensorwright.ops.index import dynamic_slice, gather, gather_nd
+from tests.ops.rows import assert_same, run_lowering, run_reference
+from tests.ops.samples import parse
 
 n = var("n", min=1)
 
@@ -43,7 +48,7 @@ def test_other_subscripts():
     assert subscripts(ops.slice, (9,), starts=(1,), stops=(9,), steps=(3,)) == "x[i * 3 + 1]"
     assert subscripts(ops.pad, (3, 4), low=(0, 0), high=(0, 0)) == "x[i, j]"
     padded = subscripts(ops.pad, (3, 4), low=(1, 0), high=(0, 0))
-    assert padded == "select(1 <= i, x[i - 1, j], 0.0)"
+    assert padded == "x[i - 1, j] if 1 <= i else 0.0"
 
 
 def test_inferred_sizes():
@@ -95,3 +100,15 @@ def test_dimensions_stay_canonical():
     x = param("x", tensor("f32", n, 6))
     y = ops.slice_axis(ops.concat(x, x, axis=0), 0, n, n * 2)
     assert y.shape[0] is n and isinstance(n, Expr)
+
+
+@pytest.mark.parametrize("kind", [d.name for d in DTYPES if d is not index])
+def test_every_element_type_moves(kind):
+    rows = (ops.reshape, ops.transpose, ops.slice, ops.flip, ops.broadcast_to, ops.pad, ops.concat,
+            gather, gather_nd, dynamic_slice, select)  # fmt: skip
+    for op in rows:
+        text = next(s for s in op.samples if s.count("f32[") >= 1)
+        for case in parse(op, text.replace("f32[", f"{kind}[")):
+            arrays = case.arrays()
+            assert_same(run_lowering(case, arrays, case.values),
+                        run_reference(case, arrays), case.name)  # fmt: skip

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import pytest
 
+from tensorwright.base.errors import CompileError
 from tensorwright.ir.op import OpDef
 from tensorwright.ir.type import leaves
+from tensorwright.ops.table import incomplete
 from tests.ops.rows import (
     all_rows,
     assert_same,
@@ -20,7 +22,7 @@ from tests.ops.rows import (
     run_lowering,
     run_reference,
 )
-from tests.ops.samples import cases
+from tests.ops.samples import cases, parse
 
 ROWS = all_rows()
 by_name = pytest.mark.parametrize("op", ROWS, ids=lambda op: op.name)
@@ -40,7 +42,7 @@ def test_one_to_one_names_are_unique():
 @by_name
 def test_row_is_complete(op: OpDef):
     assert op.doc and "\n" not in op.doc
-    assert not op.samples or op.reference or op.lower
+    assert incomplete(op) == []
 
 
 @by_name
@@ -68,6 +70,50 @@ def test_lowering_agrees_with_reference(op: OpDef):
         if case.values:
             static = case.static()
             assert_same(run_lowering(static, arrays, {}), expected, f"{case.name}, static")
+
+
+def extremes(op: OpDef):
+    """The symbolic samples with every symbol 0 and 1, where the type rule takes that."""
+    for text in op.samples:
+        first = next(parse(op, text))
+        names = [s.name for s in first.values]
+        if names:
+            words = [w for w in text.split() if w.split("=")[0] not in names]
+            yield from parse(op, " ".join([*words, *(f"{n}=0,1" for n in names)]))
+
+
+@by_name
+def test_empty_and_single_extents(op: OpDef):
+    for case in extremes(op) if op.lower and op.reference else ():
+        try:
+            build(case, case.params())
+            types = leaves(build(case.static(), case.static().params()).type)
+            if any(d < 0 for t in types for d in t.shape):  # a window wider than what it slides on
+                continue
+            arrays = case.arrays()
+            expected = run_reference(case.static(), arrays)
+        except (CompileError, ValueError, IndexError):  # refused, or NumPy has no answer either
+            continue
+        assert_same(run_lowering(case, arrays, case.values), expected, case.name)
+
+
+@by_name
+def test_float64_mode_agrees(op: OpDef):
+    """The interpreter's precise mode, which error bounds are measured against."""
+    for case in cases(op) if op.reference else ():
+        if not_only_rounding(case):
+            continue
+        arrays = case.arrays()
+        precise = run_reference(case, arrays, precise=True)
+        expected = run_reference(case, arrays)
+        found = [p.astype(e.dtype) for p, e in zip(precise, expected, strict=True)]
+        assert_same(found, expected, case.name, scale=8)
+
+
+def not_only_rounding(case) -> bool:
+    """A conversion changes values on purpose, and special values overflow differently."""
+    converts = case.op.name in ("cast", "bitcast") or "dtype" in case.attrs
+    return converts or any(o and o.domain == "special" for o in case.operands)
 
 
 @by_name

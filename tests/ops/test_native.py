@@ -1,0 +1,52 @@
+"""Every row, compiled for this machine, on its own samples, against its reference.
+
+What the compiler refuses with a CompileError is skipped with its message; anything else must match.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tensorwright.base.errors import CompileError
+from tensorwright.driver.compile import compile
+from tensorwright.ir.facts import solve
+from tensorwright.ir.graph import graph
+from tensorwright.ir.module import Module
+from tensorwright.ir.op import OpDef
+from tensorwright.ops.control import items
+from tests.ops.rows import all_rows, assert_same, build, flat, run_reference
+from tests.ops.samples import Case, cases
+
+
+def closed(case: Case) -> Case:
+    """The case, made static if the inputs' shapes do not tell its symbols."""
+    dims = [d for t in case.types() if t for d in t.shape]
+    known = {step.symbol for step in solve(dims).steps}
+    return case if set(case.values) <= known else case.static()
+
+
+def run_native(case: Case, arrays) -> list[np.ndarray]:
+    params = case.params()
+    present = [p for p in params if p is not None]
+    g = graph("main", present, items(build(case, params)))
+    program = compile(Module({"main": g}), threads=1)
+    results = program(*[a for a in arrays if a is not None])
+    return [np.asarray(r) for r in flat(results)]
+
+
+@pytest.mark.parametrize(
+    "op", [op for op in all_rows() if op.samples and op.reference], ids=lambda op: op.name
+)
+def test_compiled_row(op: OpDef):
+    refused = []
+    for case in cases(op):
+        arrays = case.arrays()
+        try:
+            found = run_native(closed(case), arrays)
+        except CompileError as e:
+            refused.append(f"{case.name}: {e.message}")
+            continue
+        assert_same(found, run_reference(case, arrays), case.name, scale=4)
+    if refused:
+        pytest.skip(f"{len(refused)} samples not compiled, the first: {refused[0]}")
