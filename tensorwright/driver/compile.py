@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tensorwright.base.errors import FrontendError
 from tensorwright.driver.build import build_program
-from tensorwright.driver.objects import ObjectCache
+from tensorwright.driver.objects import ObjectCache, cache_folder
 from tensorwright.driver.pipeline import run_pipeline
 from tensorwright.driver.textfile import SUFFIXES, read_text
 from tensorwright.ir.module import Module
@@ -49,7 +49,7 @@ def compile(
 
 def build_native(lowered: Module, machine: Target, name: str, threads=None, observe=None) -> Program:
     """The program of a module that went through the pipeline."""
-    cache = ObjectCache(None)
+    cache = ObjectCache(cache_folder())
     progress = None if observe is None else lambda done, total: observe("code", (done, total))
     program, built = build_program(
         lowered, machine, name, threads or 0,
