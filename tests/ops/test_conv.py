@@ -40,7 +40,7 @@ def test_symbolic_sizes():
     "x, w, attrs, message",
     [
         ((1, 4, 9), (8, 3, 3), {}, "x has 4 channels, w expects 3 in each of 1 groups"),
-        ((1, 3, 2), (8, 3, 3), {}, "the window reaches over 3 elements of dimension 0, which has 2"),
+        ((1, 3, 2), (8, 3, 3), {}, "the window reaches over 3 elements of dimension 0"),
         ((1, 3, 9), (8, 3, 3), {"strides": (0,)}, "stride 0"),
         ((1, 3, 9), (8, 3, 3), {"strides": (1, 1)}, "does not have 1 entries"),
         ((1, 4, 9), (3, 2, 3), {"groups": 2}, "3 output channels do not divide into 2 groups"),
