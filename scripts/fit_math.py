@@ -93,7 +93,8 @@ def erf_over_root(u):
     return erf_over_x(mp.sqrt(abs(u)))
 
 
-ERF_CENTER, ERF_END = mpf("2.25"), mpf("3.84")
+# both exact in f32, and chosen among their neighbours for the smallest error after rounding
+ERF_CENTER, ERF_END = mpf(float(np.float32(2.22))), mpf(float(np.float32(3.85)))
 ERFC_SCALE, ERFC_LAST = mpf(3), mpf("27.3")
 ODD = (lambda x: x, 3, True)
 
@@ -110,7 +111,7 @@ FITS = (
     Fit("sin", tail(mp.sin, *ODD), relative(mp.sin, 3, True), mpf(0), EIGHTH_TURN**2, 2, 5),
     Fit("cos", tail(mp.cos, lambda x: 1 - x * x / 2, 4, True), relative(mp.cos, 4, True),
         mpf(0), EIGHTH_TURN**2, 2, 5),
-    Fit("reciprocal", lambda d: 1 / d, lambda d: d, mpf(1), mpf(2), 2, None),
+    Fit("reciprocal", lambda d: 1 / d, lambda d: d, mpf(1), mpf(2), 2, 2),
     Fit("erf", lambda v: erf_over_x(v + ERF_CENTER), lambda v: 1 / erf_over_x(v + ERF_CENTER),
         -ERF_CENTER, ERF_END - ERF_CENTER, 16, None),
     Fit("erf_small", erf_over_root, lambda u: 1 / erf_over_root(u),

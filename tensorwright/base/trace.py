@@ -1,4 +1,4 @@
-"""What the compiler did and why: passes with times, rules that fired, decisions with reasons, dumps.
+"""What the compiler did and why: passes with times, rules fired, decisions with reasons, dumps.
 
     with trace.recording() as t:
         with trace.running("fuse"):

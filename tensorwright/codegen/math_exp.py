@@ -57,7 +57,8 @@ def sigmoid(x: Expr) -> Expr:
     """exp(-|x|) over 1 + exp(-|x|), or 1 over it: relative accuracy on both sides."""
     F = format_of(x)
     e = exp_in_range(at_least(negative_absolute(x), F.exp_range[0]))
-    return quotient(select(x < 0.0, e, 1.0), e + 1.0)
+    d = e + 1.0
+    return quotient(select(x < 0.0, e, 1.0), d, e - (d - 1.0))
 
 
 def tanh(x: Expr) -> Expr:
@@ -101,7 +102,7 @@ def log1p(x: Expr) -> Expr:
 
 
 def sinh(x: Expr) -> Expr:
-    """sinh(r) cosh(n ln2) + cosh(r) sinh(n ln2), where cosh(r) = 1 + c keeps the error of c small."""
+    """sinh(r) cosh(n ln2) + (1 + c) sinh(n ln2), where c = cosh(r) - 1 is small."""
     F, a = format_of(x), absolute(x)
     s, c, up, down = _hyperbolic(a)
     even, odd = up + down, up - down

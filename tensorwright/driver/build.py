@@ -15,7 +15,7 @@ import numpy as np
 from tensorwright.codegen.host import emit_entry, emit_function
 from tensorwright.codegen.llvm import ModuleText, emit_kernel
 from tensorwright.codegen.support import support_ir
-from tensorwright.ir.expr import Expr, Symbol
+from tensorwright.ir.expr import Expr, Symbol, as_dim
 from tensorwright.ir.graph import Graph, Node, array_of
 from tensorwright.ir.loop import Kernel
 from tensorwright.ir.module import Module, digest
@@ -41,12 +41,9 @@ def build_program(
     m: Module, target: Target, name: str, threads: int, objects, extra: dict
 ) -> tuple[Program, Built]:
     """Compile a lowered module. `objects(key, text)` gives the object code of an LLVM text."""
-    entry, constants = lower_entry(m)
-    functions = [
-        lower_function(m, g, {n: k for k, n in enumerate(constants)})
-        for graph_name, g in m.graphs.items()
-        if graph_name != m.entry
-    ]
+    constants: dict[Node, int] = {}
+    entry = lower_entry(m, constants)
+    functions = [lower_function(m, g, constants) for k, g in m.graphs.items() if k != m.entry]
     errors: list[str] = []
     rename, texts = kernel_texts(m.kernels, target, errors)
     host = ModuleText(errors)
@@ -107,9 +104,15 @@ def make_manifest(m, target: Target, name, threads, errors, extra) -> Manifest:
         inputs=inputs, outputs=outputs,
         symbols=make_symbols(g),
         errors=tuple(errors),
-        kernels=tuple(KernelInfo(k.name, 0, 0, k.sources) for k in m.kernels.values()),
+        kernels=tuple(kernel_info(k) for k in m.kernels.values()),
         threads=threads, extra=extra,
     )  # fmt: skip
+
+
+def kernel_info(k: Kernel) -> KernelInfo:
+    flops, moved = (0, 0) if k.work is None else map(as_dim, k.work)
+    return KernelInfo(k.name, *(dim_text(d) if isinstance(d, Expr) else d for d in (flops, moved)),
+                      k.sources)  # fmt: skip
 
 
 def _name(s: Symbol) -> str:

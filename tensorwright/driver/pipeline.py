@@ -14,8 +14,14 @@ from tensorwright.base import config, trace
 from tensorwright.ir.module import Module
 from tensorwright.ir.printer import to_text
 from tensorwright.ir.verify import verify as check
+from tensorwright.passes.canonicalize import canonicalize
+from tensorwright.passes.convolutions import shape_convolutions
+from tensorwright.passes.cse import merge_equal
+from tensorwright.passes.dce import drop_dead
 from tensorwright.passes.expand import expand_composites
+from tensorwright.passes.fold_constants import fold_constants
 from tensorwright.passes.fuse import fuse
+from tensorwright.passes.layout import assign_layouts
 from tensorwright.passes.lower import lower
 from tensorwright.passes.schedule_kernels import schedule_kernels
 from tensorwright.target.target import Target
@@ -25,7 +31,13 @@ Observe = Callable[[str, Module], None]
 
 
 PIPELINE: tuple[tuple[str, Pass], ...] = (
+    ("fold", lambda m, t: fold_constants(m)),
+    ("canonicalize", lambda m, t: canonicalize(m)),
     ("expand", lambda m, t: expand_composites(m)),
+    ("simplify", lambda m, t: merge_equal(fold_constants(canonicalize(m)))),
+    ("layout", lambda m, t: assign_layouts(m)),
+    ("convolutions", lambda m, t: shape_convolutions(m)),
+    ("cleanup", lambda m, t: drop_dead(merge_equal(fold_constants(canonicalize(m))))),
     ("fuse", lambda m, t: fuse(m)),
     ("lower", lambda m, t: lower(m)),
     ("schedule", schedule_kernels),
@@ -48,11 +60,13 @@ def run_pipeline(
     return m
 
 
-def stages(m: Module, target: Target) -> Iterator[tuple[str, Module]]:
-    """(pass, module after it) one after another, as far as they are asked for."""
-    for name, run in PIPELINE:
+def stages(m: Module, target: Target, after: str = "") -> Iterator[tuple[str, Module]]:
+    """(pass, module after it) one after another, as far as they are asked for; those behind the
+    pass `after` only, if it is named."""
+    names = [name for name, _ in PIPELINE]
+    for name, run in PIPELINE[names.index(after) + 1 if after else 0 :]:
         with trace.running(name) as timing:
-            after = run(m, target)
-            timing.changed = after is not m
-        m = after
+            changed = run(m, target)
+            timing.changed = changed is not m
+        m = changed
         yield name, m

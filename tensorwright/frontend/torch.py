@@ -11,12 +11,14 @@ there is a row here, so softmax, linear, attention, lstm ... arrive whole.
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from tensorwright.base.errors import FrontendError, RunError
 from tensorwright.frontend.torch_graph import Importer, array_of
 from tensorwright.frontend.torch_ops import dtype_of
+from tensorwright.frontend.torch_ops_recurrent import whole_layers
 from tensorwright.frontend.torch_shapes import Wishes
 from tensorwright.frontend.torch_symbols import Sizes, size_scalar, symbol_of, sympy_of
 from tensorwright.frontend.torch_table import TABLE
@@ -93,7 +95,8 @@ def export(model, example_inputs, shapes):
             "a torch module needs example inputs",
             help="pass the tensors of one call: tw.compile(model, (x,))",
         )
-    if model.training:
+    kinds = (torch.nn.modules.batchnorm._BatchNorm, torch.nn.modules.dropout._DropoutNd)
+    if any(m.training for m in model.modules() if isinstance(m, kinds)):
         raise FrontendError(
             "the module is in training mode", help="call model.eval() before compiling it"
         )
@@ -101,7 +104,7 @@ def export(model, example_inputs, shapes):
     wishes = Wishes(model, args, kwargs, shapes)
     args, kwargs = wishes.examples()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), whole_layers(torch):
             exported = torch.export.export(
                 model, args, kwargs, dynamic_shapes=wishes.dynamic_shapes()
             )
@@ -114,13 +117,15 @@ def export(model, example_inputs, shapes):
 
 
 def _wrapped(torch, function):
-    """A module around a plain function."""
-
-    class Function(torch.nn.Module):
-        def forward(self, *args, **kwargs):
-            return function(*args, **kwargs)
-
-    return Function().eval()
+    """A module whose forward is a plain function. torch records the lines of functions that are
+    called `forward` only, so the function goes by that name while it is traced."""
+    if isinstance(function, types.FunctionType):
+        code = function.__code__.replace(co_name="forward")
+        parts = (function.__globals__, "forward", function.__defaults__, function.__closure__)
+        renamed = types.FunctionType(code, *parts)
+        renamed.__kwdefaults__ = function.__kwdefaults__
+        function = renamed
+    return type("Function", (torch.nn.Module,), {"forward": staticmethod(function)})().eval()
 
 
 def _first_lines(e: Exception, count: int = 3) -> str:
@@ -138,6 +143,10 @@ def split_inputs(example_inputs) -> tuple[tuple, dict]:
             return args
         return args, {}
     return (example_inputs,), {}
+
+
+# Outputs that are Python numbers in torch.
+CONVERSIONS = {"SymIntArgument": int, "SymFloatArgument": float, "SymBoolArgument": bool}
 
 
 # ---- reading an ExportedProgram ----------------------------------------------------------------
@@ -236,7 +245,7 @@ class _Reader:
                 raise FrontendError(f"results of kind {kind} are not supported")
         slots = []
         for k, (spec, value) in enumerate(user):
-            slots.append(self.slot(value, len(results)))
+            slots.append(self.slot(spec, value, len(results)))
             if slots[-1][0] != "constant":
                 results.append(value if isinstance(value, Node) else size_scalar(value))
                 names.append(unique(getattr(spec.arg, "name", None) or f"output_{k}", names))
@@ -260,10 +269,12 @@ class _Reader:
         return held[target] if target in held else self.exported.constants[target]
 
     @staticmethod
-    def slot(value, position: int) -> tuple[str, object]:
-        if isinstance(value, Node):
-            return "tensor", position
-        return ("number", position) if isinstance(value, Expr) else ("constant", value)
+    def slot(spec, value, position: int) -> tuple[str, object]:
+        """How an output is made: from which result, or which constant it is."""
+        kind = type(spec.arg).__name__
+        if isinstance(value, (Node, Expr)):
+            return (kind if kind in CONVERSIONS else "tensor"), position
+        return "constant", value
 
     def rebuild(self, slots) -> Callable:
         """results -> the Python value that the model returns."""
@@ -273,7 +284,7 @@ class _Reader:
             leaves = []
             for kind, what in slots:
                 value = what if kind == "constant" else results[what]
-                leaves.append(int(value) if kind == "number" else value)
+                leaves.append(CONVERSIONS.get(kind, lambda v: v)(value))
             return spec.unflatten(leaves) if spec is not None else tuple(leaves)
 
         return rebuild

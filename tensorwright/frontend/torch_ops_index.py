@@ -12,7 +12,7 @@ from tensorwright.frontend.torch_ops import (
     Call, Rows, axis_of, flat, lift, slice_axis, to, transposed, with_axis,
 )  # fmt: skip
 from tensorwright.ir.dtype import boolean, i64
-from tensorwright.ir.expr import as_dim
+from tensorwright.ir.expr import as_dim, as_expr
 from tensorwright.ir.graph import Node, constant
 from tensorwright.ir.type import product
 from tensorwright.ops import cumulative as cu, elementwise as ew, index as ix, movement as mv
@@ -284,17 +284,42 @@ def _embedding_bag(c, weight, indices, offsets, mode=0, weights=None, include_la
         total = ew.div(total, with_axis(to(ew.maximum(sizes, 1), weight.dtype), 1))
     if mode == 2:
         total = ew.select(with_axis(ew.equal(sizes, 0), 1), lift(0.0, weight.dtype), total)
-    # The other results serve the gradient only; torch leaves most of them empty.
-    return [total, *(_unused(c, f, bag, sizes, k) for k, f in enumerate(c.fakes[1:]))]
+    where = sizes if mode else ew.mul(sizes, 0)  # torch fills it for means and maxima only
+    if mode == 2:
+        where = _first_maximum(rows, bag, total, indices, sizes)
+    given = (bag, sizes if mode else ew.mul(sizes, 0), where)
+    return [total, *(to(_fitted(v, c.sizes.shape(f.shape)), d)
+                     for v, f, d in zip(given, c.fakes[1:], c.dtypes()[1:]))]  # fmt: skip
 
 
-def _unused(c: Call, fake, bag: Node, sizes: Node, k: int) -> Node | None:
-    shape = c.sizes.shape(fake.shape)
-    for given in (bag, sizes) if k < 2 else ():
-        if given.shape == shape:
-            return to(given, c.dtypes()[k + 1])
-    return ix.full(shape=shape, value=0, dtype=c.dtypes()[k + 1])
+def _fitted(v: Node, shape) -> Node:
+    """`v`, or nothing where torch leaves the result empty."""
+    return v if v.shape == shape else ix.full(shape=shape, value=0, dtype=v.dtype)
 
+
+def _first_maximum(rows: Node, bag: Node, total: Node, indices: Node, sizes: Node) -> Node:
+    """For each bag and column, the index whose row holds the maximum (0 for an empty bag)."""
+    count = rows.shape[0]
+    at = ix.iota(shape=rows.shape, axis=0, dtype=i64)
+    last = lift(as_dim(as_expr(count) - 1), i64)
+    attained = ew.equal(rows, ix.gather(total, bag, axis=0))
+    start = mv.broadcast_to(last, shape=total.shape)
+    first = ix.scatter_nd(start, with_axis(bag, 1), ew.select(attained, at, last), mode="min")
+    found = ix.gather(to(indices, i64), first, axis=0)
+    return ew.select(with_axis(ew.equal(sizes, 0), 1), lift(0, i64), found)
+
+
+@INDEX.row("unfold.default")
+def _unfold(c, x, axis, size, step):
+    """Windows along an axis as a new last axis."""
+    if x.rank == 0:
+        return mv.broadcast_to(mv.reshape(x, shape=(1,)), shape=c.shape)
+    axis = axis_of(axis, x.rank)
+    shape = (c.shape[axis], size)
+    begin = ew.mul(ix.iota(shape=shape, axis=0, dtype=i64), lift(step, i64))
+    windows = ix.gather(x, ew.add(begin, ix.iota(shape=shape, axis=1, dtype=i64)), axis=axis)
+    last = [k for k in range(windows.rank) if k != axis + 1]
+    return transposed(windows, (*last, axis + 1))
 
 
 @INDEX.row("col2im.default")

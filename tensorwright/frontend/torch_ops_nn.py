@@ -14,8 +14,8 @@ from tensorwright.ir.dtype import boolean, i64
 from tensorwright.ir.expr import as_dim, as_expr
 from tensorwright.ir.graph import Node, constant
 from tensorwright.ir.type import product
-from tensorwright.ops import attention as at, conv as cv, elementwise as ew, index as ix
-from tensorwright.ops import linalg as la
+from tensorwright.ops import attention as at, conv as cv, einsum as es, elementwise as ew
+from tensorwright.ops import index as ix, linalg as la
 from tensorwright.ops import movement as mv, pool as pl, statistics as st, window as wi
 
 NN = Rows()
@@ -72,7 +72,7 @@ def _times(x: Node, factor) -> Node:
 
 @NN.row("einsum.default")
 def _einsum(c, equation, xs, path=None):
-    return la.einsum(*together(*xs), equation=equation.replace(" ", ""))
+    return es.einsum(*together(*xs), equation=equation.replace(" ", ""))
 
 
 # ---- convolution -------------------------------------------------------------------------------

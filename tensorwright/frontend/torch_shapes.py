@@ -79,10 +79,12 @@ class Wishes:
 
         if self.given is None or self.is_torch:
             return self.given
+        made: dict = {}
         marks = [
-            None if s is None else {k: Dim.DYNAMIC for k, d in enumerate(s) if isinstance(d, Expr)}
+            None if s is None else {k: _mark(Dim, d, made) for k, d in enumerate(s)
+                                    if isinstance(d, Expr)}
             for s in self.wanted
-        ]
+        ]  # fmt: skip
         return self.tree.tree_unflatten(marks, self.spec)
 
     def declare(self, sizes: Sizes, fakes) -> None:
@@ -97,6 +99,9 @@ class Wishes:
 
     @staticmethod
     def _declare(sizes: Sizes, wanted: Expr, theirs, tightened: dict) -> None:
+        step = 1
+        if theirs.is_Mul and theirs.args[0].is_Integer and len(theirs.args) == 2:
+            step, theirs = int(theirs.args[0]), theirs.args[1]  # a multiple, as `_mark` asked for
         if not theirs.is_Symbol or theirs in sizes.known:
             return
         low, high = sizes._range(theirs)
@@ -104,8 +109,8 @@ class Wishes:
             own = sym(s)
             if own in tightened:
                 continue
-            tightened[own] = tighter(s, low, high) if own is wanted else own
-        sizes.known[theirs] = substitute(wanted, tightened)
+            tightened[own] = tighter(s, low, high) if own is wanted and step == 1 else own
+        sizes.known[theirs] = substitute(wanted, tightened) // step
 
     def _keep_names(self, sizes: Sizes, fakes) -> None:
         """Names of torch.export.Dim objects, found by walking `dynamic_shapes` with the inputs."""
@@ -122,6 +127,17 @@ class Wishes:
                 named = getattr(d, "__name__", None)
                 if named and axis < len(fake.shape) and not isinstance(fake.shape[axis], int):
                     sizes.names.setdefault(sympy_of(fake.shape[axis]), named)
+
+
+def _mark(dim_class, d: Expr, made: dict):
+    """torch's mark for one of our dimensions: a multiple where a divisor is known."""
+    if d.op != "sym" or d.value.multiple_of == 1:
+        return dim_class.DYNAMIC
+    s, step = d.value, d.value.multiple_of
+    if d not in made:
+        most = None if s.max is None else s.max // step
+        made[d] = dim_class(f"_{s.name}", min=max(-(-(s.min or 0) // step), 1), max=most)
+    return step * made[d]
 
 
 def tighter(s: Symbol, low, high) -> Expr:

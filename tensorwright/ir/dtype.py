@@ -4,10 +4,20 @@ A dtype is interned: `f32 is dtype("f32")`. `index` is the type of shapes, loop 
 subscripts: 64 bits wide, assumed never to overflow, and never the element type of a tensor.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import ml_dtypes
 import numpy as np
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """An element type with dimensions in the shape language: ints, names, expressions of names."""
+
+    dtype: DType
+    dims: tuple
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +62,10 @@ class DType:
             return True
         info = ml_dtypes.finfo(self.numpy) if self.is_float else ml_dtypes.iinfo(self.numpy)
         return float(info.max) if self.is_float else int(info.max)
+
+    def __getitem__(self, dims) -> Annotation:
+        """`f32["n", 4]`: the type of an argument, as annotations write it."""
+        return Annotation(self, dims if isinstance(dims, tuple) else (dims,))
 
     def __repr__(self) -> str:
         return self.name

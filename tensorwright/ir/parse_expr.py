@@ -320,7 +320,8 @@ class ExprParser:
 
     _BY_NODE: ClassVar[dict[type, Callable]] = {
         ast.Constant: _constant, ast.Name: _name, ast.UnaryOp: _unary, ast.BinOp: _binop,
-        ast.IfExp: _conditional, ast.BoolOp: _boolop, ast.Compare: _compare, ast.Subscript: _subscript, ast.Call: _call,
+        ast.IfExp: _conditional, ast.BoolOp: _boolop, ast.Compare: _compare,
+        ast.Subscript: _subscript, ast.Call: _call,
     }  # fmt: skip
     _BY_NAME: ClassVar[dict[str, Callable]] = {
         "select": _select, "cast": _cast, "bitcast": _cast, "fma": _fma, "call": _call_function,

@@ -19,7 +19,7 @@ from tensorwright.ir.loop import Stmt, loops
 from tensorwright.ir.type import Dim, TensorType, dim_text
 from tensorwright.ops.define import accumulate, define, names, require
 from tensorwright.ops.elementwise import add
-from tensorwright.ops.linalg import FACTORS, check_equal, product_type
+from tensorwright.ops.linalg import FACTORS, product_type
 from tensorwright.ops.movement import flip, reshape, transpose
 from tensorwright.ops.widen import to_dtype
 
@@ -39,7 +39,7 @@ def window_extent(d: Dim, window: Dim, stride, padding, dilation=1, lhs_dilation
 def check_window(op: str, axis: int, d: Dim, window: Dim, stride, padding, dilation, lhs=1) -> None:
     """CompileError where a window is ill-formed or larger than the padded dimension."""
     require(stride >= 1 and dilation >= 1 and lhs >= 1,
-            f"{op}: stride {stride} or dilation {dilation} of spatial dimension {axis} is below 1")
+            f"{op}: stride {stride} or dilation {dilation} of dimension {axis} is below 1")
     low, high = padding
     sizes = (d, window, low, high)
     if all(isinstance(v, int) for v in sizes):
@@ -218,7 +218,8 @@ def _gradient_conv(
     gx = conv_general(
         g, to_dtype(flip(turned, axes=spatial) if spatial else turned, g.dtype),
         strides=tuple(ld for _, _, _, ld in windows),
-        lhs_dilation=tuple(s for s, _, _, _ in windows), dilation=tuple(d for _, _, d, _ in windows),
+        lhs_dilation=tuple(s for s, _, _, _ in windows),
+        dilation=tuple(d for _, _, d, _ in windows),
         padding=tuple(_padding_of_x(x.shape[a], w.shape[a], g.shape[a], v)
                       for a, v in zip(spatial, windows)), groups=groups,
     )  # fmt: skip

@@ -21,7 +21,8 @@ from tensorwright.ir.expr import (
 from tensorwright.ir.loop import Alloc, If, Stmt, loop, loops, seq, store
 from tensorwright.ir.type import Dim, TensorType, dim_text
 from tensorwright.ops.define import (
-    accumulate, accumulator, broadcast_shapes, check_dtype, define, names, normalize_axis, require, same_dtype,
+    accumulate, accumulator, broadcast_shapes, check_dtype, define, names, normalize_axis, require,
+    same_dtype,
 )  # fmt: skip
 from tensorwright.ops.elementwise import add, mul
 from tensorwright.ops.movement import broadcast_to, reshape, transpose
@@ -39,8 +40,8 @@ def product_type(op: str, x: TensorType, w: TensorType, dtype) -> DType:
     if dtype is None or not (x.dtype.is_integer and w.dtype.is_integer):
         same_dtype(op, x, w)
     result = x.dtype if dtype is None else dtype_of(dtype)
-    require(result.is_float == x.dtype.is_float,
-            f"{op}: {x.dtype} operands cannot give {result}", "cast the operands or the result")  # fmt: skip
+    require(result.is_float == x.dtype.is_float, f"{op}: {x.dtype} operands cannot give {result}",
+            "cast the operands or the result")  # fmt: skip
     return result
 
 
@@ -90,11 +91,12 @@ def _reference_dot(x, w, batch=NO_AXES, contract=NO_AXES, dtype=None):
     xf, wf = free_axes(x.ndim, xb, xc), free_axes(w.ndim, wb, wc)
     result = x.dtype if dtype is None else dtype_of(dtype).numpy
     wide = np.int64 if dtype_of(result).is_integer else np.float64
-    size = lambda v, axes: math.prod(v.shape[a] for a in axes)
-    left = x.astype(wide).transpose(*xb, *xf, *xc).reshape(-1, size(x, xf), size(x, xc)) if x.size \
-        else np.zeros((size(x, xb), size(x, xf), size(x, xc)), wide)  # fmt: skip
-    right = w.astype(wide).transpose(*wb, *wc, *wf).reshape(-1, size(w, wc), size(w, wf)) if w.size \
-        else np.zeros((size(w, wb), size(w, wc), size(w, wf)), wide)  # fmt: skip
+
+    def matrices(v, *groups):
+        sizes = [math.prod(v.shape[a] for a in axes) for axes in groups]
+        return v.astype(wide).transpose([a for axes in groups for a in axes]).reshape(sizes)
+
+    left, right = matrices(x, xb, xf, xc), matrices(w, wb, wc, wf)
     shape = [x.shape[a] for a in (*xb, *xf)] + [w.shape[a] for a in wf]
     return np.matmul(left, right).reshape(shape).astype(result)
 
@@ -276,7 +278,8 @@ def _expand_gemm(a, b, c, *, alpha, beta, trans_a, trans_b):
 gemm = define(
     "gemm", "a, b, c?", infer=_infer_gemm, reference=_reference_gemm, expand=_expand_gemm,
     dtypes=NUMERIC,
-    samples=("f32[3,4] f32[4,5] f32[5]", "f32[4,n] f32[5,4] f32[n,1] trans_a=True trans_b=True n=1,3",
+    samples=("f32[3,4] f32[4,5] f32[5]",
+             "f32[4,n] f32[5,4] f32[n,1] trans_a=True trans_b=True n=1,3",
              "f32[3,4] f32[4,5] alpha=0.5", "f32[3,4] f32[4,5] f32[3,5] alpha=0.5 beta=0.25",
              "i32[2,3] i32[3,2] i32[2]"),
     doc="alpha * a' b' + beta * c.",
@@ -306,8 +309,9 @@ def _lower_det(out: Buffer, x: Buffer) -> Stmt:
         def column(c: Expr) -> Stmt:
             below = as_expr(n) - c - 1
             size = lambda r: unary("abs", a[r, c])
-            pick = loop("r", below, lambda r: If(compare("gt", size(r + c + 1), size(row)),
-                                                 store(best, (), cast(r + c + 1, i64))))  # fmt: skip
+            take = lambda r: store(best, (), cast(r + c + 1, i64))
+            pick = loop("r", below,
+                        lambda r: If(compare("gt", size(r + c + 1), size(row)), take(r)))
             swap = lambda j: seq(store(held, (), a[c, j]), store(a, (c, j), a[row, j]),
                                  store(a, (row, j), held[()]))  # fmt: skip
             swaps = If(ne(row, c), seq(loop("j", n, swap), store(total, (), -total[()])))

@@ -357,7 +357,7 @@ def _reference_lp_norm(x, p=2, axis=-1, epsilon=0.0):
 
 
 def _expand_lp_norm(x, *, p, axis, epsilon):
-    """Without epsilon a zero vector stays zero, as ONNX has it; with it, the norm is at least it."""
+    """Without epsilon a zero vector stays zero, as ONNX has it; else the norm is at least that."""
     wide = widened(x)
     norm = (reduce_l1 if p == 1 else reduce_l2)(wide, axes=(axis,), keepdims=True)
     if epsilon:

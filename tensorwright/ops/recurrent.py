@@ -90,7 +90,7 @@ def _check(op: str, gates: int):
                 f"{op}: w {w} and r {r} do not hold {gates} gates of {dim_text(hidden)} each")
         require(bias is None or bias.shape == (stacked,),
                 f"{op}: bias is {bias}; it must be [{dim_text(stacked)}]")  # fmt: skip
-        require(lengths is None or lengths.dtype in INTEGERS and lengths.shape == x.shape[1:2],
+        require(lengths is None or (lengths.dtype in INTEGERS and lengths.shape == x.shape[1:2]),
                 f"{op}: lengths are {lengths}, not one integer for each of the batch")
 
     return check

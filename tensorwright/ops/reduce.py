@@ -45,7 +45,7 @@ def reduced_shape(op: str, shape: Shape, axes, keepdims: bool) -> Shape:
 
 
 def lower_reduce(out: Buffer, x: Buffer, axes, keepdims: bool, init, step: Callable) -> Stmt:
-    """out[i] = init, then out[i] = step(out[i], x[i, r]); through a wider local for narrow floats."""
+    """out[i] = init, then out[i] = step(out[i], x[i, r]); through a wider local where narrow."""
     axes = normalize_axes("reduce", axes, x.rank)
     wide = accumulator(out.dtype)
 
@@ -90,7 +90,8 @@ def _wide(f: Callable, **more) -> Callable:
     def reference(x, axes, keepdims):
         wide = x.astype(np.float64) if x.dtype.itemsize < 4 and x.dtype.kind not in "iub" else x
         dtype = None if wide.dtype.kind in "f" else wide.dtype
-        return np.asarray(f(wide, axis=axes, keepdims=keepdims, dtype=dtype, **more)).astype(x.dtype)
+        y = f(wide, axis=axes, keepdims=keepdims, dtype=dtype, **more)
+        return np.asarray(y).astype(x.dtype)
 
     return reference
 

@@ -62,8 +62,9 @@ def local_i64(name: str) -> Buffer:
 
 
 def merge_sort(order: Buffer, spare: Buffer, n: Dim, first: Callable) -> Stmt:
-    """Sort the positions 0..n-1 in `order` (i64[n]). first(a, b) gives statements to run and whether
-    position a must stand before position b. Widths double; each pass merges into `spare`."""
+    """Sort the positions 0..n-1 in `order` (i64[n]). first(a, b) gives statements to run and
+    whether position a must stand before position b. Widths double; each pass merges into
+    `spare`."""
     width, low, left, right = map(local_i64, ("width", "low", "left", "right"))
     n = as_expr(n)
     at = lambda b: cast(b[()], index)

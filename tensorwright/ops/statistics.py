@@ -102,7 +102,8 @@ reduce_l1 = _float_reduction(
     doc="The sum of absolute values over axes.",
 )  # fmt: skip
 reduce_sum_square = _float_reduction(
-    "reduce_sum_square", lambda x, axes, keepdims: reduce_sum(mul(x, x), axes=axes, keepdims=keepdims),
+    "reduce_sum_square",
+    lambda x, axes, keepdims: reduce_sum(mul(x, x), axes=axes, keepdims=keepdims),
     _plain(lambda x, total: total(x * x)), NUMERIC, onnx="ReduceSumSquare",
     doc="The sum of squares over axes.",
 )  # fmt: skip
@@ -171,7 +172,7 @@ def _expand_variance(x, *, axes, keepdims, correction):
 variance = define(
     "variance", "x", infer=_infer_variance, reference=_reference_variance,
     expand=_expand_variance, dtypes=FLOATS,
-    samples=("f32[3,4]", "f32[3,4,5] axes=(1,) correction=1", "f32[n,5] axes=(0,) keepdims=True n=2,7",
-             "f16[9,3] axes=(0,)"),
+    samples=("f32[3,4]", "f32[3,4,5] axes=(1,) correction=1", "f16[9,3] axes=(0,)",
+             "f32[n,5] axes=(0,) keepdims=True n=2,7"),
     doc="The mean square distance from the mean; correction=1 divides by one less.",
 )  # fmt: skip

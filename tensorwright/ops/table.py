@@ -12,12 +12,14 @@ from types import ModuleType
 from tensorwright.ir.op import OpDef
 from tensorwright.ops import (
     activations, attention, control, conv, cumulative, einsum, elementwise, index, kernel, linalg,
-    movement, norm, pool, positions, quantize, random, recurrent, reduce, sort, statistics, window,
+    linear_attention, losses, movement, ngrams, norm, patches, pool, positions, quantize, random,
+    recurrent, reduce, resample, signal, sort, statistics, vision, window,
 )  # fmt: skip
 
 MODULES: tuple[ModuleType, ...] = (
     elementwise, activations, positions, index, movement, cumulative, reduce, statistics, linalg,
-    einsum, conv, window, pool, norm, control, sort, attention, recurrent, quantize, random, kernel,
+    einsum, conv, window, pool, norm, losses, control, sort, attention, linear_attention,
+    recurrent, quantize, resample, patches, vision, signal, ngrams, random, kernel,
 )  # fmt: skip
 
 

@@ -43,7 +43,8 @@ def _infer_roi_align(
     require(x.rank == 4, f"{op}: x is {x}; it must be [batch, channels, height, width]")
     require(rois.rank == 2 and rois.shape[1] == 4, f"{op}: rois are {rois}; they must be [n, 4]")
     require(batch.dtype in INTEGERS and batch.shape == rois.shape[:1],
-            f"{op}: batch is {batch}, not one integer for each of {dim_text(rois.shape[0])} regions")
+            f"{op}: batch is {batch}, not one integer for each of the "
+            f"{dim_text(rois.shape[0])} regions")  # fmt: skip
     require(mode in ("avg", "max"), f"{op}: mode {mode!r} is not avg or max")
     return TensorType(d, (rois.shape[0], x.shape[1], *shape_of(output)))
 

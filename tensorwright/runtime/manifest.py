@@ -39,11 +39,12 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class KernelInfo:
-    """A row of the profile: the work of one call and the model's operators it stands for."""
+    """A row of the profile: the work of one call, which may depend on sizes ("4096*n"), and the
+    model's operators it stands for."""
 
     name: str
-    flops: int = 0
-    bytes: int = 0
+    flops: Dim = 0
+    bytes: Dim = 0
     sources: tuple[str, ...] = ()
 
 
@@ -130,8 +131,12 @@ def _manifest(data: dict[str, Any]) -> Manifest:
 
 
 def _tensor(data: dict[str, Any]) -> TensorInfo:
-    shape = tuple(d if isinstance(d, str) else _count(d) for d in data["shape"])
+    shape = tuple(_dim(d) for d in data["shape"])
     return TensorInfo(_text(data["name"]), _text(data["dtype"]), shape)
+
+
+def _dim(value: Any) -> Dim:
+    return value if isinstance(value, str) else _count(value)
 
 
 def _symbol(data: dict[str, Any]) -> SymbolInfo:
@@ -140,7 +145,7 @@ def _symbol(data: dict[str, Any]) -> SymbolInfo:
 
 def _kernel(data: dict[str, Any]) -> KernelInfo:
     return KernelInfo(
-        _text(data["name"]), _count(data["flops"]), _count(data["bytes"]), _texts(data["sources"])
+        _text(data["name"]), _dim(data["flops"]), _dim(data["bytes"]), _texts(data["sources"])
     )
 
 

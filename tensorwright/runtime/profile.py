@@ -10,12 +10,14 @@ first mark and so much of the time after the last as is negative.
 import ctypes
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from tensorwright.base.errors import ArtifactError
+from tensorwright.runtime.dims import evaluate
 from tensorwright.runtime.manifest import KernelInfo
 
 HOST = "(host program)"
@@ -70,8 +72,14 @@ class MarkBuffer:
 class Profile:
     """The result of `program.profile(...)`: print it, look at `rows`, or export a trace."""
 
-    def __init__(self, name: str, kernels: tuple[KernelInfo, ...], runs: list[Run]) -> None:
-        self.name, self.kernels, self.runs = name, kernels, runs
+    def __init__(
+        self,
+        name: str,
+        kernels: tuple[KernelInfo, ...],
+        runs: list[Run],
+        sizes: Mapping[str, int] = {},
+    ) -> None:
+        self.name, self.kernels, self.runs, self.sizes = name, kernels, runs, sizes
         self.total_ns = sum(r.end - r.begin for r in runs)
         self.rows = self._rows()
 
@@ -88,7 +96,8 @@ class Profile:
     def _row(self, number: int, calls: int, time: int) -> ProfileRow:
         kernel = self._kernel(number)
         share = time / self.total_ns if self.total_ns else 0.0
-        rates = (kernel.flops * calls / time, kernel.bytes * calls / time) if time else (0.0, 0.0)
+        flops, moved = (evaluate(n, self.sizes) or 0 for n in (kernel.flops, kernel.bytes))
+        rates = (flops * calls / time, moved * calls / time) if time else (0.0, 0.0)
         return ProfileRow(kernel.name, calls, time, share, *rates, kernel.sources)
 
     def _kernel(self, number: int) -> KernelInfo:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from tensorwright.base.errors import ArtifactError, InternalError, RunError
-from tensorwright.runtime import archive, cpu, pool
+from tensorwright.runtime import archive, cpu, dims, pool
 from tensorwright.runtime.buffer import (
     address,
     aligned_bytes,
@@ -155,7 +155,14 @@ class Program:
         finally:
             set_marks(slot.context, None)
             self._slots.append(slot)
-        return Profile(self.name, self.manifest.kernels, runs[1:])
+        return Profile(self.name, self.manifest.kernels, runs[1:], self._sizes(args))
+
+    def _sizes(self, args: tuple) -> dict[str, int]:
+        """Values of the symbols that stand alone in the shape of an input."""
+        arrays = [to_array(v, p.dtype, p.what) for v, p in zip(args, self._ins)]
+        return dims.bind(
+            pair for p, a in zip(self._ins, arrays) for pair in zip(p.info.shape, a.shape)
+        )
 
     def _timed(self, slot: _Slot, args: tuple, buffer: MarkBuffer) -> tuple[int, int]:
         alive, _ = self._enter(slot, args)

@@ -18,13 +18,16 @@ import itertools
 from dataclasses import dataclass, replace
 
 from tensorwright.ir.expr import (
-    Buffer, Expr, Symbol, as_dim, as_expr, bounds, ceildiv, is_const, sym,
+    Buffer, Expr, Symbol, as_dim, as_expr, bounds, ceildiv, is_const, sym, walk,
 )  # fmt: skip
 from tensorwright.ir.loop import For, If, Kernel, Pack, Stmt, seq
 from tensorwright.schedule import primitives as p
-from tensorwright.schedule.form import inverse
+from tensorwright.schedule.form import EXPENSIVE, inverse
 from tensorwright.schedule.nest import Stage, depends, loads_of, stride_of
 from tensorwright.target.target import Target
+
+
+HEAVY_EPILOGUE = 10  # operations a result above which the epilogue is a loop, not unrolled
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ def tile_cost(m: int, n: int, tile: Tile, broadcast: bool) -> float:
 
 def choose_tile(m: int, n: int, target: Target, lanes: int, broadcast: bool = True) -> Tile:
     """The cheapest tile for an m x n output; small n narrows the vectors."""
+    m, n = max(m, 1), max(n, 1)
     while lanes > 4 and n <= lanes // 2:
         lanes //= 2
     best = None
@@ -88,7 +92,9 @@ def find_roles(stage: Stage) -> Roles | None:
     value = stage.step.value
     if value.op != "fma" or not stage.spatial:
         return None
-    column = stage.spatial[-1]
+    column = next((f for f in reversed(stage.spatial) if not is_const(f.extent, 1)), None)
+    if column is None:
+        return None
     j = sym(column.var)
     sides = value.args[:2]
     moving = [s for s in sides if depends(s, j)]
@@ -96,11 +102,11 @@ def find_roles(stage: Stage) -> Roles | None:
         return None
     weights = moving[-1]
     other = next((s for s in sides if s is not weights), None)
-    rows = [f for f in stage.spatial[:-1] if not depends(weights, sym(f.var))
+    rows = [f for f in stage.spatial if f is not column and not depends(weights, sym(f.var))
             and (other is None or depends(other, sym(f.var)))]  # fmt: skip
     big = [f for f in rows if not is_const(f.extent, 1)]
     row = big[-1] if big else None
-    outer = tuple(f for f in stage.spatial[:-1] if f is not row)
+    outer = tuple(f for f in stage.spatial if f is not row and f is not column)
     return Roles(column, row, outer, weights, other, len(moving) == 1)
 
 
@@ -141,6 +147,10 @@ def schedule_contraction(
         body = p.set_kind(body, f.var, "parallel")
     if len(stages) == 2:
         body = p.fuse_epilogue(body, stage, stages[1], inverse(stage, stages[1]))
+    out = stages[-1].out
+    heavy = weight(stages[-1]) > HEAVY_EPILOGUE
+    if heavy:
+        body = p.stage_result(body, out)
     body = order_reduction(body, stage, roles)
     body = order_spatial(body, stage, roles)
     params, packs = k.params, k.packs
@@ -151,8 +161,17 @@ def schedule_contraction(
         packs = (*packs, pack)
         body = p.relayout(body, old, new, lambda i: packed_index(i, pack))
     body = tile_nest(body, roles, tile)
+    if heavy:
+        body = p.roll(body, out)
     trace = f"contraction: {tile.rows} x {tile.vectors} x {tile.lanes} register tile"
     return replace(k.with_body(body, trace), params=params, packs=packs)
+
+
+def weight(s: Stage) -> int:
+    """Operations of a map per element, a mathematical function counting as ten."""
+    inner = [e for e in walk(s.final.value) if e.op not in ("load", "const", "sym", "cast")
+             and e.dtype.name != "index"]  # fmt: skip
+    return sum(10 if e.op in EXPENSIVE and e.op != "div" else 1 for e in inner)
 
 
 def choose_pack(k: Kernel, stage: Stage, roles: Roles, tile: Tile) -> Pack | None:

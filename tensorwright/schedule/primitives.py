@@ -262,6 +262,40 @@ def _defines_alloc(s: Stmt, b: Buffer) -> bool:
     return isinstance(s, Alloc) and s.buffer is b
 
 
+def stage_result(root: Stmt, b: Buffer) -> Stmt:
+    """Put an accumulator's final value into a buffer of its own before it is used:
+    out = f(acc) -> result = acc; out = f(result). With the tile's loops distributed, the epilogue
+    then needs no unrolling for `acc` to stay in registers."""
+
+    def visit(s: Stmt) -> Stmt | None:
+        if isinstance(s, Seq) and s.body and isinstance(s.body[-1], (Store, If)):
+            last = s.body[-1]
+            inner = last.then if isinstance(last, If) else last
+            if isinstance(inner, Store) and inner.buffer is b:
+                accs = [e for e in ir.walk(inner.value) if e.op == "load" and not e.args
+                        and e.value.scope == "local"]  # fmt: skip
+                results = {e: Buffer("result", e.dtype, (), "local")[()] for e in accs}
+                moved = [Store(r.value, (), e) for e, r in results.items()]
+                new = replace(inner, value=transform(inner.value, results.get))
+                allocs = [Alloc(r.value) for r in results.values()]
+                end = replace(last, then=new) if isinstance(last, If) else new
+                return seq(*allocs, *s.body[:-1], *moved, end)
+        return None
+
+    return ir.rewrite(root, visit)
+
+
+def roll(root: Stmt, b: Buffer) -> Stmt:
+    """Run unrolled loops around the stores to `b` one iteration at a time."""
+
+    def visit(s: Stmt) -> Stmt | None:
+        if isinstance(s, For) and s.kind == "unroll" and ir.stored_buffers(s) == {b}:
+            return replace(s, kind="serial")
+        return None
+
+    return ir.rewrite(root, visit)
+
+
 def relayout(
     root: Stmt, old: Buffer, new: Buffer, index: Callable[[tuple[Expr, ...]], tuple[Expr, ...]]
 ) -> Stmt:

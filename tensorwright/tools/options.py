@@ -1,7 +1,7 @@
 """Options that commands share, and the programs they open.
 
-    @command("Compile ...")      @model_options      @input_options
-    def command(request, output, ...):   program = request.program(output)
+@command("Compile ...")      @model_options      @input_options
+def command(request, output, ...):   program = request.program(output)
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 import rich_click as click
 
-from tensorwright.base.errors import ArtifactError, CompileError, FrontendError
+from tensorwright.base.errors import ArtifactError, CompileError
 from tensorwright.driver.compile import compile, import_model
+from tensorwright.driver.textfile import SUFFIXES, read_arrays
 from tensorwright.ir.module import Module
 from tensorwright.runtime.artifact import load
 from tensorwright.runtime.program import Program
-from tensorwright.tools.inputs import make_inputs, parse_specs
+from tensorwright.tools.inputs import Spec, make_inputs, parse_specs
 from tensorwright.tools.limits import index_limits
 from tensorwright.tools.output import Output
 from tensorwright.tools.signature import signature
@@ -77,7 +78,18 @@ class Request:
         infos, symbols = signature(what)
         m = what if isinstance(what, Module) else getattr(what, "module", None)
         limits = {} if m is None else index_limits(m)
-        return make_inputs(infos, symbols, parse_specs(self.inputs), self.sizes, self.seed, limits)
+        specs = {**self.recorded(), **parse_specs(self.inputs)}
+        return make_inputs(infos, symbols, specs, self.sizes, self.seed, limits)
+
+    def recorded(self) -> dict[str, Spec]:
+        """Inputs that lie beside a text file, as `tw bisect` writes them."""
+        if not self.path.endswith(SUFFIXES):
+            return {}
+        found = read_arrays(Path(self.path))
+        prefix = "input:"
+        return {
+            n.removeprefix(prefix): Spec(array=a) for n, a in found.items() if n.startswith(prefix)
+        }
 
 
 def command(**settings) -> Callable:
@@ -155,14 +167,3 @@ class Size(click.ParamType):
         if not name or not number.isdigit():
             self.fail(f"{value!r} is not NAME=N")
         return name, int(number)
-
-
-def require_module(program: Program) -> Module:
-    """The module that the program was compiled from."""
-    m = getattr(program, "module", None)
-    if m is None:
-        raise FrontendError(
-            f"{program.name} was loaded from a file, which does not hold the model",
-            help="give the model that it was compiled from",
-        )
-    return m

@@ -1,7 +1,8 @@
 """What the command line writes: results to stdout, progress and remarks to stderr.
 
 With `--json` stdout has one JSON document and nothing else; with `--quiet` stderr has errors only.
-Progress is one live line on a terminal (after a second of work), a plain line now and then elsewhere.
+Progress is one live line on a terminal, after a second of work, and a plain line now and then
+elsewhere.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from rich.text import Text
 from tensorwright.base.errors import TensorwrightError, render
 
 PATIENCE = 1.0  # seconds of work before progress is shown
+WIDE = 160  # columns where stdout is no terminal
 PERIOD = 5.0  # seconds between plain progress lines
 
 
@@ -40,7 +42,8 @@ class Output:
 
     def __init__(self, as_json: bool = False, quiet: bool = False, debug: bool = False) -> None:
         self.as_json, self.quiet, self.debug = as_json, quiet, debug
-        self.out = Console(highlight=False, soft_wrap=True)
+        width = None if sys.stdout.isatty() else WIDE
+        self.out = Console(highlight=False, soft_wrap=True, width=width)
         self.err = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def remark(self, text: str) -> None:
@@ -119,8 +122,8 @@ class Progress:
         self.phase = f"{phase} {value[0]}/{value[1]} kernels" if counted else f"after {phase}"
         self.tell()
 
-    def step(self, phase: str, done: int, total: int) -> None:
-        self.phase = f"{phase} {done}/{total}"
+    def say(self, phase: str) -> None:
+        self.phase = phase
         self.tell()
 
     def tell(self) -> None:

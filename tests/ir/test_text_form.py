@@ -1,4 +1,4 @@
-"""The text form of every row of the operator table: round trip, verification, and running as Python.
+"""The text form of every row of the operator table: round trip, verification, running as Python.
 
 Each sample gives a graph of one node and, for primitives, a kernel. Printing, parsing and printing
 again changes nothing; the parsed program is the same; the text itself runs under plain Python.

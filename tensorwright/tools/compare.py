@@ -1,0 +1,161 @@
+"""The numbers of a program beside those of another engine.
+
+    print(tw.compare(program, "onnxruntime", x))
+    print(program.compare("reference", layers=True))
+
+With `layers` every value that has a name in the model and that a kernel leaves in memory is
+compared as well, in the order of computation; `layers="all"` keeps all named values, which undoes
+fusion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tensorwright.base.errors import FrontendError
+from tensorwright.driver.compile import build_native
+from tensorwright.driver.pipeline import PIPELINE, stages
+from tensorwright.ir.graph import CONST, PARAM, Graph, Node
+from tensorwright.ir.interp import run_module
+from tensorwright.ir.module import Module
+from tensorwright.ir.type import TensorType
+from tensorwright.runtime.buffer import dtype_name
+from tensorwright.runtime.program import Program
+from tensorwright.tools.engines import onnx_values, open_engine
+from tensorwright.tools.inputs import make_inputs
+from tensorwright.tools.limits import index_limits
+from tensorwright.tools.numbers import Difference, difference
+from tensorwright.tools.signature import signature
+
+FUSED = "fuse"  # the pass after which values that have no name left are inside kernels
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The result: print it, or look at `outputs` and `layers`."""
+
+    name: str
+    against: str
+    outputs: tuple[Difference, ...]
+    layers: tuple[Difference, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return all(d.ok for d in self.outputs)
+
+    @property
+    def first_bad_layer(self) -> Difference | None:
+        return next((d for d in self.layers if not d.ok), None)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.name} against {self.against}: {'within' if self.ok else 'OUTSIDE'} tolerance"
+        ]
+        for d in (*self.layers, *self.outputs):
+            mark = " " if d.ok else "!"
+            lines.append(
+                f"{mark} {d.name}: error {d.error:.1e}, absolute {d.max_abs:.1e}, "
+                f"relative {d.max_rel:.1e}, cosine {d.cosine:.6f} {d.note}".rstrip()
+            )
+        return "\n".join(lines)
+
+
+def compare(
+    program: Program, against: str = "reference", *inputs, layers: bool | str = False,
+    tolerance: float | None = None, seed: int = 0, **named,
+) -> Comparison:  # fmt: skip
+    """Run the program and `against` (onnxruntime, openvino, torch or reference) on the same inputs,
+    random ones where none are given, and measure how far the outputs are apart."""
+    feeds = complete_feeds(program, inputs, named, seed)
+    module, source = getattr(program, "module", None), getattr(program, "source", None)
+    theirs = open_engine(against, source, module, program.threads)(feeds)
+    ours = as_list(program(**feeds))
+    names = [o.name for o in program.outputs]
+    found = tuple(
+        difference(n, a, np.asarray(b), dtype_name(a.dtype), tolerance)
+        for n, a, b in zip(names, ours, theirs)
+    )
+    inner = compare_layers(program, against, feeds, layers == "all", tolerance) if layers else ()
+    return Comparison(program.name, against, found, inner)
+
+
+def as_list(results) -> list[np.ndarray]:
+    return list(results) if isinstance(results, tuple) else [results]
+
+
+def complete_feeds(program: Program, inputs: Sequence, named: Mapping, seed: int) -> dict:
+    """Inputs by name, random where they are not given."""
+    infos, symbols = signature(program)
+    given = {**dict(zip((i.name for i in infos), inputs)), **named}
+    if given:
+        program._bind((), given)  # complains of what is missing or unknown
+        return {i.name: np.asarray(given[i.name]) for i in infos}
+    m = getattr(program, "module", None)
+    return make_inputs(infos, symbols, seed=seed, limits={} if m is None else index_limits(m))
+
+
+# ---- layers ------------------------------------------------------------------------------------
+
+
+def compare_layers(
+    program: Program, against: str, feeds: Mapping, everything: bool, tolerance: float | None
+) -> tuple[Difference, ...]:
+    """One row for each named value, in order of computation."""
+    module = getattr(program, "module", None)
+    if module is None:
+        raise FrontendError("layers are compared by compiling the model again: give the model")
+    start = "" if everything else FUSED
+    before = module
+    for name, after in stages(module, program.target):
+        if start and name == start:
+            before = after
+    values = named_values(before.main)
+    if against in ("onnxruntime", "ort", "openvino"):
+        known = onnx_values(program.source)
+        values = {n: v for n, v in values.items() if n in known}
+    if not values:
+        return ()
+    ours = run_layers(before, start, values, program, feeds)
+    theirs = their_layers(program, against, list(values), feeds)
+    return tuple(
+        difference(n, ours[n], theirs[n], dtype_name(ours[n].dtype), tolerance) for n in values
+    )
+
+
+def named_values(g: Graph) -> dict[str, Node]:
+    """Tensors of a graph by their name in the model, in order of computation."""
+    found = {}
+    for n in g.nodes():
+        if n.name and n.op not in (PARAM, CONST) and isinstance(n.type, TensorType):
+            found.setdefault(n.name, n)
+    return found
+
+
+def with_results(m: Module, nodes: Mapping[str, Node]) -> Module:
+    """`m` with other results of its entry."""
+    g = replace(m.main, results=tuple(nodes.values()), result_names=tuple(nodes))
+    return replace(m, graphs={**m.graphs, m.entry: g})
+
+
+def run_layers(m: Module, after: str, values: dict[str, Node], program: Program, feeds) -> dict:
+    """The named values of `m`, which is the module after the pass `after`, run natively."""
+    wanted = with_results(m, values)
+    if after != PIPELINE[-1][0]:
+        *_, (_, wanted) = stages(wanted, program.target, after)
+    native = build_native(wanted, program.target, program.name, program.threads)
+    return dict(zip(values, as_list(native(**feeds))))
+
+
+def their_layers(program: Program, against: str, names: list[str], feeds) -> dict:
+    if against == "reference":
+        nodes = named_values(program.module.main)
+        lacking = [n for n in names if n not in nodes]
+        if lacking:
+            raise FrontendError(f"the imported module has no value {', '.join(lacking)}")
+        m = with_results(program.module, {n: nodes[n] for n in names})
+        return dict(zip(names, run_module(m, [feeds[p.name] for p in m.main.params])))
+    engine = open_engine(against, program.source, program.module, program.threads, names)
+    return dict(zip(names, map(np.asarray, engine(feeds))))

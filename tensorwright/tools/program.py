@@ -1,0 +1,51 @@
+"""`compile`, and what a compiled program offers besides being called.
+
+    program = tw.compile("model.onnx")
+    program.text(after="fuse")     program.explain()     program.compare("onnxruntime", x)
+
+The runtime's Program knows nothing of the compiler. The floors above it add these methods; a
+program loaded from a file has none of what they need and says so.
+"""
+
+from __future__ import annotations
+
+from tensorwright.base.errors import FrontendError
+from tensorwright.driver.compile import compile
+from tensorwright.ir.module import Module
+from tensorwright.runtime.program import Program
+from tensorwright.tools.compare import Comparison, compare
+from tensorwright.tools.explain import Explanation, explain
+from tensorwright.tools.show import text_after
+
+
+def module_of(program: Program) -> Module:
+    """The module that a program was compiled from."""
+    m = getattr(program, "module", None)
+    if m is None:
+        raise FrontendError(
+            f"{program.name} was loaded from a file, which does not hold the model",
+            help="compile the model to look inside",
+        )
+    return m
+
+
+def program_text(program: Program, after: str = "schedule", kernel: str = "") -> str:
+    """The program after a stage: import, a pass, host, llvm or asm; or one kernel of it."""
+    return text_after(module_of(program), after, program.target, kernel)
+
+
+def program_explain(program: Program) -> Explanation:
+    """What the compiler decided, and why."""
+    return explain(program, module_of(program))
+
+
+def program_compare(program: Program, against: str = "reference", *inputs, **options) -> Comparison:
+    """See `tw.compare`."""
+    return compare(program, against, *inputs, **options)
+
+
+Program.text = program_text
+Program.explain = program_explain
+Program.compare = program_compare
+
+__all__ = ["compile", "module_of"]

@@ -1,0 +1,57 @@
+"""What a program is, in a few lines: for `tw compile`, `tw explain` and the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tensorwright.runtime.program import Program
+from tensorwright.tools.memory import frame_sizes
+from tensorwright.tools.output import size
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Sizes in bytes; `arena` is None for loaded programs, a text where it is symbolic."""
+
+    name: str
+    target: str
+    threads: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    symbols: dict[str, str]
+    kernels: int
+    code: int
+    weights: int
+    arena: int | str | None
+
+    def rows(self) -> list[tuple[str, str]]:
+        """(name, value) as people read them."""
+        arena = size(self.arena) if isinstance(self.arena, int) else self.arena
+        rows = [
+            ("program", self.name),
+            *(("input" if k == 0 else "", t) for k, t in enumerate(self.inputs)),
+            *(("output" if k == 0 else "", t) for k, t in enumerate(self.outputs)),
+            *(("size", f"{n}: {t}") for n, t in self.symbols.items()),
+            ("target", f"{self.target}, {self.threads} thread{'s'[: self.threads - 1]}"),
+            ("kernels", str(self.kernels)),
+            ("weights", size(self.weights)),
+            ("code", size(self.code)),
+        ]
+        return rows if arena is None else [*rows, ("arena", arena)]
+
+
+def summarize(program: Program) -> Summary:
+    """The summary of a compiled or loaded program."""
+    m = program.manifest
+    return Summary(
+        name=m.name,
+        target=m.target.description or m.target.triple,
+        threads=program.threads,
+        inputs=tuple(map(str, m.inputs)),
+        outputs=tuple(map(str, m.outputs)),
+        symbols={n: str(s) for n, s in m.symbols.items()},
+        kernels=len(m.kernels),
+        code=sum(map(len, program._objects)),
+        weights=sum(w.nbytes for w in program._weights),
+        arena=frame_sizes(program),
+    )

@@ -1,0 +1,263 @@
+"""The canonical form of index expressions: every rule by enumeration, whole expressions by fuzzing.
+
+Symbols here have small ranges and all kinds of facts, so that all their values can be tried.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tensorwright.ir import simplify
+from tensorwright.ir.dtype import index
+from tensorwright.ir.expr import (
+    COMPARISONS,
+    INDEX_RULES,
+    Expr,
+    Symbol,
+    binary,
+    bounds,
+    cast,
+    compare,
+    const,
+    load,
+    make,
+    select,
+    substitute,
+    sym,
+    symbols_of,
+    transform,
+    var,
+)
+from tensorwright.ir.facts import evaluate, prove
+from tensorwright.ir.scalar import truncdiv
+from tensorwright.ir.type import tensor
+
+tensor("f32")  # fills the index rules
+N, M = var("n", min=1, max=3), var("m", min=1, max=2)
+X, W = var("x", min=-5, max=5), var("w", min=0, max=12, multiple_of=4)
+I, J, K = var("i", N), var("j", 4), var("k", N * 4)
+SYMBOLS = (N, M, X, W, I, J, K)
+ARITHMETIC = ("add", "sub", "mul", "floordiv", "mod", "min", "max", "truncdiv", "rem")
+
+NAIVE = {
+    "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b,
+    "floordiv": lambda a, b: a // b if b else 0, "mod": lambda a, b: a % b if b else 0,
+    "min": min, "max": max, "truncdiv": truncdiv,
+    "rem": lambda a, b: a - b * truncdiv(a, b) if b else 0,
+    "lt": lambda a, b: a < b, "le": lambda a, b: a <= b, "gt": lambda a, b: a > b,
+    "ge": lambda a, b: a >= b, "eq": lambda a, b: a == b, "ne": lambda a, b: a != b,
+}  # fmt: skip
+
+
+def values_of(s: Symbol, known: dict) -> list[int]:
+    """Every value that the facts of a symbol allow."""
+    top = s.max if s.upper is None else evaluate(s.upper, known)
+    return [v for v in range(s.min, top + 1) if v % s.multiple_of == 0]
+
+
+def assignments(symbols: set[Symbol], limit: int = 400):
+    """All values of the symbols (and of those in their facts), or a sample if there are many."""
+    outer = {u for s in symbols if s.upper is not None for u in symbols_of(s.upper)}
+    wanted = sorted(symbols | outer, key=lambda s: s.serial)
+
+    def extend(known, rest):
+        if not rest:
+            yield known
+            return
+        for v in values_of(rest[0], known):
+            yield from extend({**known, rest[0]: v}, rest[1:])
+
+    found = list(extend({}, wanted))
+    return found if len(found) <= limit else random.Random(0).sample(found, limit)
+
+
+# ---- one rule at a time ------------------------------------------------------------------------
+
+
+def operands() -> list[Expr]:
+    """Sums of one or two scaled symbols, products, quotients, remainders and constants."""
+    simple = [*SYMBOLS, I * N, J * 2, K * 2, I * 4 + J, X * 4 + J, K // 4, X % 3, W + J, N * M]
+    more = [a * c + d for a, c, d in itertools.product((X, J, I, W), (1, 2, 4, 8, -3), (0, 1, 7))]
+    nested = [(X * 4 + J) // 3, (X * 2) % 8, X // 3, I * N + I, N * M * 2 + I, J * M + M - 1, X % N,
+              I * N * M + M - 1, J + N * 2, X % (N * 2), (X + 1) % 12]  # fmt: skip
+    return [*simple, *more, *nested, *map(const, (-4, -1, 0, 1, 2, 3, 4, 6, 8, 12))]
+
+
+OPERANDS = operands()
+RULES = [(op, rule) for op, rules in simplify.RULES.items() for rule in rules]
+
+
+@pytest.mark.parametrize("op, rule", RULES, ids=lambda r: getattr(r, "__name__", r))
+def test_rule(op, rule):
+    """Whatever the rule gives equals what it was given, for all values of the symbols."""
+    fired = 0
+    for a, b in itertools.product(OPERANDS, OPERANDS):
+        result = rule(a, b)
+        if result is None or (a.op == b.op == "const" and fired > 50):
+            continue
+        fired += 1
+        for known in assignments(symbols_of(a, b), 60):
+            expected = NAIVE[op](evaluate(a, known), evaluate(b, known))
+            assert evaluate(result, known) == expected, f"{op}({a}, {b}) -> {result} at {known}"
+    assert fired >= 3, f"{rule.__name__} was hardly tried"
+
+
+def test_rules_by_z3():
+    """The identities behind the rules with constant divisors, for all integers."""
+    z3 = pytest.importorskip("z3")
+    x, r, q = z3.Ints("x r q")
+    for c, d in itertools.product((1, 2, 3, 8), (1, 2, 5)):
+        claims = (
+            (x / c) / d == x / (c * d),
+            (x % (c * d)) % c == x % c,
+            z3.Implies(z3.And(r >= 0, r < c), (c * q + r) / c == q),
+            z3.Implies(z3.And(r >= 0, r < c), (c * q + r) % c == r),
+            z3.Implies(z3.And(r >= 0, r < c), (c * x + r) / (c * d) == x / d),
+            z3.Implies(z3.And(r >= 0, r < c), (c * x + r) % (c * d) == c * (x % d) + r),
+            (x / c) * c + x % c == x,
+        )
+        for claim in claims:
+            solver = z3.Solver()
+            solver.add(z3.Not(claim))
+            assert solver.check() == z3.unsat, claim
+
+
+# ---- whole expressions -------------------------------------------------------------------------
+
+leaves = st.one_of(
+    st.sampled_from([0, 1, 2, 3, 4, 5, 8, -1, -2, -7]).map(lambda v: ("const", v)),
+    st.sampled_from(SYMBOLS).map(lambda s: ("sym", s)),
+)
+trees = st.recursive(
+    leaves,
+    lambda inner: st.one_of(
+        st.tuples(st.sampled_from(ARITHMETIC), inner, inner),
+        st.tuples(st.just("select"), st.tuples(st.just("lt"), inner, inner), inner, inner),
+    ),
+    max_leaves=9,
+)
+
+
+def built(t) -> Expr:
+    match t:
+        case ("const", v):
+            return const(v)
+        case ("sym", s):
+            return s
+        case ("select", c, a, b):
+            return select(*map(built, (c, a, b)))
+    make_ = compare if t[0] in COMPARISONS else binary
+    return make_(t[0], built(t[1]), built(t[2]))
+
+
+def naive(t, known: dict):
+    match t:
+        case ("const", v):
+            return v
+        case ("sym", s):
+            return known[s.value]
+        case ("select", c, a, b):
+            return naive(a if naive(c, known) else b, known)
+    return NAIVE[t[0]](naive(t[1], known), naive(t[2], known))
+
+
+def leaves_of(t) -> set[Symbol]:
+    if t[0] in ("const", "sym"):
+        return {t[1].value} if t[0] == "sym" else set()
+    return {s for part in t[1:] for s in leaves_of(part)}
+
+
+@settings(max_examples=400, deadline=None)
+@given(trees)
+def test_value_and_bounds(t):
+    e = built(t)
+    low, high = bounds(e)
+    for known in assignments(leaves_of(t), 60):
+        value = naive(t, known)
+        assert evaluate(e, known) == value, f"{e} at {known}"
+        assert low is None or low <= value, f"{e} >= {low}"
+        assert high is None or value <= high, f"{e} <= {high}"
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(COMPARISONS), trees, trees)
+def test_comparisons_and_proofs(op, a, b):
+    e = built((op, a, b))
+    verdict = prove(make(op, e.dtype, (built(a), built(b))))
+    for known in assignments(leaves_of(a) | leaves_of(b), 60):
+        value = naive((op, a, b), known)
+        assert evaluate(e, known) == value
+        assert verdict is None or verdict == value, f"{op}({built(a)}, {built(b)}) is {verdict}"
+
+
+@settings(max_examples=300, deadline=None)
+@given(trees)
+def test_idempotent_and_unchanged(t):
+    e = built(t)
+    assert rebuilt(e) is e
+    assert transform(e, lambda _: None) is e
+    assert substitute(e, {s: s for s in SYMBOLS}) is e
+
+
+def rebuilt(e: Expr) -> Expr:
+    """`e` built again from its leaves by the constructors."""
+    if not e.args:
+        return e
+    args = tuple(map(rebuilt, e.args))
+    if e.op in INDEX_RULES and args[0].dtype is index:
+        return INDEX_RULES[e.op](*args)
+    return select(*args) if e.op == "select" else make(e.op, e.dtype, args, e.value)
+
+
+# ---- texts -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("e, text", [
+    (I * 8 + J + 3 - I * 8, "j + 3"),
+    ((I * 4 + J) // 4, "i"),
+    ((I * 4 + J) % 4, "j"),
+    ((K + 8) % 4, "k % 4"),
+    (W // 4 * 4, "w"),
+    (W % 4, "0"),
+    (X // 3 * 3 + X % 3, "x"),
+    ((N * I + N * 2) // N, "i + 2"),
+    (N * 4 - 4 * N, "0"),
+    (N - 1 - I, "i * -1 + n - 1"),
+    (I < N, "True"),
+    (K < N * 4, "True"),
+    (binary("min", N, N + 1), "n"),
+    ((X + 2) * (X - 2), "x * x - 4"),
+])  # fmt: skip
+def test_text(e, text):
+    assert str(e) == text
+
+
+def test_namesakes_have_one_order():
+    a, b = var("i", 8), var("i", 8)
+    assert a + b is b + a
+    assert a * b is b * a
+    assert (a + b) % 3 is (b + a) % 3
+    assert a - b is not b - a
+
+
+def test_casts_and_loads_are_atoms():
+    from tensorwright.ir.expr import Buffer
+
+    b = Buffer("b", "i32", (4,))
+    e = cast(load(b, (J,)), index)
+    assert e + J - e is J
+    assert (e * 4 + J) % 4 is J
+
+
+def test_no_truth():
+    with pytest.raises(TypeError, match="not known while compiling"):
+        bool(X < 3)
+
+
+def test_equal_expressions_are_one_object():
+    assert sym(X.value) * 2 + 1 is 1 + 2 * sym(X.value)
