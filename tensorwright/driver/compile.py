@@ -8,9 +8,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import platformdirs
+
+from tensorwright.base import config
 from tensorwright.base.errors import FrontendError
 from tensorwright.driver.build import build_program
-from tensorwright.driver.objects import ObjectCache
+from tensorwright.driver.objects import ObjectCache, cache_folder
 from tensorwright.driver.pipeline import run_pipeline
 from tensorwright.driver.textfile import SUFFIXES, read_text
 from tensorwright.ir.module import Module
@@ -49,7 +52,7 @@ def compile(
 
 def build_native(lowered: Module, machine: Target, name: str, threads=None, observe=None) -> Program:
     """The program of a module that went through the pipeline."""
-    cache = ObjectCache(None)
+    cache = ObjectCache(cache_folder())
     progress = None if observe is None else lambda done, total: observe("code", (done, total))
     program, built = build_program(
         lowered, machine, name, threads or 0,
@@ -58,6 +61,14 @@ def build_native(lowered: Module, machine: Target, name: str, threads=None, obse
     program.threads = threads or default_threads()
     program.target, program.lowered, program.built = machine, lowered, built
     return program
+
+
+def cache_folder() -> Path | None:
+    """Where objects are kept between processes; None if caching is off."""
+    chosen = config.get("cache")
+    if chosen == "off":
+        return None
+    return Path(chosen or platformdirs.user_cache_dir("tensorwright")) / "objects"
 
 
 def import_model(model, example_inputs, shapes) -> tuple[Module, str]:
