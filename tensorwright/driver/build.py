@@ -42,8 +42,9 @@ def build_program(
 ) -> tuple[Program, Built]:
     """Compile a lowered module. `objects(key, text)` gives the object code of an LLVM text."""
     entry, constants = lower_entry(m)
+    positions = {n: k for k, n in enumerate(constants)}  # the called graphs add theirs
     functions = [
-        lower_function(m, g, {n: k for k, n in enumerate(constants)})
+        lower_function(m, g, positions)
         for graph_name, g in m.graphs.items()
         if graph_name != m.entry
     ]
@@ -62,7 +63,7 @@ def build_program(
     all_texts = {"host": host_text, **texts, "support": support_ir(target.triple)}
     code = objects({k: t for k, t in all_texts.items()})
     manifest = make_manifest(m, target, name, threads, errors, extra)
-    weights = [np.ascontiguousarray(array_of(n)) for n in constants]
+    weights = [np.ascontiguousarray(array_of(n)) for n in positions]
     return Program(manifest, code, weights), Built(tuple(planned), all_texts)
 
 
