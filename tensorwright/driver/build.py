@@ -41,13 +41,9 @@ def build_program(
     m: Module, target: Target, name: str, threads: int, objects, extra: dict
 ) -> tuple[Program, Built]:
     """Compile a lowered module. `objects(key, text)` gives the object code of an LLVM text."""
-    entry, constants = lower_entry(m)
-    positions = {n: k for k, n in enumerate(constants)}  # the called graphs add theirs
-    functions = [
-        lower_function(m, g, positions)
-        for graph_name, g in m.graphs.items()
-        if graph_name != m.entry
-    ]
+    constants: dict[Node, int] = {}
+    entry = lower_entry(m, constants)
+    functions = [lower_function(m, g, constants) for k, g in m.graphs.items() if k != m.entry]
     errors: list[str] = []
     rename, texts = kernel_texts(m.kernels, target, errors)
     host = ModuleText(errors)
@@ -63,7 +59,7 @@ def build_program(
     all_texts = {"host": host_text, **texts, "support": support_ir(target.triple)}
     code = objects({k: t for k, t in all_texts.items()})
     manifest = make_manifest(m, target, name, threads, errors, extra)
-    weights = [np.ascontiguousarray(array_of(n)) for n in positions]
+    weights = [np.ascontiguousarray(array_of(n)) for n in constants]
     return Program(manifest, code, weights), Built(tuple(planned), all_texts)
 
 

@@ -13,7 +13,7 @@ import platformdirs
 from tensorwright.base import config
 from tensorwright.base.errors import FrontendError
 from tensorwright.driver.build import build_program
-from tensorwright.driver.objects import ObjectCache
+from tensorwright.driver.objects import ObjectCache, cache_folder
 from tensorwright.driver.pipeline import run_pipeline
 from tensorwright.driver.textfile import SUFFIXES, read_text
 from tensorwright.ir.module import Module

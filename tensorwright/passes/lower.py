@@ -19,6 +19,7 @@ from tensorwright.ir.loop import Alloc, Kernel, seq
 from tensorwright.ir.module import Module, unique
 from tensorwright.ir.type import TupleType
 from tensorwright.ops.kernel import call_kernel, fused
+from tensorwright.passes.cost import kernel_cost
 
 HOST_OPS = frozenset((
     "param", "const", "item", "make_tuple", "reshape", "bind_size", "if_", "while_", "scan_", "call",
@@ -114,7 +115,8 @@ def lower_to_kernel(node: Node, kernels: dict[str, Kernel], known: dict[tuple, s
     name = known.get(key)
     if name is None:
         name = known[key] = unique(kernel_name(body), kernels)
-        kernels[name] = define_kernel(name, body)
+        k = define_kernel(name, body)
+        kernels[name] = replace(k, work=kernel_cost(k))
     else:
         more = (*kernels[name].sources, *(place for n in body.nodes() for place in n.loc))
         kernels[name] = replace(kernels[name], sources=tuple(dict.fromkeys(more)))

@@ -56,6 +56,7 @@ def tile_cost(m: int, n: int, tile: Tile, broadcast: bool) -> float:
 
 def choose_tile(m: int, n: int, target: Target, lanes: int, broadcast: bool = True) -> Tile:
     """The cheapest tile for an m x n output; small n narrows the vectors."""
+    m, n = max(m, 1), max(n, 1)
     while lanes > 4 and n <= lanes // 2:
         lanes //= 2
     best = None

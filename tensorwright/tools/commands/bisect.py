@@ -18,7 +18,7 @@ from tensorwright.tools.output import Output
 @model_options
 @input_options
 @click.option("--against", type=click.Choice(ENGINES), default="reference", show_default=True,
-              help="Whose results are right; another engine judges the import as well.")  # fmt: skip
+              help="Whose results are right; another engine also judges the import.")  # fmt: skip
 @click.option("--tolerance", type=float, help="Accepted error; default: by type, f32 1e-4.")
 @click.option("--output", "-o", "path", metavar="FILE.py",
               help="Where to write what fails; default: MODEL.culprit.py.")  # fmt: skip

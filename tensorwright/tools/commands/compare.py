@@ -24,7 +24,7 @@ COLUMNS = (
 @click.option("--against", type=click.Choice(ENGINES), default="onnxruntime", show_default=True)
 @click.option("--layers", is_flag=False, flag_value="kernels", default=None,
               type=click.Choice(["kernels", "all"]),
-              help="Compare inside as well: what kernels leave in memory, or all named values.")  # fmt: skip
+              help="Inside too: what kernels leave in memory, or all named values.")  # fmt: skip
 @click.option("--tolerance", type=float, help="Accepted error; default: by type, f32 1e-4.")
 def command(
     request: Request, output: Output, against: str, layers: str | None, tolerance: float | None

@@ -12,9 +12,7 @@ from tensorwright.tools.program import program_explain
 
 @command()
 @model_options
-@click.option(
-    "--kernel", default="", metavar="TEXT", help="Only kernels whose name has this in it."
-)
+@click.option("--kernel", default="", metavar="TEXT", help="Kernels whose name has this in it.")
 def command(request: Request, output: Output, kernel: str) -> None:
     """Tell what the compiler decided, and why.
 

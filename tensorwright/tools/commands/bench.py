@@ -1,0 +1,101 @@
+"""`tw bench`."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import rich_click as click
+
+from tensorwright.runtime.program import Program
+from tensorwright.tools.compare import as_list
+from tensorwright.tools.engines import ENGINES, open_engine
+from tensorwright.tools.numbers import error
+from tensorwright.tools.options import Request, command, input_options, model_options
+from tensorwright.tools.output import Column, Output
+from tensorwright.tools.timing import Latency, interleaved
+
+COLUMNS = (
+    Column("engine", style="bold"), Column("p50 ms", True), Column("mean ± sd", True),
+    Column("min", True), Column("p90", True), Column("p99", True), Column("runs", True),
+    Column("threads", True), Column("speed", True), Column("error", True),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Result:
+    """One engine: its latency, and how far its outputs are from ours."""
+
+    engine: str
+    threads: int
+    latency: Latency
+    error: float
+
+
+@command()
+@model_options
+@input_options
+@click.option("--against", multiple=True, type=click.Choice(ENGINES[:-1]),
+              help="Time these as well, in turn with ours; repeatable.")  # fmt: skip
+@click.option("--seconds", default=2.0, show_default=True, help="To measure each engine for.")
+@click.option("--markdown", is_flag=True, help="Print a Markdown table.")
+def command(
+    request: Request, output: Output, against: tuple[str, ...], seconds: float, markdown: bool
+) -> None:
+    """Measure latency, alone or beside other engines.
+
+    \b
+        tw bench model.onnx --threads 2
+        tw bench model.onnx --against onnxruntime --against openvino
+        tw bench model.onnx --input x=8x3x224x224 --seconds 10 --markdown
+
+    Engines run the same inputs in f32 with the same number of threads, in interleaved rounds.
+    `speed` is how many times as fast as each other engine ours is.
+    """
+    program = request.program(output)
+    feeds = request.feeds(program)
+    results = measure(program, request.path, feeds, against, seconds, output)
+    if output.as_json:
+        output.json({"model": request.name, "inputs": {n: list(a.shape) for n, a in feeds.items()},
+                     "results": results})  # fmt: skip
+    elif markdown:
+        output.print(as_markdown(results))
+    else:
+        shapes = ", ".join(f"{n} {'x'.join(map(str, a.shape))}" for n, a in feeds.items())
+        output.table(COLUMNS, rows(results), f"{request.name}: {shapes}")
+
+
+def measure(program: Program, source, feeds, against, seconds: float, output: Output) -> list:
+    ours = as_list(program(**feeds))
+    engines = {n: open_engine(n, source, None, program.threads) for n in against}
+    errors = [0.0]
+    for run in engines.values():
+        theirs = list(map(np.asarray, run(feeds)))
+        errors.append(max(error(a, b) for a, b in zip(ours, theirs)))
+    calls = [functools.partial(program, **feeds)]
+    calls += [functools.partial(run, feeds) for run in engines.values()]
+    with output.progress("measuring"):
+        times = interleaved(calls, seconds)
+    names = ["tensorwright", *engines]
+    return [Result(n, program.threads, t, e) for n, t, e in zip(names, times, errors)]
+
+
+def rows(results: list[Result]) -> list[tuple]:
+    ours = results[0].latency.p50
+    out = []
+    for r in results:
+        t = r.latency
+        ms = [f"{1e3 * v:.3f}" for v in (t.p50, t.least, t.p90, t.p99)]
+        spread = f"{1e3 * t.mean:.3f} ± {1e3 * t.deviation:.3f}"
+        speed = "" if r is results[0] else f"{t.p50 / ours:.3g}x"
+        gap = "" if r is results[0] else f"{r.error:.1e}"
+        out.append((r.engine, ms[0], spread, *ms[1:], t.runs, r.threads, speed, gap))
+    return out
+
+
+def as_markdown(results: list[Result]) -> str:
+    head = [c.name for c in COLUMNS]
+    align = ["---:" if c.right else "---" for c in COLUMNS]
+    lines = [head, align, *(map(str, row) for row in rows(results))]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
