@@ -1,4 +1,4 @@
-"""`import tensorwright` is quick: at most 0.3 s beyond Python and NumPy, and loads nothing heavy."""
+"""`import tensorwright` takes at most 0.3 s beyond Python and NumPy, and loads nothing heavy."""
 
 from __future__ import annotations
 

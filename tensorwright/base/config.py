@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from tensorwright.base.errors import CompileError
 
@@ -50,7 +51,8 @@ OPTIONS = (
     Option("no_color", "NO_COLOR", _flag, False, "plain text on terminals"),
 )
 _BY_NAME = {o.name: o for o in OPTIONS}
-_SET: ContextVar[Mapping[str, object]] = ContextVar("options", default={})
+_NONE: Mapping[str, object] = MappingProxyType({})
+_SET: ContextVar[Mapping[str, object]] = ContextVar("options", default=_NONE)
 
 
 def get(name: str):

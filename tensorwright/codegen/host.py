@@ -23,22 +23,53 @@ class HostFunction(Function):
         super().__init__(module, name, Legalizer())
         self.kernel_ids = kernel_ids
         self.parallel_depth = 1  # the host itself runs on one thread
+        self.boxes: dict[Buffer, str] = {}
 
     def stmt(self, s: Stmt) -> None:
         if isinstance(s, ir.Copy):
             self.copy(s)
-        elif isinstance(s, (ir.For, ir.While)):
-            outer, self.frames = self.frames, 0
-            super().stmt(s)
-            self.frames = outer
+        elif isinstance(s, ir.Resize):
+            self.resize(s)
         else:
             super().stmt(s)
         if isinstance(s, ir.Call) and s.callee in self.kernel_ids:
             self.emit("call void @tw_profile_mark(ptr %ctx, i32 -1)")
 
-    def loop_body_end(self) -> None:
+    def nested(self, s: Stmt) -> None:
+        """Frames pushed inside are popped at the end."""
+        outer, self.frames = self.frames, 0
+        self.stmt(s)
         for _ in range(self.frames):
             self.emit("call void @tw_frame_pop(ptr %ctx)")
+        self.frames = outer
+
+    def resize(self, s: ir.Resize) -> None:
+        slot = self.boxes[s.buffer]
+        old = self.op(f"load ptr, ptr {slot}")
+        self.emit(f"call void @tw_free(ptr {old})")
+        size = self.scalar(self.legal(as_expr(product(s.shape)) * s.buffer.dtype.bytes))
+        new = self.op(f"call ptr @tw_alloc(i64 {size})")
+        self.emit(f"store ptr {new}, ptr {slot}")
+
+    def view(self, base: Buffer, start) -> str:
+        if base.scope != "boxed":
+            return super().view(base, start)
+        return self.op(f"load ptr, ptr {self.boxes[base]}")
+
+    def alloc_boxed(self, b: Buffer, offset) -> None:
+        slot = self.boxes[b] = self.stack_slot("ptr", 8)
+        self.entry.append(f"  store ptr null, ptr {slot}")
+
+    def alloc_local(self, b: Buffer, offset) -> None:
+        super().alloc(ir.Alloc(b))
+
+    def leave(self) -> None:
+        """Give back frames and boxes."""
+        for _ in range(self.frames):
+            self.emit("call void @tw_frame_pop(ptr %ctx)")
+        self.frames = 0
+        for slot in self.boxes.values():
+            self.emit(f"call void @tw_free(ptr {self.op(f'load ptr, ptr {slot}')})")
 
     def call_function(self, s: ir.Call) -> None:
         if s.callee in self.kernel_ids:
@@ -115,8 +146,7 @@ class HostFunction(Function):
     def finish_entry(self) -> None:
         self.emit("br label %exit")
         self.open("exit")
-        for _ in range(self.frames):
-            self.emit("call void @tw_frame_pop(ptr %ctx)")
+        self.leave()
         self.emit("br label %failed")
         self.open("failed")  # a failing program leaves its frames to who resets the context
         code = self.op("load i32, ptr %ctx")
@@ -144,4 +174,5 @@ def emit_function(k: Kernel, module: ModuleText, kernel_ids: dict[str, int]) -> 
         f.bind(v, f"%{f.ident(v.name)}")
         args.append(f"i64 {f.symbols[v]}")
     f.stmt(k.body)
+    f.leave()
     f.finish(f"define void @{k.name}({', '.join(args)})")

@@ -82,6 +82,7 @@ class Function(Values):
     # ---- statements ----------------------------------------------------------------------------
 
     def stmt(self, s: Stmt) -> None:
+        self.forget()
         match s:
             case ir.Seq(body=body):
                 for part in body:
@@ -93,7 +94,7 @@ class Function(Values):
             case ir.Alloc():
                 self.alloc(s)
             case ir.View(buffer=b, base=base, start=start):
-                self.pointers[b] = self.address(base, start)
+                self.pointers[b] = self.view(base, start)
             case ir.Let(var=v, value=value):
                 self.bind(v, self.scalar(self.legal(value)))
             case ir.If():
@@ -142,16 +143,16 @@ class Function(Values):
             self.open(body)
             with self.loop_level():
                 self.bind(s.var, v)
-                self.stmt(s.body)
-                self.loop_body_end()
+                self.nested(s.body)
             following = self.fresh()
             self.emit(f"{following} = add nsw i64 {v}, 1")
             phi.append(f"  {v} = phi i64 [ {begin}, %{before} ], [ {following}, %{self.block} ]")
             self.emit(f"br label %{head}")
             self.open(done)
 
-    def loop_body_end(self) -> None:
-        """Hook: what must be undone after each iteration."""
+    def nested(self, s: Stmt) -> None:
+        """The body of a loop or a branch, with whatever has to be undone at its end."""
+        self.stmt(s)
 
     def vector_loop(self, s: ir.For) -> None:
         if not is_const(s.extent) or self.lane is not None:
@@ -209,6 +210,9 @@ class Function(Values):
         self.emit(f"{v} = load {type_}, ptr {p}, align 8")
         return v
 
+    def view(self, base: Buffer, start: Expr) -> str:
+        return self.address(base, start)
+
     def while_loop(self, s: ir.While) -> None:
         head, body, done = self.label("while"), self.label("body"), self.label("done")
         with self.preheader():
@@ -218,8 +222,7 @@ class Function(Values):
                 cond = self.scalar(self.legal(s.cond))
                 self.emit(f"br i1 {cond}, label %{body}, label %{done}")
                 self.open(body)
-                self.stmt(s.body)
-                self.loop_body_end()
+                self.nested(s.body)
                 self.emit(f"br label %{head}")
             self.open(done)
 
@@ -239,21 +242,17 @@ class Function(Values):
             if arm is not None:
                 self.open(label)
                 with self.scope():
-                    self.stmt(arm)
+                    self.nested(arm)
                 self.emit(f"br label %{done}")
         self.open(done)
 
     def masked_branch(self, s: ir.If, cond: Expr) -> None:
-        outer = self.mask
         mask = self.vector(cond)
         for arm, inverted in ((s.then, False), (s.orelse, True)):
-            if arm is None:
-                continue
-            own = self.invert(mask) if inverted else mask
-            with self.scope():
-                self.mask = own if outer is None else self.both(outer, own)
-                self.stmt(arm)
-                self.mask = outer
+            if arm is not None:
+                own = self.invert(mask) if inverted else mask
+                with self.scope(), self.masked(own):
+                    self.stmt(arm)
 
     def check(self, s: ir.Assert) -> None:
         cond = self.scalar(self.legal(s.cond))
@@ -330,9 +329,10 @@ class Function(Values):
     @contextmanager
     def uniform(self):
         """Emit scalars for a moment inside a vector loop."""
-        saved, self.mask = self.mask, None
+        saved = self.mask, self.outer_masks
+        self.mask, self.outer_masks = None, []
         yield
-        self.mask = saved
+        self.mask, self.outer_masks = saved
 
     def finish(self, header: str) -> None:
         """Close the function and hand its text to the module."""

@@ -95,6 +95,11 @@ def horner(coefficients: tuple[float, ...], v: Expr) -> Expr:
     return total
 
 
+def product_error(a: Expr, b: Expr) -> Expr:
+    """a b less its rounded value: exact. `math.py` knows this shape where there is no fma."""
+    return fma(a, b, -(a * b))
+
+
 def at_least(x: Expr, low: float) -> Expr:
     """max(x, low) that keeps NaN; one instruction where `max` with its NaN rule takes three."""
     return select(const(low, x.dtype) > x, low, x)

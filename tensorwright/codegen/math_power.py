@@ -15,6 +15,7 @@ from tensorwright.codegen.math_core import (
     format_of,
     horner,
     log1p_tail,
+    product_error,
     shl,
     shr,
     split_exponent,
@@ -52,7 +53,7 @@ def _power_f64(x: Expr, y: Expr, log2) -> Expr:
     high, low = log2(a)
     p = y * high
     inside = absolute(p) < F.exp2_range[1] + 100
-    rest = select(inside, fma(y, high, -p) + y * low, 0.0)
+    rest = select(inside, product_error(y, high) + y * low, 0.0)
     size = exp2_in_range(clamp(p, *F.exp2_range), rest)
     size = select(eq(a, 1.0), select(eq(y, y), 1.0, y), size)
     whole = eq(unary("trunc", y), y)
@@ -85,7 +86,7 @@ def _log2_two_words(a: Expr) -> tuple[Expr, Expr]:
     f = split.m - 1.0
     d = f + 2.0
     s = f / d
-    s_low = fma(-s, f - (d - 2.0), fma(-s, d, f)) / d
+    s_low = fma(-s, f - (d - 2.0), (f - s * d) - product_error(s, d)) / d
     u = _product(s, s_low, s, s_low)
     c = _fast_sum(DOUBLE(TWO_THIRDS[0]), u[0] * horner(DOUBLE.tables["atanh_second"], u[0]))
     c = (c[0], c[1] + TWO_THIRDS[1])
@@ -101,7 +102,7 @@ def _log2_two_words(a: Expr) -> tuple[Expr, Expr]:
 def _product(a: Expr, a_low: Expr, b: Expr, b_low: Expr) -> tuple[Expr, Expr]:
     """The product of two numbers of two words each."""
     high = a * b
-    low = fma(a, b, -high) + fma(a, b_low, a_low * b)
+    low = product_error(a, b) + fma(a, b_low, a_low * b)
     return _fast_sum(high, low)
 
 
@@ -167,10 +168,11 @@ class Modulus:
         return select(r < -self.half, r + self.m, r)
 
     def product(self, a: Expr, b: Expr) -> Expr:
-        """a b: less q m it is below m, so that fma and the last sum are exact."""
+        """a b - q m, whose two words are subtracted exactly since it is below m."""
         p = a * b
         q = unary("round", p / self.m)
-        return self.center(fma(-q, self.m, p) + fma(a, b, -p))
+        low = product_error(a, b) - product_error(q, self.m)
+        return self.center((p - q * self.m) + low)
 
     def power_of_two(self, exponent: Expr, steps: int) -> Expr:
         """2**exponent by squaring; the first factor, 2**(exponent >> steps), is below m / 2."""

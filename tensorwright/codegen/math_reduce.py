@@ -10,7 +10,7 @@ a sum of exact products.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tensorwright.codegen.math_core import DOUBLE, absolute, bits_of
+from tensorwright.codegen.math_core import DOUBLE, absolute, bits_of, product_error
 from tensorwright.codegen.math_tables import TWO_OVER_PI_F32, TWO_OVER_PI_F64
 from tensorwright.ir.dtype import f32, f64, i32
 from tensorwright.ir.expr import Expr, cast, const, fma, select, unary
@@ -56,15 +56,15 @@ def _reduce_f64(x: Expr) -> Turn:
     y = select(a < TWO_OVER_PI_F64[0][0], x, x * 2.0**-300)
     products = [y * c for c in words]
     parts = [products[0]]
-    for product, after, c in zip(products, products[1:], words):
-        parts += [fma(y, c, -product), after]
+    for after, c in zip(products[1:], words):
+        parts += [product_error(y, c), after]
     parts = [_modulo_4(p) for p in parts[:5]] + parts[5:]
     t = (parts[0] + parts[1]) + (parts[2] + parts[3]) + (parts[4] + parts[5]) + DOUBLE.magic
     k = t - DOUBLE.magic
     high, low = _sum([parts[0] - k, *parts[1:]])
     pi_high, pi_low = (DOUBLE(c) for c in DOUBLE.half_pi)
     r = high * pi_high
-    r_low = fma(high, pi_high, -r) + fma(high, pi_low, low * pi_high)
+    r_low = product_error(high, pi_high) + fma(high, pi_low, low * pi_high)
     return Turn(bits_of(t), r, r_low)
 
 

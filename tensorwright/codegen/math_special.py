@@ -14,6 +14,7 @@ from tensorwright.codegen.math_core import (
     exp_in_range,
     format_of,
     horner,
+    product_error,
     with_sign_of,
 )
 from tensorwright.codegen.math_exp import log
@@ -66,7 +67,7 @@ def _erfc_positive(a: Expr, tables: str = "") -> Expr:
     F = format_of(a)
     a = at_most(a, ERFC_END)
     square = a * a
-    error = fma(a, a, -square)
+    error = product_error(a, a)
     p = horner(F.tables["erfc" + tables], (a - ERFC_SCALE) / (a + ERFC_SCALE)) / fma(a, F(2), F(1))
     return exp_in_range(-square, "exp_wide" + tables) * fma(p, -error, p)
 

@@ -60,7 +60,9 @@ class Values:
         self.mask: str | None = None
         self.varying: dict[Expr, bool] = {}
         self.flats: dict = {}
-        self.loaded: dict[Expr, frozenset[Buffer]] = {}
+        self.loaded: dict[Expr, frozenset[Expr]] = {}
+        self.outer_masks: list[str | None] = []  # enclosing the present one
+        self.transient: list[tuple[dict, object]] = []
 
     # ---- text ----------------------------------------------------------------------------------
 
@@ -148,6 +150,19 @@ class Values:
                 return scope[key]
         return None
 
+    def remember(self, key, e: Expr, value: str) -> None:
+        """Reuse `value` for `e` in this scope: for good, or only within the present statement if it
+        depends on memory that statements change."""
+        self.cache[-1][key] = value
+        if not self.is_pure(e):
+            self.transient.append((self.cache[-1], key))
+
+    def forget(self) -> None:
+        """A statement ends: what it read from memory may change."""
+        for scope, key in self.transient:
+            scope.pop(key, None)
+        self.transient.clear()
+
     # ---- classification ------------------------------------------------------------------------
 
     def legal(self, e: Expr) -> Expr:
@@ -168,15 +183,15 @@ class Values:
 
     def is_pure(self, e: Expr) -> bool:
         """Whether the value stays the same wherever it is computed again."""
-        return all(b in self.readonly for b in self.buffers_of(e))
+        return all(x.value in self.readonly for x in self.loads_of(e))
 
-    def buffers_of(self, e: Expr) -> frozenset[Buffer]:
-        """The buffers that an expression loads from."""
+    def loads_of(self, e: Expr) -> frozenset[Expr]:
+        """The loads inside an expression."""
         known = self.loaded
         if e not in known:
             for part in walk(e):
                 if part not in known:
-                    own = frozenset((part.value,)) if part.op == "load" else frozenset()
+                    own = frozenset((part,)) if part.op == "load" else frozenset()
                     below = [known[a] for a in part.args if known[a]]
                     known[part] = own.union(*below) if below else own
         return known[e]
@@ -260,8 +275,7 @@ class Values:
         if e.dtype is index and self.can_hoist(e):
             return self.hoisted(e)
         value = self.emit_value(e, 0)
-        if self.is_pure(e):
-            self.cache[-1][e] = value
+        self.remember(e, e, value)
         return value
 
     def can_hoist(self, e: Expr) -> bool:
@@ -294,16 +308,27 @@ class Values:
         """The `<lanes x T>` value of an expression that varies."""
         if e.op == "sym":
             return self.lane_vector
-        key = ("vector", e, self.mask if self.has_load(e) else None)
-        found = self.remembered(key)
+        found = self.known_vector(e)
         if found is None:
             found = self.emit_value(e, self.lanes)
-            if self.is_pure(e):
-                self.cache[-1][key] = found
+            self.remember(self.vector_key(e, self.mask), e, found)
         return found
 
-    def has_load(self, e: Expr) -> bool:
-        return bool(self.buffers_of(e))
+    def vector_key(self, e: Expr, mask: str | None) -> tuple:
+        return ("vector", e, mask if self.loads_of(e) else None)
+
+    def known_vector(self, e: Expr) -> str | None:
+        """The vector if it was computed under the present mask or one around it."""
+        for mask in (self.mask, *reversed(self.outer_masks)):
+            found = self.remembered(self.vector_key(e, mask))
+            if found is not None or not self.loads_of(e):
+                return found
+        return None
+
+    def is_available(self, load: Expr) -> bool:
+        """Whether a load was done already where its value can be reused."""
+        known = self.known_vector(load) if self.varies(load) else self.remembered(load)
+        return known is not None
 
     def widen(self, e: Expr) -> str:
         """The value as a vector: itself, or a splat."""
@@ -317,8 +342,7 @@ class Values:
         found = self.remembered(key)
         if found is None:
             found = self.splat(self.scalar(e), e.dtype.llvm)
-            if self.is_pure(e):
-                self.cache[-1][key] = found
+            self.remember(key, e, found)
         return found
 
     def splat_const(self, e: Expr) -> str:
@@ -560,19 +584,29 @@ class Values:
 
     def must_guard(self, e: Expr) -> bool:
         """Whether evaluating `e` where the program would not could read outside a buffer."""
-        return self.has_load(e) and any(
-            p.op == "load" and self.remembered(p) is None for p in walk(e)
-        )
+        return any(not self.is_available(x) for x in self.loads_of(e))
 
     def masked_select(self, e: Expr, mask: str) -> str:
-        outer, arms = self.mask, []
+        for x in self.loads_of(e.args[1]) & self.loads_of(e.args[2]):
+            self.widen(x)  # every lane needs it
+        arms = []
         for arm, inverted in ((e.args[1], False), (e.args[2], True)):
-            if self.has_load(arm):
-                own = self.invert(mask) if inverted else mask
-                self.mask = own if outer is None else self.both(outer, own)
-            arms.append(self.widen(arm))
-            self.mask = outer
+            if self.must_guard(arm):
+                with self.masked(self.invert(mask) if inverted else mask):
+                    arms.append(self.widen(arm))
+            else:
+                arms.append(self.widen(arm))
         return self.choose(mask, arms[0], arms[1], e.dtype)
+
+    @contextmanager
+    def masked(self, mask: str):
+        """Restrict loads and stores to the lanes of `mask` as well."""
+        outer = self.mask
+        self.outer_masks.append(outer)
+        self.mask = mask if outer is None else self.both(outer, mask)
+        yield
+        self.mask = outer
+        self.outer_masks.pop()
 
     def choose(self, mask: str, a: str, b: str, t: DType) -> str:
         type_ = self.type(t, self.lanes)

@@ -41,12 +41,9 @@ def build_program(
     m: Module, target: Target, name: str, threads: int, objects, extra: dict
 ) -> tuple[Program, Built]:
     """Compile a lowered module. `objects(key, text)` gives the object code of an LLVM text."""
-    entry, constants = lower_entry(m)
-    functions = [
-        lower_function(m, g, {n: k for k, n in enumerate(constants)})
-        for graph_name, g in m.graphs.items()
-        if graph_name != m.entry
-    ]
+    constants: dict[Node, int] = {}
+    entry = lower_entry(m, constants)
+    functions = [lower_function(m, g, constants) for k, g in m.graphs.items() if k != m.entry]
     errors: list[str] = []
     rename, texts = kernel_texts(m.kernels, target, errors)
     host = ModuleText(errors)

@@ -127,7 +127,7 @@ def trace(fn, example_inputs=None, shapes=None) -> Module:
 def load(fn, example_inputs=None, shapes=None) -> Program:
     """`trace` together with the calling convention of the function."""
     fn = fn if isinstance(fn, Function) else Function(fn)
-    arguments = bind_examples(fn, example_inputs)
+    fn, arguments = bind_examples(fn, example_inputs)
     names, leaves, spec = named_leaves(fn, arguments)
     language = shapes_of(fn, shapes, names, leaves)
     types = example_types(fn, names, leaves, language)
@@ -170,8 +170,9 @@ def run(fn: Function, arguments: dict):
     return fn.f(*args, **kwargs)
 
 
-def bind_examples(fn: Function, example_inputs) -> dict:
-    """Example arguments by parameter name; annotated parameters need none."""
+def bind_examples(fn: Function, example_inputs) -> tuple[Function, dict]:
+    """(the function, example arguments by parameter name). Annotated parameters need no example;
+    those left at their default are constants."""
     if isinstance(example_inputs, dict):
         args, kwargs = (), example_inputs
     elif isinstance(example_inputs, (tuple, list)):
@@ -182,6 +183,7 @@ def bind_examples(fn: Function, example_inputs) -> dict:
         bound = fn.parameters.bind_partial(*args, **kwargs)
     except TypeError as e:
         raise FrontendError(f"{fn.name}: the example inputs do not fit: {e}") from None
+    constants = []
     for name, p in fn.parameters.parameters.items():
         if name in bound.arguments or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
             continue
@@ -189,13 +191,16 @@ def bind_examples(fn: Function, example_inputs) -> dict:
             bound.arguments[name] = fn.annotations[name]
         elif p.default is not p.empty:
             bound.arguments[name] = p.default
+            constants.append(name)
         else:
             raise FrontendError(
                 f"{fn.name}: nothing is known of the argument {name!r}",
                 help='give example inputs, or annotate it: x: tw.f32["n", 4]',
             )
     order = [n for n in fn.parameters.parameters if n in bound.arguments]
-    return {n: bound.arguments[n] for n in order}
+    if constants:
+        fn = Function(fn.f, (*fn.static, *constants))
+    return fn, {n: bound.arguments[n] for n in order}
 
 
 def named_leaves(fn: Function, arguments: dict):

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tensorwright.base.errors import CompileError, FrontendError, TensorwrightError
+from tensorwright.base.errors import CompileError, FrontendError, InternalError, TensorwrightError
 from tensorwright.frontend import (  # noqa: F401  (each fills the converter table)
     onnx_contrib,
     onnx_contrib_attention,
@@ -31,6 +31,7 @@ from tensorwright.frontend import (  # noqa: F401  (each fills the converter tab
     onnx_ops_reduce,
     onnx_ops_sequence,
     onnx_ops_signal,
+    onnx_ops_slice,
     onnx_ops_vision,
 )
 from tensorwright.frontend.onnx_fold import fold
@@ -177,6 +178,11 @@ class Importer:
             except (FrontendError, CompileError) as e:
                 self.problems.append(e.located((*scope.where, where)))
                 results = [POISON] * len(record.outputs)
+            except TensorwrightError:
+                raise
+            except Exception as e:  # a converter that is not prepared for what the file says
+                message = f"{record.op}: {type(e).__name__}: {e}"
+                raise InternalError(message).located((*scope.where, where)) from e
         for k, name in enumerate(record.outputs):
             if not name:
                 continue

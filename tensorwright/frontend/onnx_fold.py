@@ -58,7 +58,10 @@ def _apply(node: Node, args: list, done: dict):
         return None
     with np.errstate(all="ignore"):
         if node.op.reference is not None:
-            return _typed(node, node.op.reference(*args, **node.attrs))
+            try:
+                return _typed(node, node.op.reference(*args, **node.attrs))
+            except (ValueError, IndexError, OverflowError, ZeroDivisionError):
+                return None  # left to the program, whose results are the operator's business
         if node.op.expand is not None:
             leaves = [None if a is None else constant(v) for a, v in zip(node.args, args)]
             return evaluate(node.op.expand(*leaves, **node.attrs), {})

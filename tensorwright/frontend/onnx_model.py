@@ -21,6 +21,7 @@ from tensorwright.ir.dtype import DType
 
 MAX_NESTING = 24  # bodies inside bodies; keeps recursion far from Python's limit
 MAX_FILE_NODES = 2_000_000
+MAX_OPSET = 28  # of the default domain
 STANDARD_DOMAINS = ("", "ai.onnx")
 
 
@@ -150,6 +151,11 @@ class ModelReader:
                 raise FrontendError(f"{self.file} imports domain {domain!r} in two versions")
             if o.version < 1:
                 raise FrontendError(f"{self.file} imports opset {o.version} of {domain!r}")
+            if o.version > (MAX_OPSET if domain == "" else MAX_OPSET << 8):
+                raise FrontendError(
+                    f"{self.file} imports opset {o.version}, opset {MAX_OPSET} is the newest known",
+                    help=f"export the model with opset {MAX_OPSET} or below",
+                )
         return found
 
     def graph(self, proto, depth: int) -> GraphRecord:

@@ -11,6 +11,7 @@ there is a row here, so softmax, linear, attention, lstm ... arrive whole.
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -116,13 +117,15 @@ def export(model, example_inputs, shapes):
 
 
 def _wrapped(torch, function):
-    """A module around a plain function."""
-
-    class Function(torch.nn.Module):
-        def forward(self, *args, **kwargs):
-            return function(*args, **kwargs)
-
-    return Function().eval()
+    """A module whose forward is a plain function. torch records the lines of functions that are
+    called `forward` only, so the function goes by that name while it is traced."""
+    if isinstance(function, types.FunctionType):
+        code = function.__code__.replace(co_name="forward")
+        parts = (function.__globals__, "forward", function.__defaults__, function.__closure__)
+        renamed = types.FunctionType(code, *parts)
+        renamed.__kwdefaults__ = function.__kwdefaults__
+        function = renamed
+    return type("Function", (torch.nn.Module,), {"forward": staticmethod(function)})().eval()
 
 
 def _first_lines(e: Exception, count: int = 3) -> str:

@@ -9,7 +9,9 @@ error names them all (`Problems`).
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -242,6 +244,13 @@ def full_name(target) -> str:
     return str(target) if hasattr(target, "_schema") else getattr(target, "__name__", str(target))
 
 
+def _libraries() -> tuple[str, ...]:
+    """Where the lines lie that are not the user's."""
+    torch = os.path.dirname(getattr(sys.modules.get("torch"), "__file__", None) or "torch/")
+    return torch + os.sep, "torch/", PACKAGE
+
+
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in')
 
 
@@ -249,7 +258,7 @@ def place_of(n) -> tuple[str, ...]:
     """Where a node comes from: the user's line and the path of the module."""
     place = []
     frames = _FRAME.findall(n.meta.get("stack_trace") or "")
-    own = [f for f in frames if "/torch/" not in f[0] and not f[0].startswith("torch/")]
+    own = [f for f in frames if not f[0].startswith(_libraries())]
     if own or frames:
         file, line = (own or frames)[-1]
         place.append(f"{file.rsplit('/', 1)[-1]}:{line}")

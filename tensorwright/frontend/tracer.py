@@ -9,6 +9,7 @@ their own parameters only. Python numbers are weak: they take the type of the te
 
 from __future__ import annotations
 
+import contextlib
 import linecache
 import os
 import sys
@@ -26,7 +27,7 @@ from tensorwright.ir.graph import Node, constant, param
 from tensorwright.ir.type import Dim
 from tensorwright.ops import elementwise as ew, index as ix, movement as mv
 
-PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+NOT_THE_USERS = (os.path.dirname(os.path.dirname(os.path.abspath(__file__))), contextlib.__file__)
 
 
 class Trace:
@@ -75,7 +76,7 @@ def tracing(trace: Trace):
 def user_frame():
     """The innermost frame outside of this package, None if there is none."""
     frame = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
+    while frame is not None and frame.f_code.co_filename.startswith(NOT_THE_USERS):
         frame = frame.f_back
     return frame
 
@@ -124,19 +125,39 @@ class Size:
 
     __int__ = __index__
 
-    def _decide(self, relation: str, other) -> bool:
-        e = compare(relation, self.expr, as_expr(dim_of(other)))
-        if e.op != "const":
-            raise traced_error(
-                f"whether {self} {SYMBOLS[relation]} {other} is not known while compiling",
-                help="state a range in `shapes` or the annotation, or decide with tw.cond",
-            )
-        return bool(e.value)
-
-    def __eq__(self, other) -> bool:
+    def _decide(self, relation: str, other) -> bool | Relation:
         if not isinstance(other, (int, Size)):
             return NotImplemented
-        return self.expr is as_expr(dim_of(other)) or self._decide("eq", other)
+        e = compare(relation, self.expr, as_expr(dim_of(other)))
+        return bool(e.value) if e.op == "const" else Relation(relation, self, other)
+
+    def __eq__(self, other) -> bool | Relation:
+        if isinstance(other, (int, Size)) and self.expr is as_expr(dim_of(other)):
+            return True
+        return self._decide("eq", other)
+
+
+class Relation:
+    """A comparison of sizes that is only decided when the program runs: a condition for tw.cond."""
+
+    __slots__ = ("left", "relation", "right")
+
+    def __init__(self, relation: str, left, right) -> None:
+        self.relation, self.left, self.right = relation, left, right
+
+    def __repr__(self) -> str:
+        return f"{self.left} {SYMBOLS[self.relation]} {self.right}"
+
+    def __bool__(self):
+        raise traced_error(
+            f"whether {self} is not known while compiling",
+            help="state a range in `shapes` or the annotation, or decide with tw.cond",
+        )
+
+    def node(self) -> Node:
+        rows = {"eq": ew.equal, "lt": ew.less, "le": ew.less_equal, "gt": ew.greater,
+                "ge": ew.greater_equal}  # fmt: skip
+        return rows[self.relation](node_of(self.left, i64), node_of(self.right, i64))
 
 
 SYMBOLS = {"eq": "==", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
@@ -275,6 +296,8 @@ def node_of(x, d: DType | None = None) -> Node:
         node = x.node if trace is None else trace.capture(x)
     elif isinstance(x, Node):
         node = x
+    elif isinstance(x, Relation):
+        node = x.node()
     elif isinstance(x, (Size, Expr)):
         node = mv.reshape(ix.size(dims=(dim_of(x),)), shape=())
     elif isinstance(x, (bool, int, float)):

@@ -14,9 +14,9 @@ import numpy as np
 
 from tensorwright.ir.expr import Buffer, Expr, Symbol, load, sym, symbols_of, transform
 from tensorwright.ir.graph import CONST, Graph, Node
-from tensorwright.ir.loop import Alloc, Call, For, Kernel, Let, Stmt, Store, View, children
+from tensorwright.ir.loop import Alloc, Call, Copy, For, Kernel, Let, Stmt, Store, View, children
 from tensorwright.ir.module import Module
-from tensorwright.ir.print_kernel import flatten, free_buffers
+from tensorwright.ir.print_kernel import flatten, free_buffers, program_buffers
 from tensorwright.ir.type import FunctionType, TensorType, TupleType
 
 
@@ -200,12 +200,16 @@ class _Comparison:
         self.equal(a.name, b.name, "names")
         self.equal(a.outputs, b.outputs, "outputs")
         self.equal(a.sources, b.sources, "sources")
+        self.equal(a.packs, b.packs, "packs")
         self.check(len(a.params) == len(b.params), "parameters")
         self.check(len(a.symbols) == len(b.symbols), "symbols")
         for x, y in zip(a.symbols, b.symbols):
             self.bind(x, y)
+        mine, other = program_buffers(a), program_buffers(b)
         for x, y in zip(a.params, b.params):
-            self.buffer(x, y)
+            self.check((x in mine) == (y in other), f"buffers: {x} and {y}")
+            if x not in mine:
+                self.buffer(x, y)
         for x, y in zip(free_buffers(a), free_buffers(b)):
             self.buffer(x, y)
         self.block(a.body, b.body)
@@ -238,7 +242,8 @@ class _Comparison:
         if isinstance(a, View):
             self.use(a.base, b.base)
         for f in fields(a):
-            if f.name not in ("body", "then", "orelse", "var", "buffer", "base", "buffers"):
+            if f.name not in ("body", "then", "orelse", "var", "buffer", "base", "buffers",
+                              "target", "source"):
                 self.attr(getattr(a, f.name), getattr(b, f.name), f.name)
         match a:
             case For() | Let():
@@ -247,6 +252,9 @@ class _Comparison:
                 self.buffer(a.buffer, b.buffer)
             case Store():
                 self.use(a.buffer, b.buffer)
+            case Copy():
+                self.use(a.target, b.target)
+                self.use(a.source, b.source)
             case Call():
                 self.check(len(a.buffers) == len(b.buffers), "buffers of a call")
                 for x, y in zip(a.buffers, b.buffers):

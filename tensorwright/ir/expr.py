@@ -163,7 +163,8 @@ class Buffer:
     one call), "local" (private to one iteration: registers or stack). In host functions: "input",
     "input_shape" and "output" of the program (by position), "const" (by position among the module's
     constants), "arena" (placed in the function's frame by the planner), "frame" (that frame),
-    "dynamic" (allocated when its size becomes known). align: known alignment of its first byte.
+    "dynamic" (allocated when its size becomes known), "boxed" (on the heap, its size changes: read
+    and written through views made after each `Resize`). align: known alignment of its first byte.
     """
 
     __slots__ = ("__weakref__", "align", "dtype", "name", "scope", "shape")

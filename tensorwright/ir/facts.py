@@ -55,7 +55,8 @@ def solve(dims: Sequence[int | Expr], known: set[Symbol] = frozenset()) -> Solut
     progress = True
     while progress:
         progress, later = False, []
-        for k, d in sorted(pending, key=lambda item: (len(symbols_of(item[1]) - known), item[0])):
+        pending.sort(key=lambda p: (len(symbols_of(p[1]) - known), len(p[1].args), p[0]))
+        for k, d in pending:
             missing = [s for s in symbols_of(d) if s not in known]
             split = _isolate(d, missing[0]) if len(missing) == 1 else None
             if not missing:

@@ -200,3 +200,30 @@ def subgraphs(node: Node) -> tuple[Graph, ...]:
 
 def result_leaves(g: Graph) -> tuple[Type, ...]:
     return tuple(t for r in g.results for t in leaves(r.type))
+
+
+def structure(g: Graph) -> tuple:
+    """A hashable key that graphs share exactly if they compute the same function of their
+    parameters: operators, attributes, types and wiring, but not names or places."""
+    number: dict[Node, int] = {}
+    rows = []
+    for n in g.nodes():
+        number[n] = len(number)
+        args = tuple(-1 if a is None else number[a] for a in n.args)
+        attrs = tuple((k, _attr_key(v)) for k, v in sorted(n.attrs.items()))
+        rows.append((n.op.name, args, attrs, n.type))
+    return (*rows, tuple(number[r] for r in g.results))
+
+
+def _attr_key(value):
+    if isinstance(value, np.ndarray):
+        return (value.dtype.str, value.shape, value.tobytes() if value.size <= 64 else id(value))
+    if isinstance(value, float):
+        return ("float", value.hex())
+    if isinstance(value, bool):
+        return ("bool", value)
+    if isinstance(value, Graph):
+        return structure(value)
+    if isinstance(value, tuple):
+        return tuple(map(_attr_key, value))
+    return value

@@ -18,7 +18,7 @@ from tensorwright.ir.dtype import DType, dtype, f64
 from tensorwright.ir.expr import Buffer, Expr, Symbol
 from tensorwright.ir.graph import CONST, Graph, Node, bound_symbols, param
 from tensorwright.ir.graph import graph as make_graph
-from tensorwright.ir.loop import Call, Kernel
+from tensorwright.ir.loop import Call, Kernel, Pack
 from tensorwright.ir.module import Module
 from tensorwright.ir.type import TensorType, TupleType, leaves
 
@@ -232,6 +232,9 @@ class _Run:
             raise InternalError(f"no kernel is named {node.attrs['callee']!r}")
         scalars = evaluate_attr(node.attrs["scalars"], symbols)
         arrays = [_narrow(a, n.type) for a, n in zip(args, node.args)]
+        for p in k.packs:
+            if arrays[p.param].ndim < k.params[p.param].rank:  # nobody packed it before
+                arrays[p.param] = packed(arrays[p.param], p)
         found = run_kernel(k, arrays, dict(zip(k.symbols, scalars)), self.kernels)
         is_tuple = isinstance(node.type, TupleType)
         return self.fit(node.type, tuple(found) if is_tuple else found[0])
@@ -354,6 +357,32 @@ def run_kernel(
     return outputs
 
 
+def run_program(
+    entry: Kernel,
+    inputs: Sequence[np.ndarray],
+    constants: Sequence[np.ndarray],
+    kernels: Mapping[str, Kernel],
+    externs: Mapping[str, Callable] = {},
+) -> list[np.ndarray]:
+    """The outputs of a program's entry, a host function that takes its buffers by position.
+    `kernels` are the kernels and the other host functions; memory is placed as it was planned."""
+    program = source.Program([np.array(x, order="C") for x in inputs], list(constants))
+    with np.errstate(all="ignore"):
+        _Linker(kernels, externs, program).compiled(entry)()
+    return [program.outputs[k] for k in range(entry.outputs)]
+
+
+def packed(x: np.ndarray, p: Pack) -> np.ndarray:
+    """`x` in the layout that a kernel wants."""
+    panels = -(-x.shape[p.axis] // p.width)
+    pad = [(0, 0)] * x.ndim
+    pad[p.axis] = (0, panels * p.width - x.shape[p.axis])
+    shape = (*x.shape[: p.axis], panels, p.width, *x.shape[p.axis + 1 :])
+    place = [d + (d > p.axis) for d in range(x.ndim)]  # where the dimensions are in `shape`
+    order = [*(place[d] for d in p.lead), p.axis, *(place[d] for d in p.rest), p.axis + 1]
+    return np.ascontiguousarray(np.pad(x, pad).reshape(shape).transpose(order))
+
+
 def _kernel_input(b: Buffer, x) -> np.ndarray:
     array = np.array(x, order="C")  # a copy: a kernel may use an input's memory
     if array.dtype != b.dtype.numpy or array.ndim != b.rank:
@@ -364,12 +393,17 @@ def _kernel_input(b: Buffer, x) -> np.ndarray:
 class _Linker:
     """Compiles kernels on first use, so that Calls may be recursive."""
 
-    def __init__(self, kernels: Mapping[str, Kernel], externs: Mapping[str, Callable]):
-        self.kernels, self.externs = kernels, externs
+    def __init__(
+        self,
+        kernels: Mapping[str, Kernel],
+        externs: Mapping[str, Callable],
+        program: source.Program | None = None,
+    ):
+        self.kernels, self.externs, self.program = kernels, externs, program
         self.done: dict[str, Callable] = {}
 
     def compiled(self, k: Kernel) -> Callable:
-        return source.compile_kernel(k, self.find)
+        return source.compile_kernel(k, self.find, self.program)
 
     def find(self, call: Call) -> Callable:
         table = self.externs if call.extern else self.kernels

@@ -91,6 +91,14 @@ class View(Stmt):
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class Resize(Stmt):
+    """Give a "boxed" buffer memory for `shape`; what it held is lost. Views made before dangle."""
+
+    buffer: Buffer
+    shape: tuple[Expr, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Copy(Stmt):
     """target[...] = source[...], two buffers with the same number of elements of one type."""
 
@@ -252,8 +260,10 @@ def expressions(s: Stmt) -> tuple[Expr, ...]:
         case Alloc(buffer=buffer, offset=offset):
             own = () if offset is None else (offset,)
             return own + tuple(d for d in buffer.shape if isinstance(d, Expr))
-        case View(start=start):
-            return (start,)
+        case View(buffer=buffer, start=start):
+            return (start, *(d for d in buffer.shape if isinstance(d, Expr)))
+        case Resize(shape=shape):
+            return shape
         case Call(scalars=scalars):
             return scalars
         case Assert(cond=cond, args=args):
@@ -321,6 +331,8 @@ def map_expressions(root: Stmt, f: Callable[[Expr], Expr]) -> Stmt:
                 return replace(s, offset=f(s.offset))
             case View():
                 return replace(s, start=f(s.start))
+            case Resize():
+                return replace(s, shape=tuple(map(f, s.shape)))
             case Call():
                 return replace(s, scalars=tuple(map(f, s.scalars)))
             case Assert():
@@ -348,7 +360,7 @@ def replace_buffers(root: Stmt, new: dict[Buffer, Buffer]) -> Stmt:
 
     def visit(s: Stmt) -> Stmt | None:
         match s:
-            case Store() | Alloc() if s.buffer in new:
+            case Store() | Alloc() | Resize() if s.buffer in new:
                 return replace(s, buffer=new[s.buffer])
             case Call():
                 return replace(s, buffers=tuple(new.get(b, b) for b in s.buffers))

@@ -32,7 +32,8 @@ WORDS = frozenset(
      *COMPARISONS, *PREDICATES, *UNARY, *KINDS, "sym", "graph", "kernel", "out", "const", "param",
      "local", "temp", "arena", "view", "aligned", "assert_", "call_kernel", "call_extern", "select",
      "cast", "bitcast", "fma", "call", "not_", "bit_and", "bit_or", "power", "inf", "nan", "entry",
-     "free", "np", "range", "array", "function", "tuple_type"]
+     "free", "frame", "dynamic", "program_input", "program_shape",
+     "program_output", "copy", "np", "range", "array", "function", "tuple_type"]
 )  # fmt: skip
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z_0-9]*\Z")

@@ -12,10 +12,12 @@ from tensorwright.ir.loop import (
     Alloc,
     Assert,
     Call,
+    Copy,
     For,
     If,
     Kernel,
     Let,
+    Pack,
     Seq,
     Stmt,
     Store,
@@ -25,10 +27,9 @@ from tensorwright.ir.loop import (
     seq,
 )
 from tensorwright.ir.parse_expr import ExprParser, Source, name_of
-from tensorwright.ir.print_kernel import let_symbol, shape_symbols
+from tensorwright.ir.print_kernel import ALLOCATORS, let_symbol, shape_symbols
 
-_SCOPES = ("const", "temp", "local", "arena", "param")
-_ALLOCATIONS = ("local", "temp", "arena", "const", "param")
+_SCOPE_OF = {word: scope for scope, word in ALLOCATORS.items()}
 _AUGMENTED = {ast.Add: "add", ast.Mult: "mul", ast.Sub: "sub"}
 
 
@@ -38,6 +39,9 @@ class KernelParser:
     def __init__(self, source: Source, symbols: dict[str, Symbol]):
         self.source = source
         self.exprs = ExprParser(source, dict(symbols))
+        self.shapes = dict(symbols)  # symbols of the module, which a Let may bind
+        self.inputs: list[Buffer] = []
+        self.outputs: list[Buffer] = []
 
     def kernel(self, f: ast.FunctionDef, options: dict[str, ast.AST]) -> tuple[str, Kernel]:
         """The kernel and its key in the module."""
@@ -55,9 +59,15 @@ class KernelParser:
         body = self.block(f.body)
         trace = self.comments(f)
         key = self.exprs.literal(options["name"]) if "name" in options else f.name
-        k = Kernel(key, tuple(params), outputs, body, (), trace["source"], trace["schedule"])
+        packs = self.exprs.literal(options["packs"]) if "packs" in options else ()
+        packs = tuple(Pack(*p) for p in packs)
+        if self.inputs or self.outputs:
+            params, outputs = [*self.inputs, *self.outputs], len(self.outputs)
+        sources, schedule = trace["source"], trace["schedule"]
+        k = Kernel(key, tuple(params), outputs, body, (), sources, schedule, packs)
         names = options.get("symbols")
-        symbols = shape_symbols(k) if names is None else [self.symbol(n) for n in names.elts]
+        usual = [] if self.inputs or self.outputs else shape_symbols(k)
+        symbols = usual if names is None else [self.symbol(n) for n in names.elts]
         return key, replace(k, symbols=tuple(symbols))
 
     def symbol(self, node: ast.AST) -> Symbol:
@@ -78,10 +88,11 @@ class KernelParser:
         node, wrappers = a.annotation, []
         if node is None:
             raise self.source.error(f"'{a.arg}' needs a type", a)
-        while isinstance(node, ast.Subscript) and name_of(node.value) in ("out", "free", *_SCOPES):
+        known = ("out", "free", *ALLOCATORS)
+        while isinstance(node, ast.Subscript) and name_of(node.value) in known:
             wrappers.append(node.value.id)
             node = node.slice
-        scope = next((w for w in wrappers if w in _SCOPES), "param")
+        scope = next((w for w in wrappers if w in ALLOCATORS), "param")
         return self.new_buffer(a.arg, node, scope), "out" in wrappers, "free" in wrappers
 
     def new_buffer(self, name: str, node: ast.AST, scope: str) -> Buffer:
@@ -108,6 +119,8 @@ class KernelParser:
                 return self.branch(s)
             case ast.Assign(targets=[ast.Name(id=name)]):
                 return self.binding(name, s.value, None)
+            case ast.AnnAssign(target=ast.Name(id=name), annotation=ast.Subscript() as t):
+                return self.program_input(name, t, s.value)
             case ast.AnnAssign(target=ast.Name(id=name), annotation=ast.Call() as facts):
                 return self.binding(name, s.value, facts)
             case ast.Assign(targets=[ast.Subscript() as target]):
@@ -141,10 +154,12 @@ class KernelParser:
         """A Let, an Alloc or a View. Names stay bound after their block ends, where the printer
         never mentions them again."""
         function = name_of(value.func) if isinstance(value, ast.Call) else ""
-        if function in _ALLOCATIONS and value.args:
+        if function in _SCOPE_OF and value.args:
             offset = self.exprs.index(value.args[1]) if len(value.args) > 1 else None
-            b = self.new_buffer(name, value.args[0], function)
+            b = self.new_buffer(name, value.args[0], _SCOPE_OF[function])
             self.exprs.buffers[name] = b
+            if b.scope == "output":
+                self.outputs.append(b)
             return Alloc(b, offset)
         if function == "view" and len(value.args) in (3, 4):
             base, start, type_, *scope = value.args
@@ -153,12 +168,21 @@ class KernelParser:
             b = self.exprs.buffers[name] = self.new_buffer(name, type_, kind)
             return View(b, found, at)
         e = self.exprs.index(value)
+        if name in self.shapes:
+            return Let(self.shapes[name], e)
         usual = let_symbol("", e)
         v = Symbol(name, usual.min, usual.max)
         if facts is not None:
             v = self.exprs.facts(facts, name, usual)
         self.exprs.symbols = {**self.exprs.symbols, name: v}
         return Let(v, e)
+
+    def program_input(self, name: str, type_: ast.AST, value: ast.AST) -> Alloc:
+        if name_of(getattr(value, "func", value)) != "program_input" or len(value.args) != 1:
+            raise self.source.error("program_input(position) is expected", value)
+        b = self.exprs.buffers[name] = self.new_buffer(name, type_, "input")
+        self.inputs.append(b)
+        return Alloc(b, self.exprs.index(value.args[0]))
 
     def target(self, node: ast.Subscript) -> tuple[Buffer, tuple[Expr, ...]]:
         b = self.exprs.buffer(node.value)
@@ -178,6 +202,8 @@ class KernelParser:
             cond = self.exprs.typed(args[0], boolean)
             message = self.exprs.literal(args[1])
             return Assert(cond, message, tuple(map(self.exprs.index, args[2:])))
+        if name == "copy" and len(args) == 2:
+            return Copy(*map(self.exprs.buffer, args))
         if name in ("call_kernel", "call_extern") and len(args) >= 2:
             callee, buffers, *scalars = args
             found = tuple(map(self.exprs.buffer, buffers.elts))

@@ -11,12 +11,15 @@ Facts of loop variables and Lets are printed only where they say more than the l
 
 from __future__ import annotations
 
+from dataclasses import astuple
+
 from tensorwright.base.errors import InternalError
 from tensorwright.ir.expr import Buffer, Expr, Symbol, as_expr, bounds, symbols_of, to_text, walk
 from tensorwright.ir.loop import (
     Alloc,
     Assert,
     Call,
+    Copy,
     For,
     If,
     Kernel,
@@ -35,6 +38,12 @@ from tensorwright.ir.loop import (
 from tensorwright.ir.names import Renaming, Scope
 
 _AUGMENTED = {"add": "+=", "mul": "*="}
+
+# What allocates in the text form, by the scope of the buffer.
+ALLOCATORS = {
+    "input": "program_input", "input_shape": "program_shape", "output": "program_output",
+    **{s: s for s in ("const", "arena", "frame", "dynamic", "temp", "local", "param")},
+}  # fmt: skip
 
 
 def facts_text(s: Symbol, usual: Symbol | None = None) -> str:
@@ -65,6 +74,11 @@ def shape_symbols(k: Kernel) -> list[Symbol]:
     return list(found)
 
 
+def program_buffers(k: Kernel) -> set[Buffer]:
+    """Parameters that the body declares itself, by their position: those of a program's entry."""
+    return {s.buffer for s in statements(k.body) if isinstance(s, Alloc)} & set(k.params)
+
+
 def kernel_symbols(k: Kernel) -> list[Symbol]:
     """The symbols that a kernel takes from its module."""
     return list(dict.fromkeys([*shape_symbols(k), *k.symbols, *free_symbols(k.body)]))
@@ -81,6 +95,8 @@ def free_buffers(k: Kernel) -> list[Buffer]:
             used[s.base] = None
         elif isinstance(s, Store):
             used[s.buffer] = None
+        elif isinstance(s, Copy):
+            used.update({s.target: None, s.source: None})
         elif isinstance(s, Call):
             used.update(dict.fromkeys(s.buffers))
         for e in walk(*expressions(s)):
@@ -109,8 +125,9 @@ class KernelPrinter:
         k = self.k
         constants = free_buffers(k)
         results = set(k.results)
+        own = program_buffers(k)
         params = []
-        for b in [*k.params, *constants]:
+        for b in [b for b in (*k.params, *constants) if b not in own]:
             new = self.renaming.buffer(b, self.scope)
             text = buffer_type(new)
             if new.scope != "param":
@@ -118,7 +135,9 @@ class KernelPrinter:
             wrapper = "free" if b in constants else "out" if b in results else ""
             params.append(f"{new.name}: {f'{wrapper}[{text}]' if wrapper else text}")
         options = [] if self.name == self.key else [f"name={self.key!r}"]
-        if list(k.symbols) != shape_symbols(k):
+        if k.packs:
+            options.append(f"packs={tuple((*astuple(p),) for p in k.packs)!r}")
+        if not own and list(k.symbols) != shape_symbols(k):
             names = [self.renaming.symbols[s].name for s in k.symbols]
             options.append(f"symbols=({', '.join(names)}{',' if len(names) == 1 else ''})")
         self.out.append(f"@kernel({', '.join(options)})" if options else "@kernel")
@@ -176,6 +195,8 @@ class KernelPrinter:
         match s:
             case Let():
                 value = self.renaming.expr(s.value)
+                if s.var in self.renaming.symbols:  # declared above, for shapes of inputs
+                    return f"{self.renaming.symbols[s.var].name} = {to_text(value)}"
                 v = self.renaming.symbol(s.var, self.scope)
                 facts = facts_text(v, let_symbol("", value))
                 return f"{v.name}{f': sym({facts})' if facts else ''} = {to_text(value)}"
@@ -183,13 +204,18 @@ class KernelPrinter:
                 return self.store(s)
             case Alloc():
                 b = self.renaming.buffer(s.buffer, self.scope)
+                allocator = ALLOCATORS[b.scope]
+                if b.scope == "input":  # its type may name symbols that are bound later
+                    return f"{b.name}: {buffer_type(b)} = {allocator}({self.text(s.offset)})"
                 offset = "" if s.offset is None else f", {self.text(s.offset)}"
-                return f"{b.name} = {b.scope}({buffer_type(b)}{offset})"
+                return f"{b.name} = {allocator}({buffer_type(b)}{offset})"
             case View():
                 base, start = self.buffer(s.base), self.text(s.start)
                 b = self.renaming.buffer(s.buffer, self.scope)
                 scope = "" if b.scope == "param" else f", {b.scope!r}"
                 return f"{b.name} = view({base}, {start}, {buffer_type(b)}{scope})"
+            case Copy():
+                return f"copy({self.buffer(s.target)}, {self.buffer(s.source)})"
             case Call():
                 buffers = ", ".join(map(self.buffer, s.buffers))
                 comma = "," if len(s.buffers) == 1 else ""

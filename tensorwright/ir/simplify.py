@@ -24,7 +24,13 @@ Linear = tuple[dict[Expr, int], int]  # atoms with their non-zero coefficients, 
 
 
 def linear(e: Expr) -> Linear:
-    """The terms of a canonical index expression; nobody changes the dict."""
+    """The terms of a canonical index expression; the dict is the caller's."""
+    terms, constant = _terms(e)
+    return dict(terms), constant
+
+
+def _terms(e: Expr) -> Linear:
+    """`linear`, computed once a node; nobody changes the dict."""
     found = e._linear
     if found is None:
         found = e._linear = _linear(e)
@@ -109,8 +115,8 @@ def _add(a: Expr, b: Expr) -> Expr:
         return a
     if a.op == "const" and a.value == 0:
         return b
-    terms, constant = linear(a)
-    more, other = linear(b)
+    terms, constant = _terms(a)
+    more, other = _terms(b)
     terms = dict(terms)
     for atom, c in more.items():
         terms[atom] = terms.get(atom, 0) + c
@@ -129,14 +135,14 @@ def _mul(a: Expr, b: Expr) -> Expr:
             return const(a.value * b.value)
         if b.value in (0, 1):
             return a if b.value else const(0)
-        terms, constant = linear(a)
+        terms, constant = _terms(a)
         return from_linear({t: c * b.value for t, c in terms.items()}, constant * b.value)
     return _product(a, b)
 
 
 def _product(a: Expr, b: Expr) -> Expr:
     """The product of two non-constants, distributed over sums."""
-    (ta, ca), (tb, cb) = linear(a), linear(b)
+    (ta, ca), (tb, cb) = _terms(a), _terms(b)
     if len(ta) == 1 and ca == 0 and len(tb) == 1 and cb == 0:
         (x, cx), (y, cy) = *ta.items(), *tb.items()
         ordered = _in_order([*factors(x), *factors(y)])
@@ -180,7 +186,7 @@ def rule(*ops: str) -> Callable[[Rule], Rule]:
 
 def multiple_of(e: Expr) -> int:
     """A positive integer known to divide `e` (0 divides only zero)."""
-    terms, constant = linear(e)
+    terms, constant = _terms(e)
     result = abs(constant)
     for atom, c in terms.items():
         result = math.gcd(result, known_multiple(atom, c))
@@ -189,8 +195,8 @@ def multiple_of(e: Expr) -> int:
 
 def _divides(e: Expr, d: Expr) -> Expr | None:
     """e / d if d divides every term of e, for a symbolic d."""
-    terms, constant = linear(e)
-    (td, cd) = linear(d)
+    terms, constant = _terms(e)
+    (td, cd) = _terms(d)
     if cd or len(td) != 1:
         return const(1) if e is d else None
     ((atom, scale),) = td.items()
@@ -224,7 +230,7 @@ def known_multiple(atom: Expr, c: int) -> int:
 
 def _split_by(a: Expr, d: int) -> tuple[Expr, Expr]:
     """a = d * quotient + rest, taking into the quotient every term that d divides."""
-    terms, constant = linear(a)
+    terms, constant = _terms(a)
     quotient, rest = {}, {}
     for t, c in terms.items():
         if c % d == 0:
@@ -278,7 +284,7 @@ def mod_drops_multiples(a, b):
     """(d*q + r) % d = r % d; r % d = r if 0 <= r < d"""
     if b.op != "const" or b.value <= 0:
         return None
-    terms, constant = linear(a)
+    terms, constant = _terms(a)
     rest = {t: c for t, c in terms.items() if known_multiple(t, c) % b.value}
     dropped = len(rest) < len(terms) or not 0 <= constant < b.value
     rest = from_linear(rest, constant % b.value)
@@ -293,7 +299,7 @@ def div_common_factor(a, b):
     """(g*x + s) // (g*d) = x // d if 0 <= s < g"""
     if b.op != "const" or b.value <= 1:
         return None
-    terms, constant = linear(a)
+    terms, constant = _terms(a)
     coefficients = [math.gcd(c, b.value) for c in terms.values()]
     for g in sorted({c for c in coefficients if c > 1}, reverse=True):
         outer = {t: c // g for t, c in terms.items() if c % g == 0}
@@ -309,7 +315,7 @@ def mod_common_factor(a, b):
     """(g*x + s) % (g*d) = g * (x % d) + s if 0 <= s < g"""
     if b.op != "const" or b.value <= 1:
         return None
-    terms, constant = linear(a)
+    terms, constant = _terms(a)
     for g in sorted({math.gcd(c, b.value) for c in terms.values()} - {1}, reverse=True):
         outer = {t: c // g for t, c in terms.items() if c % g == 0}
         inner = from_linear({t: c for t, c in terms.items() if c % g}, constant % g)
@@ -361,7 +367,7 @@ def _symbolic_divmod(a, b, pick):
     low = bounds(b)[0]
     if b.op == "const" or low is None or low < 1:
         return None
-    terms, constant = linear(a)
+    terms, constant = _terms(a)
     quotient, rest = const(0), const(constant)
     for t, c in terms.items():
         term = from_linear({t: c})
@@ -383,11 +389,11 @@ def _within(rest: Expr, d: Expr) -> bool:
 
 def is_positive(e: Expr) -> bool:
     """Whether e > 0 is known: by its bounds, or after replacing symbols by their upper bounds."""
-    for _ in range(4):
+    for _ in range(6):
         lo = bounds(e)[0]
         if lo is not None and lo > 0:
             return True
-        for t, c in linear(e)[0].items():
+        for t, c in _terms(e)[0].items():
             worst = _worst(t, c)
             if worst is not None:
                 e = _add(_sub(e, from_linear({t: c})), worst)
@@ -398,7 +404,9 @@ def is_positive(e: Expr) -> bool:
 
 
 def _worst(t: Expr, c: int) -> Expr | None:
-    """The smallest value of t * c by symbolic upper bounds (for c < 0)."""
+    """Something that t * c is never below, without `t`."""
+    if t.op == "floordiv" and t.args[1].op == "const" and t.args[1].value > 0:
+        return _worst_quotient(t.args[0], t.args[1].value, c)
     if c >= 0:
         return None
     parts = factors(t)
@@ -414,6 +422,23 @@ def _worst(t: Expr, c: int) -> Expr | None:
     if t.op == "mod" and bounds(t.args[1])[0] is not None and bounds(t.args[1])[0] > 0:
         return _mul(_sub(t.args[1], const(1)), const(c))
     return None
+
+
+def _worst_quotient(x: Expr, d: int, c: int) -> Expr | None:
+    """The same for x // d * c: x - d < x // d * d <= x, and x // d grows with x."""
+    if c % d == 0:
+        return _mul(x if c < 0 else _sub(x, const(d - 1)), const(c // d))
+    if c > 0:
+        return None
+    terms, constant = _terms(x)
+    top = const(constant)
+    for t, k in terms.items():
+        if k > 0 and t.op == "sym" and t.value.upper is not None:
+            top = _add(top, _mul(t.value.upper, const(k)))
+            continue
+        end = bounds(t)[1 if k > 0 else 0]
+        top = _add(top, from_linear({t: k}) if end is None else const(end * k))
+    return None if top is x else _mul(_floordiv(top, const(d)), const(c))
 
 
 @rule("min")
@@ -464,7 +489,7 @@ def _equality(a, b, when_equal):
     d = _sub(a, b)
     if d.op == "const":
         return const((d.value == 0) == when_equal, boolean)
-    terms, constant = linear(d)
+    terms, constant = _terms(d)
     g = 0
     for t, c in terms.items():
         g = math.gcd(g, c * (t.value.multiple_of if t.op == "sym" else 1))

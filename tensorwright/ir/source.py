@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from tensorwright.ir.loop import (
     Alloc,
     Assert,
     Call,
+    Copy,
     For,
     If,
     Kernel,
@@ -30,7 +32,8 @@ from tensorwright.ir.loop import (
     Store,
     View,
     While,
-)  # fmt: skip
+)
+from tensorwright.ir.print_kernel import program_buffers
 
 _MAX_NEST = 15  # Python allows 20 nested blocks in a function; deeper ones become functions
 _MAX_TEXT_DEPTH = 30  # and 200 nested parentheses
@@ -40,12 +43,28 @@ _INFIX = {
 }  # fmt: skip
 _COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 
-FUNCTIONS: dict[str, Callable] = {}  # what `expr.call` may name, by name
+FUNCTIONS: dict[str, Callable] = {"opaque": lambda x: x}  # what `expr.call` may name, by name
 
 
-def compile_kernel(kernel: Kernel, linked: Callable[[Call], Callable]) -> Callable:
-    """A Python function of the kernel's buffers and then its symbols. `linked` finds callees."""
-    writer = _Writer(kernel, linked)
+@dataclass
+class Program:
+    """What the entry of a program and its functions take by position."""
+
+    inputs: list[np.ndarray]
+    constants: list[np.ndarray]
+    outputs: dict[int, np.ndarray] = field(default_factory=dict)
+
+    def output(self, shape: tuple[int, ...], d: DType, position: int) -> np.ndarray:
+        self.outputs[position] = scalar.undefined(shape, d)
+        return self.outputs[position]
+
+
+def compile_kernel(
+    kernel: Kernel, linked: Callable[[Call], Callable], program: Program | None = None
+) -> Callable:
+    """A Python function of the kernel's buffers and then its symbols. `linked` finds callees; the
+    entry of a program takes its buffers from `program` instead."""
+    writer = _Writer(kernel, linked, program)
     text = writer.write()
     namespace = dict(writer.globals)
     exec(compile(text, f"<kernel {kernel.name}>", "exec"), namespace)
@@ -78,16 +97,17 @@ def fail(message: str, *args: int) -> None:
 class _Writer:
     """One kernel's source being written: names of symbols and buffers, hoisted values, globals."""
 
-    def __init__(self, kernel: Kernel, linked: Callable):
+    def __init__(self, kernel: Kernel, linked: Callable, program: Program | None):
         self.kernel, self.linked = kernel, linked
         self.lines: list[str] = []
         self.names: dict[object, str] = {}
         self.taken: set[str] = set()
         self.globals: dict[str, object] = {
             "np": np, "nonnegative": nonnegative, "view": view, "fail": fail,
-            "undefined": scalar.undefined,
+            "undefined": scalar.undefined, "program": program,
         }  # fmt: skip
         self.constants: dict[tuple, str] = {}
+        self.frame = ""
         self.hoisted: dict[Expr, str] = {}
         self.count = 0
 
@@ -112,7 +132,8 @@ class _Writer:
 
     def write(self) -> str:
         k = self.kernel
-        params = [*map(self.name, k.params), *map(self.name, k.symbols)]
+        own = program_buffers(k)
+        params = [self.name(x) for x in (*k.params, *k.symbols) if x not in own]
         self.line(0, f"def kernel({', '.join(params)}):")
         self.statement(k.body, 1, 0)
         self.line(1, "return")
@@ -171,9 +192,10 @@ class _Writer:
                 where = self.subscript(s.indices, indices)
                 self.line(depth, f"{self.name(s.buffer)}[{where}] = {value}")
             case Alloc():
-                d = self.dtype(s.buffer.dtype)
-                shape = self.shape(depth, s.buffer)
-                self.line(depth, f"{self.name(s.buffer)} = undefined({shape}, {d})")
+                self.line(depth, f"{self.name(s.buffer)} = {self.allocation(s, depth)}")
+            case Copy():
+                target, source = self.name(s.target), self.name(s.source)
+                self.line(depth, f"{target}.reshape(-1)[:] = {source}.reshape(-1)")
             case View():
                 (start,) = self.values(depth, s.start)
                 d, shape = self.dtype(s.buffer.dtype), self.shape(depth, s.buffer)
@@ -190,6 +212,27 @@ class _Writer:
                 self.line(depth, f"if not ({cond}): fail({message})")
             case _:
                 raise InternalError(f"no statement {type(s).__name__} in a kernel")
+
+    def allocation(self, s: Alloc, depth: int) -> str:
+        """Where a buffer comes from; planned ones are parts of the frame, as in compiled code."""
+        b, offset = s.buffer, ""
+        if s.offset is not None:
+            (offset,) = self.values(depth, s.offset)
+        match b.scope:
+            case "input":
+                return f"program.inputs[{offset}]"
+            case "input_shape":
+                return f"np.array(program.inputs[{offset}].shape, np.int64)"
+            case "const":
+                return f"program.constants[{offset}]"
+        d, shape = self.dtype(b.dtype), self.shape(depth, b)
+        if b.scope == "output":
+            return f"program.output({shape}, {d}, {offset})"
+        if b.scope == "arena" and offset and self.frame:
+            return f"view({self.frame}, {offset}, {shape}, {d}.numpy)"
+        if b.scope == "frame":
+            self.frame = self.name(b)
+        return f"undefined({shape}, {d})"
 
     def shape(self, depth: int, b: Buffer) -> str:
         dims = [d if isinstance(d, Expr) else str(d) for d in b.shape]

@@ -17,6 +17,7 @@ from tensorwright.ir.loop import (
     Alloc,
     Assert,
     Call,
+    Copy,
     For,
     If,
     Kernel,
@@ -28,7 +29,7 @@ from tensorwright.ir.loop import (
     While,
     expressions,
 )
-from tensorwright.ir.print_kernel import free_buffers
+from tensorwright.ir.print_kernel import free_buffers, program_buffers
 
 _PARALLEL = ("parallel", "block", "thread")
 
@@ -49,9 +50,11 @@ def check_kernel(k: Kernel, kernels: Mapping[str, Kernel] | None = None) -> None
     constants = [b for b in free_buffers(k) if b.scope == "const"]
     checker = _Checker(kernels)
     checker.symbols.update(k.symbols)
-    checker.buffers.update(dict.fromkeys([*k.params, *constants]))
+    own = program_buffers(k)
+    checker.buffers.update(dict.fromkeys([b for b in (*k.params, *constants) if b not in own]))
     for b in k.params:
-        checker.shape(k, b)
+        if b not in own:
+            checker.shape(k, b)
     checker.block(k.body)
 
 
@@ -88,7 +91,8 @@ class _Checker:
 
     def statement(self, s: Stmt) -> None:
         for e in expressions(s):
-            self.known(s, e)
+            if not (isinstance(s, Alloc) and s.buffer.scope == "input"):
+                self.known(s, e)
             self.loads(s, e)
         match s:
             case Seq():
@@ -109,6 +113,13 @@ class _Checker:
                 self.store(s)
             case Alloc():
                 self.declare(s, s.buffer)
+                if s.buffer.scope != "input":
+                    self.shape(s, s.buffer)
+            case Copy():
+                self.use(s, s.target)
+                self.use(s, s.source)
+                if s.target.dtype is not s.source.dtype:
+                    raise Offence(s, f"copying {s.source} to {s.target}")
             case View():
                 self.use(s, s.base)
                 self.typed(s, s.start, index)

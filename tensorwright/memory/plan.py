@@ -49,6 +49,8 @@ def mentioned(s: Stmt) -> list[Buffer]:
             found.extend(buffers)
         case ir.Copy(target=t, source=b):
             found += [t, b]
+        case ir.Resize(buffer=b):
+            found.append(b)
         case View(buffer=b, base=base):
             found += [b, base]
     return found
@@ -157,7 +159,7 @@ def plan_memory(k: Kernel) -> Kernel:
         return None
 
     body = ir.replace_buffers(ir.rewrite(k.body, visit), fresh)
-    if is_const(size, 0) or not offsets:
+    if not offsets:
         return k.with_body(body)
     frame = Alloc(Buffer("frame", u8, (size,), "frame", 64))
     return k.with_body(_insert(body, frame))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tensorwright.ir.dtype import FLOATS, NUMERIC, DType
+from tensorwright.ir.dtype import FLOATS, NUMERIC, DType, i64
 from tensorwright.ir.dtype import dtype as dtype_of
 from tensorwright.ir.expr import (
     Buffer, Expr, all_of, any_of, as_expr, binary, cast, compare, const, fma, unary,
@@ -20,10 +20,12 @@ from tensorwright.ir.expr import (
 from tensorwright.ir.loop import Alloc, Stmt, loop, loops, seq, store
 from tensorwright.ir.type import TensorType
 from tensorwright.ops.define import (
-    accumulator, check_dtype, define, names, normalize_axis, require, same_dtype,
+    accumulator, check_dtype, define, names, normalize_axis, require, same_dtype, scalar_like,
 )  # fmt: skip
-from tensorwright.ops.elementwise import mul
+from tensorwright.ops.elementwise import equal, is_nan, logical_or, mul, select
+from tensorwright.ops.index import full, iota, scatter_elements
 from tensorwright.ops.movement import pad
+from tensorwright.ops.positions import zeros_like
 
 SAMPLES = (
     "f32[3,4] axis=1", "f32[3,4] axis=0 exclusive=True", "f32[3,4,2] axis=1 reverse=True",
@@ -139,12 +141,40 @@ cumprod = _running(
     "cumprod", "mul", lambda d: 1, np.cumprod, gradient=_prod_gradient,
     doc="The product of the elements up to each one along an axis.",
 )  # fmt: skip
+
+
+def running_positions(x, y, *, axis: int, reverse: bool = False):
+    """Where along the axis the running extremes y of x (inclusive ones) were last attained."""
+    axis = normalize_axis("running_positions", axis, x.rank)
+    ones = tuple(d if a == axis else 1 for a, d in enumerate(x.shape))
+    place = iota(shape=ones, axis=axis, dtype=i64)
+    attained = logical_or(equal(x, y), is_nan(x)) if x.dtype.is_float else equal(x, y)
+    if reverse:
+        never = full(shape=(), value=x.shape[axis], dtype=i64)
+        return cummin(select(attained, place, never), axis=axis, reverse=True)
+    return cummax(select(attained, place, scalar_like(place, -1)), axis=axis)
+
+
+def _extreme_gradient(running):
+    def rule(g, y, x, *, axis, exclusive, reverse):
+        """Each element takes what came to the results that it gave; without one before it, none."""
+        axis = normalize_axis("cummax", axis, x.rank)
+        inclusive = running(x, axis=axis, reverse=reverse)
+        g = shift(g, axis, 1 if reverse else -1) if exclusive else g
+        at = running_positions(x, inclusive, axis=axis, reverse=reverse)
+        return (scatter_elements(zeros_like(x), at, g, axis=axis, mode="add"),)
+
+    return rule
+
+
 cummax = _running(
     "cummax", "max", lowest, np.maximum.accumulate,
+    gradient=_extreme_gradient(lambda x, **attrs: cummax(x, **attrs)),
     doc="The largest element up to each one along an axis; NaN from the first one on.",
 )  # fmt: skip
 cummin = _running(
     "cummin", "min", highest, np.minimum.accumulate,
+    gradient=_extreme_gradient(lambda x, **attrs: cummin(x, **attrs)),
     doc="The smallest element up to each one along an axis; NaN from the first one on.",
 )  # fmt: skip
 

@@ -25,8 +25,8 @@ from tensorwright.ir import graph as graphs
 from tensorwright.ir.dtype import DTYPES, DType
 from tensorwright.ir.expr import ARITHMETIC, BITWISE, PREDICATES, UNARY, Expr, Symbol
 from tensorwright.ir.expr import sym as symbol_expr
-from tensorwright.ir.interp import bind_types, run_node
-from tensorwright.ir.loop import KINDS
+from tensorwright.ir.interp import bind_types, packed, run_node
+from tensorwright.ir.loop import KINDS, Pack
 from tensorwright.ir.op import OpDef
 from tensorwright.ir.type import TensorType, TupleType, shape_of, tensor
 
@@ -64,6 +64,8 @@ class Wrapper:
 
     def __call__(self, type_, offset=None):
         if self.role == "const":
+            if isinstance(type_, TensorType):
+                return list(constants.values())[offset]
             if type_ not in constants:
                 raise RunError(f"the constant {type_!r} is missing", help="fill `constants`")
             return constants[type_]
@@ -140,10 +142,12 @@ class GraphFunction(Function):
 
 
 class KernelFunction(Function):
-    """Called with all buffers and its index arguments, or with its inputs alone."""
+    """Called with all buffers and its index arguments, or with its inputs alone. The entry of a
+    program declares its buffers itself and is called with the inputs."""
 
-    def __init__(self, f: Callable, symbols: tuple | None):
+    def __init__(self, f: Callable, symbols: tuple | None, packs: tuple = ()):
         super().__init__(f)
+        self.packs = [Pack(*p) for p in packs]
         split = {k: t if isinstance(t, tuple) else ((), t) for k, t in self.types.items()}
         self.types = {k: t for k, (_, t) in split.items()}
         self.outputs = [k for k, (roles, _) in split.items() if "out" in roles]
@@ -151,9 +155,14 @@ class KernelFunction(Function):
         self.symbols = symbols
 
     def __call__(self, *args):
+        if not self.types:
+            return self.program(args)
         table = _symbol_names(self.globals)
         names = [k for k in self.types if k not in self.free]
         buffers = [a for a in args if isinstance(a, np.ndarray)]
+        for p in self.packs:
+            if buffers[p.param].ndim < self.types[names[p.param]].rank:
+                buffers[p.param] = packed(buffers[p.param], p)
         scalars = args[len(buffers) :]
         types = [self.types[k] for k in names]
         order = [e.value for e in self.symbols or ()] or _in_order(types)
@@ -167,6 +176,32 @@ class KernelFunction(Function):
         self.run({s: v for s, v in values.items() if s in table}, [*buffers, *free])
         results = buffers[len(names) - len(self.outputs) :]
         return results[0] if len(results) == 1 else tuple(results)
+
+
+    def program(self, inputs):
+        PROGRAMS.append(source.Program([np.array(x, order="C") for x in inputs], []))
+        try:
+            self.run({}, [])
+            outputs = PROGRAMS[-1].outputs
+        finally:
+            PROGRAMS.pop()
+        return tuple(outputs[k] for k in sorted(outputs))
+
+
+PROGRAMS: list[source.Program] = []  # the programs that are running, innermost last
+
+
+def program_input(position: int) -> np.ndarray:
+    return PROGRAMS[-1].inputs[position]
+
+
+def program_shape(type_: TensorType, position: int) -> np.ndarray:
+    return np.array(PROGRAMS[-1].inputs[position].shape, np.int64)
+
+
+def program_output(type_: TensorType, position: int) -> np.ndarray:
+    shape = tuple(facts.evaluate(d, {}) for d in type_.shape)
+    return PROGRAMS[-1].output(shape, type_.dtype, position)
 
 
 def _in_order(types) -> list[Symbol]:
@@ -192,10 +227,10 @@ def graph(f=None, *, name="", params=None, results=()):
     return _define(GraphFunction(f), name)
 
 
-def kernel(f=None, *, name="", symbols=None):
+def kernel(f=None, *, name="", symbols=None, packs=()):
     if f is None:
-        return lambda f: _define(KernelFunction(f, symbols), name)
-    return _define(KernelFunction(f, symbols), name)
+        return lambda f: _define(KernelFunction(f, symbols, packs), name)
+    return _define(KernelFunction(f, symbols, packs), name)
 
 
 def _define(f: Function, name: str) -> Function:
@@ -295,6 +330,10 @@ def assert_(cond: bool, message: str, *args: int) -> None:
         source.fail(message, *args)
 
 
+def copy(target: np.ndarray, origin: np.ndarray) -> None:
+    target.reshape(-1)[:] = origin.reshape(-1)
+
+
 def view(base: np.ndarray, start: int, type_: TensorType, scope: str = "") -> np.ndarray:
     shape = tuple(facts.evaluate(d, {}) for d in type_.shape)
     return source.view(base, start, shape, type_.dtype.numpy)
@@ -356,9 +395,11 @@ _OPERATORS = {
     for name, op in _rows().items()
 }
 _LOOPS = dict.fromkeys(KINDS, _loop)
-_WRAPPERS = {w: Wrapper(w) for w in ("out", "free", "const", "temp", "local", "arena", "param")}
+_WRAPPERS = {w: Wrapper(w) for w in ("out", "free", "const", "temp", "local", "arena", "param",
+                                      "frame", "dynamic")}
 _OWN = ["aligned", "assert_", "bind_size", "call", "call_extern", "call_kernel", "constants",
-        "function", "fused", "graph", "inf", "kernel", "nan", "sym", "view"]  # fmt: skip
+        "copy", "function", "fused", "graph", "inf", "kernel", "nan", "program_input",
+        "program_output", "program_shape", "sym", "view"]  # fmt: skip
 _ALL = {**SCALARS, **_OPERATORS, **_TYPES, **_LOOPS, **_WRAPPERS}
 _ALL.update({name: globals()[name] for name in _OWN})
 

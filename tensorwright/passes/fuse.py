@@ -10,11 +10,9 @@ operators fuse is inferred from their nests, not declared.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from tensorwright.ir.graph import CONST, PARAM, Graph, Node, param, users
-from tensorwright.ir.loop import Kernel
+from tensorwright.ir.graph import CONST, PARAM, Graph, Node, param, structure, users
 from tensorwright.ir.module import Module, map_graphs
 from tensorwright.ir.type import TensorType, TupleType
 from tensorwright.ops.kernel import fused
@@ -36,17 +34,13 @@ class Group:
 
 def fuse(m: Module) -> Module:
     """`m` with the nodes of each group replaced by one `fused` node."""
-    return map_graphs(m, fuse_graph)
-
-
-def fuse_graph(g: Graph) -> Graph:
-    """One graph; bodies of control flow have been done."""
-    return Fusion(g).run()
+    known: dict[tuple, bool] = {}
+    return map_graphs(m, lambda g: Fusion(g, known).run())
 
 
 class Fusion:
-    def __init__(self, g: Graph):
-        self.graph = g
+    def __init__(self, g: Graph, known: dict[tuple, bool]):
+        self.graph, self.known = g, known
         self.users = users(g)
         self.outputs = {*g.results, *g.binders}
         self.group_of: dict[Node, Group] = {}
@@ -67,7 +61,7 @@ class Fusion:
     def can_grow(self, node: Node) -> bool:
         if isinstance(node.type, TupleType) or node.op.lower is None:
             return False
-        return node.op.name != "reshape" and form_of([node], node) is not None
+        return node.op.name != "reshape" and has_form([node], node, self.known)
 
     def target(self, node: Node) -> Group | None:
         """The group that the node joins, if any."""
@@ -79,7 +73,7 @@ class Fusion:
         (group,) = groups
         if not group.fusable or len(group.nodes) >= MAX_GROUP:
             return None
-        return group if form_of([*group.nodes, node], group.root) is not None else None
+        return group if has_form([*group.nodes, node], group.root, self.known) else None
 
     def rebuild(self, order: list[Node]) -> Graph:
         """The graph with groups as nodes, emitted where their root stood."""
@@ -129,7 +123,10 @@ def group_graph(nodes: list[Node], root: Node) -> tuple[Graph, list[Node]]:
     return Graph("group", tuple(params), (new[root],)), inputs
 
 
-def form_of(nodes: list[Node], root: Node, read: Callable[[Kernel], object] = read_form):
-    """How the rules would schedule the group, None if they would not."""
+def has_form(nodes: list[Node], root: Node, known: dict[tuple, bool]) -> bool:
+    """Whether the rules would schedule the group; `known` remembers answers by structure."""
     body, _ = group_graph(nodes, root)
-    return read(define_kernel("trial", body))
+    key = structure(body)
+    if key not in known:
+        known[key] = read_form(define_kernel("trial", body)) is not None
+    return known[key]

@@ -19,6 +19,7 @@ from tensorwright.ir.expr import (
     Expr,
     Symbol,
     any_of,
+    as_dim,
     as_expr,
     cast,
     compare,
@@ -41,21 +42,25 @@ from tensorwright.ir.loop import (
     If,
     Kernel,
     Let,
+    Resize,
     Seq,
     Stmt,
     View,
     While,
     loop_symbol,
+    store,
 )  # fmt: skip
 from tensorwright.ir.module import Module
-from tensorwright.ir.type import TupleType, product
+from tensorwright.ir.type import TupleType, product, type_symbols
 
 Value = Buffer | tuple["Value", ...]
 
 
 @dataclass
 class Host:
-    """State of lowering one entry: statements so far, buffers by node, constants by position."""
+    """State of lowering one function: statements so far, buffers by node, constants by position."""
+
+    outermost = True
 
     module: Module
     constants: dict[Node, int] = field(default_factory=dict)
@@ -63,12 +68,43 @@ class Host:
     values: dict[Node, Value] = field(default_factory=dict)
     targets: dict[Node, Buffer] = field(default_factory=dict)
     const_buffers: dict[Node, Buffer] = field(default_factory=dict)
+    known: set[Symbol] = field(default_factory=set)
+    env: dict[Expr, Expr] = field(default_factory=dict)  # symbols of bodies -> what they are here
+
+    # ---- symbols -------------------------------------------------------------------------------
+
+    def dim(self, d) -> Expr:
+        """A dimension in terms of the symbols of the host function."""
+        return substitute(as_expr(d), self.env)
+
+    def shape(self, dims) -> tuple:
+        return tuple(as_dim(self.dim(d)) for d in dims)
+
+    def fresh(self, s: Symbol) -> Symbol:
+        """A symbol of its own for each time that a body is written out, so that loops may bind it
+        anew; on the outermost level the symbol itself."""
+        if self.outermost:
+            return s
+        new = Symbol(s.name, s.min, s.max, s.multiple_of, s.upper, s.values)
+        self.env[sym(s)] = sym(new)
+        return new
+
+    def match(self, g: Graph, arguments: list[Value]) -> None:
+        """Symbols that only the parameters of a body know, from the shapes of its arguments."""
+        pairs = [(as_expr(d), self.dim(n)) for p, a in zip(g.params, arguments)
+                 if isinstance(a, Buffer) for d, n in zip(p.shape, a.shape)]  # fmt: skip
+        pairs = [(d, n) for d, n in pairs if self.dim(d) is not n]
+        for step in solve([d for d, _ in pairs]).steps:
+            value = (pairs[step.source][1] - self.dim(step.rest)) // self.dim(step.scale)
+            self.env[sym(step.symbol)] = value
 
     # ---- graphs --------------------------------------------------------------------------------
 
     def run(self, g: Graph, arguments: list[Value]) -> None:
         """Emit every node of `g` with its parameters bound to buffers."""
         self.values.update(zip(g.params, arguments))
+        if not self.outermost:
+            self.match(g, arguments)
         for node in g.nodes():
             if node not in self.values:
                 self.values[node] = self.node(node)
@@ -97,7 +133,10 @@ class Host:
 
     def block(self) -> Host:
         """A nested place for statements that sees the values so far."""
-        return Host(self.module, self.constants, [], dict(self.values), {}, self.const_buffers)
+        inner = Host(self.module, self.constants, [], dict(self.values), {}, self.const_buffers,
+                     set(self.known), dict(self.env))  # fmt: skip
+        inner.outermost = False
+        return inner
 
     def buffer(self, node: Node) -> Buffer:
         return self.values[node]
@@ -122,7 +161,7 @@ class Host:
     def allocate(self, node: Node, type_, name: str) -> Buffer:
         """The buffer that a node's result goes to: its target, or a new one in the arena."""
         target = self.targets.get(node)
-        own = Buffer(name, type_.dtype, type_.shape, "arena", 64)
+        own = Buffer(name, type_.dtype, self.shape(type_.shape), "arena", 64)
         if target is None:
             self.body.append(Alloc(own))
         else:
@@ -141,7 +180,7 @@ class Host:
         else:
             outs = (self.allocate(node, node.type, name),)
         ins = tuple(self.buffer(a) for a in node.args)
-        scalars = tuple(as_expr(s) for s in node.attrs["scalars"])
+        scalars = tuple(self.dim(s) for s in node.attrs["scalars"])
         self.body.append(Call(node.attrs["callee"], (*ins, *outs), scalars))
         return outs if isinstance(node.type, TupleType) else outs[0]
 
@@ -152,7 +191,7 @@ class Host:
         return tuple(self.values[a] for a in node.args)
 
     def emit_reshape(self, node: Node) -> Buffer:
-        view = Buffer(node.name or "view", node.dtype, node.shape, "arena", 64)
+        view = Buffer(node.name or "view", node.dtype, self.shape(node.shape), "arena", 64)
         self.body.append(View(view, self.buffer(node.args[0]), const(0)))
         return view
 
@@ -160,6 +199,7 @@ class Host:
         source = self.buffer(node.args[0])
         for k, s in enumerate(bound_symbols(node)):
             where = () if source.rank == 0 else (const(k),)
+            s = self.fresh(s)
             self.body.append(Let(s, cast(load(source, where), index)))
             self.body += promises(s, ", ".join(node.loc))
         return source
@@ -180,19 +220,95 @@ class Host:
         return tuple(outs) if isinstance(node.type, TupleType) else outs[0]
 
     def sized_if(self, node: Node) -> Value:
-        raise CompileError(
-            "if: the branches give results of different sizes",
-            help="make both branches give one shape; sizes that depend on the branch taken are "
-            "not supported in compiled programs yet",
-        ).located(node.loc)
+        """Branches whose results differ in size: results on the heap, their sizes in variables."""
+        cond, *captures = node.args
+        arguments = [self.values[c] for c in captures]
+        types = node.type.items if isinstance(node.type, TupleType) else (node.type,)
+        boxes = [self.box(t, f"{node.name or 'if'}_{k}") for k, t in enumerate(types)]
+        arms = []
+        for g in (node.attrs["then"], node.attrs["orelse"]):
+            arm = self.block()
+            arm.run(g, arguments)
+            for box, r in zip(boxes, g.results):
+                arm.put(box, arm.buffer(r))
+            arms.append(Seq(tuple(arm.body)))
+        self.body.append(If(load(self.buffer(cond), ()), *arms))
+        return self.unbox(node, types, boxes)
+
+    def box(self, t, name: str) -> tuple[Buffer, Buffer]:
+        """A buffer on the heap and the variables that hold its sizes."""
+        data = Buffer(name, t.dtype, t.shape, "boxed", 64)
+        sizes = Buffer(f"{name}_sizes", i64, (max(t.rank, 1),), "local")
+        self.body += [Alloc(data), Alloc(sizes)]
+        return data, sizes
+
+    def put(self, box: tuple[Buffer, Buffer], source: Buffer) -> None:
+        """Make a box hold a copy of `source`."""
+        data, sizes = box
+        dims = tuple(as_expr(d) for d in source.shape)
+        view = Buffer(f"{data.name}_new", data.dtype, source.shape, "arena", 64)
+        self.body += [Resize(data, dims), View(view, data, const(0)), Copy(view, source)]
+        self.body += [store(sizes, k, cast(d, i64)) for k, d in enumerate(dims)]
+
+    def open_box(self, shape, box: tuple[Buffer, Buffer]) -> Buffer:
+        """What a box holds now; symbols of `shape` that are not known yet are read from its sizes."""
+        data, sizes = box
+        unknown = [(k, as_expr(d)) for k, d in enumerate(shape)]
+        for k, d in unknown:
+            if d.op == "sym" and self.dim(d) is d and d.value not in self.known:
+                s = self.fresh(d.value)
+                self.known.add(s)
+                self.known.add(d.value)
+                self.body.append(Let(s, cast(load(sizes, (k,)), index)))
+        own = Buffer(data.name, data.dtype, self.shape(shape), "arena", 64)
+        self.body.append(View(own, data, const(0)))
+        return own
+
+    def unbox(self, node: Node, types, boxes) -> Value:
+        self.known -= set(bound_symbols(node))
+        free = {s for t in types for s in type_symbols(t)} - set(bound_symbols(node))
+        self.known |= free
+        out = tuple(self.open_box(t.shape, box) for t, box in zip(types, boxes))
+        return out if isinstance(node.type, TupleType) else out[0]
+
+    def sized_while(self, node: Node) -> Value:
+        """State whose size changes lives in boxes; each iteration reads the sizes first."""
+        count = node.attrs["carried"]
+        types = node.type.items if isinstance(node.type, TupleType) else (node.type,)
+        cond, body = node.attrs["cond"], node.attrs["body"]
+        boxes = [self.box(t, f"{node.name or 'state'}_{k}") for k, t in enumerate(types)]
+        for box, a in zip(boxes, node.args):
+            self.put(box, self.buffer(a))
+        rest = [self.values[a] for a in node.args[count:]]
+        go = Buffer("go", boolean, (), "local")
+        self.body += [Alloc(go), store(go, (), const(True, boolean))]
+        inner = self.block()
+        outside = {s for a in node.args for s in type_symbols(a.type)}
+        inner.known = set(outside)
+        shapes = [p.shape for p in body.params[:count]]
+        state = [inner.open_box(shape, box) for shape, box in zip(shapes, boxes)]
+        test = inner.block()
+        test.run(cond, [*state, *rest])
+        inner.body += test.body
+        inner.body.append(store(go, (), load(test.buffer(cond.results[0]), ())))
+        step = inner.block()
+        outs = []
+        step.run(body, [*state, *rest])
+        for k, r in enumerate(body.results):
+            source = step.buffer(r)
+            held = Buffer(f"next_{k}", source.dtype, source.shape, "arena", 64)
+            step.body += [Alloc(held), Copy(held, source)]
+            outs.append(held)
+        for box, held in zip(boxes, outs):
+            step.put(box, held)
+        inner.body.append(If(load(go, ()), Seq(tuple(step.body))))
+        self.body.append(While(load(go, ()), Seq(tuple(inner.body))))
+        return self.unbox(node, types, boxes)
 
     def emit_while_(self, node: Node) -> Value:
         count = node.attrs["carried"]
         if bound_symbols(node):
-            raise CompileError(
-                "while: a carried value changes its size between iterations",
-                help="preallocate it at its largest size",
-            ).located(node.loc)
+            return self.sized_while(node)
         state = self.carried(node.args[:count], node.name or "state")
         arguments = [*state, *(self.values[a] for a in node.args[count:])]
         go = Buffer("go", boolean, (), "arena", 64)
@@ -210,7 +326,7 @@ class Host:
         """Buffers for loop state, holding the initial values."""
         state = []
         for k, a in enumerate(inits):
-            s = Buffer(f"{name}_{k}", a.dtype, a.shape, "arena", 64)
+            s = Buffer(f"{name}_{k}", a.dtype, self.shape(a.shape), "arena", 64)
             self.body += [Alloc(s), Copy(s, self.buffer(a))]
             state.append(s)
         return state
@@ -236,7 +352,7 @@ class Host:
         """Slices of the scanned inputs and outputs are views, so that nothing is copied per step."""
         carried, scanned = node.attrs["carried"], node.attrs["scanned"]
         length = node.attrs["length"]
-        length = as_expr(node.args[carried].shape[0] if length is None else length)
+        length = self.dim(node.args[carried].shape[0] if length is None else length)
         reverse = node.attrs.get("reverse", False)
         inits, xs = node.args[:carried], node.args[carried : carried + scanned]
         rest = [self.values[a] for a in node.args[carried + scanned :]]
@@ -244,7 +360,7 @@ class Host:
         types = node.type.items if isinstance(node.type, TupleType) else (node.type,)
         stacked = []
         for k, t in enumerate(types[carried:]):
-            own = Buffer(f"{node.name or 'scan'}_{k}", t.dtype, t.shape, "arena", 64)
+            own = Buffer(f"{node.name or 'scan'}_{k}", t.dtype, self.shape(t.shape), "arena", 64)
             self.body.append(Alloc(own))
             stacked.append(own)
         v = loop_symbol("t", const(0), length)
@@ -350,10 +466,10 @@ def bind_inputs(g: Graph) -> tuple[list[Stmt], list[Buffer]]:
     return body, buffers
 
 
-def lower_entry(m: Module) -> tuple[Kernel, list[Node]]:
-    """The program's entry as a host function, and its constants in order of position."""
+def lower_entry(m: Module, constants: dict[Node, int]) -> Kernel:
+    """The program's entry as a host function; `constants` collects constants by position."""
     g = m.main
-    host = Host(m)
+    host = Host(m, constants)
     prologue, inputs = bind_inputs(g)
     host.body += prologue
     outputs = [Buffer(r.name or f"out{k}", r.dtype, r.shape, "output", 64)
@@ -361,11 +477,8 @@ def lower_entry(m: Module) -> tuple[Kernel, list[Node]]:
     host.results_into(g, inputs, outputs)
     allocs = [Alloc(b, const(k)) for k, b in enumerate(outputs)]
     body = place_when_known(host.body, allocs)
-    constants = [Alloc(b, const(host.constants[n])) for n, b in host.const_buffers.items()]
-    body = [*constants, *body]
-    return Kernel("tw_main", (*inputs, *outputs), len(outputs), Seq(tuple(body))), list(
-        host.constants
-    )
+    weights = [Alloc(b, const(constants[n])) for n, b in host.const_buffers.items()]
+    return Kernel("tw_main", (*inputs, *outputs), len(outputs), Seq((*weights, *body)))
 
 
 def lower_function(m: Module, g: Graph, constants: dict[Node, int]) -> Kernel:

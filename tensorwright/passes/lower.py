@@ -14,7 +14,7 @@ from dataclasses import replace
 from tensorwright.base.errors import CompileError
 from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import Buffer, as_expr, sym, walk
-from tensorwright.ir.graph import CONST, PARAM, Graph, Node, param, rebuild, subgraphs, with_args
+from tensorwright.ir.graph import CONST, PARAM, Graph, Node, param, rebuild, structure, subgraphs, with_args
 from tensorwright.ir.loop import Alloc, Kernel, seq
 from tensorwright.ir.module import Module, unique
 from tensorwright.ir.type import TupleType
@@ -87,8 +87,9 @@ def free_symbols(params, root: ir.Stmt) -> tuple:
 
 
 def lower(m: Module) -> Module:
-    """`m` with every group and operator as a call of a kernel."""
+    """`m` with every group and operator as a call of a kernel; equal groups share one."""
     kernels = dict(m.kernels)
+    known: dict[tuple, str] = {}
 
     def lower_graph(g: Graph) -> Graph:
         return rebuild(g, lambda node, args: lower_node(with_args(node, args)))
@@ -100,18 +101,25 @@ def lower(m: Module) -> Module:
     def lower_node(node: Node) -> Node:
         if node.op.name in HOST_OPS:
             return lower_bodies(node) if subgraphs(node) else node
-        return lower_to_kernel(node, kernels)
+        return lower_to_kernel(node, kernels, known)
 
     graphs = {name: lower_graph(g) for name, g in m.graphs.items()}
     return replace(m, graphs=graphs, kernels=kernels)
 
 
-def lower_to_kernel(node: Node, kernels: dict[str, Kernel]) -> Node:
-    """The call of a new kernel, added to `kernels`, that computes a group or an operator."""
+def lower_to_kernel(node: Node, kernels: dict[str, Kernel], known: dict[tuple, str]) -> Node:
+    """The call of the kernel that computes a group or an operator. A new one is added to `kernels`,
+    unless one of the same structure is `known`."""
     body = node.attrs["body"] if node.op is fused else single(node)
-    name = unique(kernel_name(body), kernels)
-    k = define_kernel(name, body)
-    kernels[name] = replace(k, work=kernel_cost(k))
+    key = structure(body)
+    name = known.get(key)
+    if name is None:
+        name = known[key] = unique(kernel_name(body), kernels)
+        k = define_kernel(name, body)
+        kernels[name] = replace(k, work=kernel_cost(k))
+    else:
+        more = (*kernels[name].sources, *(place for n in body.nodes() for place in n.loc))
+        kernels[name] = replace(kernels[name], sources=tuple(dict.fromkeys(more)))
     made = call_kernel(*(a for a in node.args if a is not None), callee=name, type=node.type,
                        scalars=tuple(sym(s) for s in kernels[name].symbols))  # fmt: skip
     return replace(made, name=node.name, loc=node.loc)

@@ -16,7 +16,7 @@ from tensorwright.ir.match import P, Rest, rule
 from tensorwright.ir.op import OpDef
 from tensorwright.ops import activations, elementwise
 from tensorwright.ops.define import broadcast_shapes
-from tensorwright.ops.movement import broadcast_to
+from tensorwright.ops.movement import broadcast_to, reshape
 
 POINTWISE = tuple(
     dict.fromkeys(
@@ -68,7 +68,15 @@ def _unrepeated(node: Node) -> Node:
         return constant(np.full((), node.attrs["value"], node.dtype.numpy))
     if node.op is CONST:
         return _shrunk(node)
+    if node.op is reshape and _adds_leading_ones(node):
+        return node.args[0]
     return node
+
+
+def _adds_leading_ones(node: Node) -> bool:
+    x = node.args[0]
+    lead = node.rank - x.rank
+    return lead > 0 and node.shape == (*(1,) * lead, *x.shape)
 
 
 def _shrunk(node: Node) -> Node:

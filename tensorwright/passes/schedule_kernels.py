@@ -28,6 +28,7 @@ def schedule_kernels(m: Module, target: Target) -> Module:
     wanted = {name: k.packs for name, k in kernels.items() if k.packs}
     made: dict[str, Kernel] = dict(kernels)
     done: dict[tuple[Node, Pack], Node] = {}
+    known: dict[tuple, str] = {}
 
     def visit(node: Node, args: tuple) -> Node:
         node = with_args(node, args)
@@ -36,7 +37,7 @@ def schedule_kernels(m: Module, target: Target) -> Module:
             for spec in wanted[node.attrs["callee"]]:
                 key = (operands[spec.param], replace(spec, param=0))
                 if key not in done:
-                    done[key] = pack_operand(key[0], spec, made)
+                    done[key] = pack_operand(key[0], spec, made, known)
                 operands[spec.param] = done[key]
             return replace(node, args=tuple(operands))
         if subgraphs(node):
@@ -50,13 +51,15 @@ def schedule_kernels(m: Module, target: Target) -> Module:
     return replace(m, graphs=graphs, kernels=made)
 
 
-def pack_operand(x: Node, pack: Pack, kernels: dict[str, Kernel]) -> Node:
+def pack_operand(
+    x: Node, pack: Pack, kernels: dict[str, Kernel], known: dict[tuple, str]
+) -> Node:
     """`x` in the layout that a kernel wants: at compile time for a constant, by a kernel otherwise."""
     if x.op is CONST:
         done = packed(param("w", x.type), pack)
         return constant(evaluate(done, x), f"{x.name}.packed" if x.name else "")
     inner = param("x", x.type)
-    return lower_to_kernel(fused(x, body=Graph("pack", (inner,), (packed(inner, pack),))), kernels)
+    return lower_to_kernel(fused(x, body=Graph("pack", (inner,), (packed(inner, pack),))), kernels, known)
 
 
 def packed(x: Node, pack: Pack) -> Node:

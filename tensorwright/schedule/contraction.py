@@ -56,6 +56,7 @@ def tile_cost(m: int, n: int, tile: Tile, broadcast: bool) -> float:
 
 def choose_tile(m: int, n: int, target: Target, lanes: int, broadcast: bool = True) -> Tile:
     """The cheapest tile for an m x n output; small n narrows the vectors."""
+    m, n = max(m, 1), max(n, 1)
     while lanes > 4 and n <= lanes // 2:
         lanes //= 2
     best = None
@@ -91,7 +92,9 @@ def find_roles(stage: Stage) -> Roles | None:
     value = stage.step.value
     if value.op != "fma" or not stage.spatial:
         return None
-    column = stage.spatial[-1]
+    column = next((f for f in reversed(stage.spatial) if not is_const(f.extent, 1)), None)
+    if column is None:
+        return None
     j = sym(column.var)
     sides = value.args[:2]
     moving = [s for s in sides if depends(s, j)]
@@ -99,11 +102,11 @@ def find_roles(stage: Stage) -> Roles | None:
         return None
     weights = moving[-1]
     other = next((s for s in sides if s is not weights), None)
-    rows = [f for f in stage.spatial[:-1] if not depends(weights, sym(f.var))
+    rows = [f for f in stage.spatial if f is not column and not depends(weights, sym(f.var))
             and (other is None or depends(other, sym(f.var)))]  # fmt: skip
     big = [f for f in rows if not is_const(f.extent, 1)]
     row = big[-1] if big else None
-    outer = tuple(f for f in stage.spatial[:-1] if f is not row)
+    outer = tuple(f for f in stage.spatial if f is not row and f is not column)
     return Roles(column, row, outer, weights, other, len(moving) == 1)
 
 

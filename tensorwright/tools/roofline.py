@@ -1,9 +1,9 @@
 """How near each kernel comes to what the machine can do.
 
-    4096 operations on 2048 bytes in 100 ns, peak 200 GFLOP/s, 50 GB/s  ->  limit 41 ns, 41 %, memory
+    4096 operations, 2048 bytes, 100 ns; 200 GFLOP/s, 50 GB/s  ->  limit 41 ns, 41 %, memory
 
-A kernel can be no faster than its arithmetic at the peak and its compulsory bytes at the bandwidth of
-the smallest level that holds them. Both are lower bounds, so the share is one as well.
+A kernel can be no faster than its arithmetic at the peak and its compulsory bytes at the bandwidth
+of the smallest level that holds them. Both are lower bounds, so the share is one as well.
 """
 
 from __future__ import annotations
@@ -56,11 +56,8 @@ def points(profile: Profile, machine: Machine, target: Target) -> list[Point]:
 
 def _point(row: ProfileRow, profile: Profile, machine: Machine, target: Target) -> Point:
     info = next((k for k in profile.kernels if k.name == row.kernel), None)
-    flops, moved = (
-        (0, 0)
-        if info is None
-        else (evaluate(n, profile.sizes) or 0 for n in (info.flops, info.bytes))
-    )
+    work = (0, 0) if info is None else (info.flops, info.bytes)
+    flops, moved = (evaluate(n, profile.sizes) or 0 for n in work)
     arithmetic = flops / machine.gflops / 1e9
     memory = moved / machine.gbytes[level(moved, machine, target)] / 1e9
     bound = "" if not flops and not moved else "arithmetic" if arithmetic >= memory else "memory"

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from tensorwright.ir.expr import Buffer, load, make, walk
 
 CASES = sorted(ULP_BOUNDS)
 DTYPES = {32: f32, 64: f64}
+DTYPES_BY_NAME = {"f32": 32, "f64": 64}
 BASIC = {
     "load", "const", "add", "sub", "mul", "div", "fma", "neg", "abs", "sqrt", "round", "trunc",
     "select", "cast", "bitcast", "and", "or", "xor", "shl", "shr", "eq", "ne", "lt", "le", "gt",
@@ -74,6 +76,18 @@ def test_numpy_gives_the_same_bits(op, bits):
     native, emulated = kernel(op, bits)(*x), evaluate(e, dict(zip(loads, x)))
     differs = (native != emulated) & ~(np.isnan(native) & np.isnan(emulated))
     assert not differs.any(), [(v[differs][:3]) for v in x]
+
+
+@pytest.mark.parametrize("op, bits", CASES)
+def test_error_without_fma(op, bits):
+    needs_extended(bits)
+    loads, d = inputs(op, DTYPES[bits]), DTYPES[bits]
+    e = expand_math(make(op, d, tuple(loads)), fused=False)
+    assert all(node.op != "fma" for node in walk(e))
+    x = [v[-60000:] if bits == 64 else v for v in points(op, d, stride=90001)]
+    y = evaluate(e, dict(zip(loads, x)))
+    error = excess(op, bits, y, reference(op, d, *x)).max()
+    assert error <= (0 if op == "rem" else ULP_BOUNDS[op, bits] + 1)
 
 
 @pytest.mark.parametrize("op, bits", CASES)
@@ -159,3 +173,10 @@ def test_other_nodes_are_left_alone():
     for d, op in ((f32, "add"), (i32, "pow"), (f16, "exp"), (bf16, "tanh"), (f32, "sqrt")):
         x = load(Buffer("x", d, (1,)), (0,))
         assert expand_math(make(op, d, (x, x))) is None
+
+
+def test_the_documented_bounds_are_these():
+    text = (Path(__file__).parents[2] / "docs/math.md").read_text()
+    rows = [line.split("|")[1:4] for line in text.splitlines() if line.startswith("| `")]
+    documented = {(a.strip(" `"), DTYPES_BY_NAME[b.strip()]): float(c) for a, b, c in rows}
+    assert documented == ULP_BOUNDS

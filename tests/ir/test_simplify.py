@@ -62,8 +62,8 @@ def values_of(s: Symbol, known: dict) -> list[int]:
 
 def assignments(symbols: set[Symbol], limit: int = 400):
     """All values of the symbols (and of those in their facts), or a sample if there are many."""
-    wanted = sorted(symbols | {u for s in symbols if s.upper is not None for u in symbols_of(s.upper)},
-                    key=lambda s: s.serial)  # fmt: skip
+    outer = {u for s in symbols if s.upper is not None for u in symbols_of(s.upper)}
+    wanted = sorted(symbols | outer, key=lambda s: s.serial)
 
     def extend(known, rest):
         if not rest:
@@ -115,10 +115,10 @@ def test_rules_by_z3():
         claims = (
             (x / c) / d == x / (c * d),
             (x % (c * d)) % c == x % c,
-            z3.Implies(z3.And(0 <= r, r < c), (c * q + r) / c == q),
-            z3.Implies(z3.And(0 <= r, r < c), (c * q + r) % c == r),
-            z3.Implies(z3.And(0 <= r, r < c), (c * x + r) / (c * d) == x / d),
-            z3.Implies(z3.And(0 <= r, r < c), (c * x + r) % (c * d) == c * (x % d) + r),
+            z3.Implies(z3.And(r >= 0, r < c), (c * q + r) / c == q),
+            z3.Implies(z3.And(r >= 0, r < c), (c * q + r) % c == r),
+            z3.Implies(z3.And(r >= 0, r < c), (c * x + r) / (c * d) == x / d),
+            z3.Implies(z3.And(r >= 0, r < c), (c * x + r) % (c * d) == c * (x % d) + r),
             (x / c) * c + x % c == x,
         )
         for claim in claims:

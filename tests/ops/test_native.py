@@ -5,6 +5,8 @@ What the compiler refuses with a CompileError is skipped with its message; anyth
 
 from __future__ import annotations
 
+import signal
+
 import numpy as np
 import pytest
 
@@ -17,6 +19,22 @@ from tensorwright.ir.op import OpDef
 from tensorwright.ops.control import items
 from tests.ops.rows import all_rows, assert_same, build, flat, run_reference
 from tests.ops.samples import Case, cases
+
+SECONDS_A_ROW = 30
+
+
+@pytest.fixture(autouse=True)
+def time_limit():
+    """Code that grows exponentially must fail, not stop the suite."""
+
+    def expire(*_):
+        raise TimeoutError(f"compiling and running a row took more than {SECONDS_A_ROW} s")
+
+    before = signal.signal(signal.SIGALRM, expire)
+    signal.alarm(SECONDS_A_ROW)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 def closed(case: Case) -> Case:

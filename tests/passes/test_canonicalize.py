@@ -304,7 +304,10 @@ def test_pointwise_operators_read_only_their_own_element():
         d = dtype("f32") if op.name == "bitcast" else d
         types = [dtype("bool"), dtype("f32"), dtype("f32")] if op.name == "select" else [d] * 3
         ins = [Buffer(f"x{k}", types[k], (3, 5)) for k in range(len(op.params))]
-        attrs = {**op.defaults, **({"dtype": dtype("f32")} if op.name in ("cast", "bitcast") else {})}
+        attrs = {
+            **op.defaults,
+            **({"dtype": dtype("f32")} if op.name in ("cast", "bitcast") else {}),
+        }
         out = op.infer(*(tensor(b.dtype, *b.shape) for b in ins), **attrs)
         s = op.lower(Buffer("y", out.dtype, out.shape), *ins, **attrs)
         while isinstance(s, For):

@@ -10,6 +10,7 @@ from tensorwright.tools.machine import Machine, measured
 from tensorwright.tools.options import Request, command, input_options, model_options
 from tensorwright.tools.output import Column, Output, duration
 from tensorwright.tools.roofline import Point, points
+from tensorwright.tools.summary import short_source
 
 COLUMNS = (
     Column("kernel", style="bold"), Column("calls", True), Column("a call", True),
@@ -49,9 +50,8 @@ def command(
         output.remark(f"wrote {trace}")
     seconds = profile.total_ns / max(len(profile.runs), 1) / 1e9
     if output.as_json:
-        output.json(
-            {"seconds": seconds, "machine": machine, "kernels": [as_data(p) for p in found]}
-        )
+        kernels = [as_data(p) for p in found]
+        output.json({"seconds": seconds, "machine": machine, "kernels": kernels})
     else:
         output.table(COLUMNS, map(row, found[:top]), f"{program.name}: {duration(seconds)} a run")
         show_machine(output, machine)
@@ -69,7 +69,7 @@ def as_data(p: Point) -> dict:
 
 
 def row(p: Point) -> tuple:
-    sources = p.sources[0] if p.sources else ""
+    sources = short_source(p.sources[0]) if p.sources else ""
     more = f" +{len(p.sources) - 1}" if len(p.sources) > 1 else ""
     known = bool(p.bound)
     reached = Text(f"{100 * p.of_limit:.0f} %" if known else "-", style=reached_style(p))

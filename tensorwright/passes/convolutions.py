@@ -1,0 +1,240 @@
+"""Bring channels-last convolutions to the forms that have fast kernels.
+
+    conv_general(x, w: f32[1,1,8,4])   ->   reshape(dot_general(reshape(x), reshape(w)))
+    conv_general(x, w, padding=((1,1),(1,1)))   ->   conv_general(pad(x, low=(0,1,1,0), ...), w)
+    conv_general(x, w: f32[4,8,4], lhs_dilation=(2,))   ->   convolutions by w[0::2] and w[1::2],
+                                                             their results interleaved
+
+A window of one element is a matrix product. Padding is written out, so that no kernel tests for
+borders. A convolution of a spread-out tensor is one for each phase of the result, without zeros.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from tensorwright.base import trace
+from tensorwright.ir.expr import as_dim, as_expr, is_const
+from tensorwright.ir.graph import Node
+from tensorwright.ir.match import P, Rest, V, rewrite, rule
+from tensorwright.ir.module import Module, map_graphs
+from tensorwright.ir.type import Dim, product
+from tensorwright.ops.conv import conv_general, per_axis
+from tensorwright.ops.define import broadcast_shapes
+from tensorwright.ops.linalg import dot_general
+from tensorwright.ops.movement import concat, pad, reshape, slice, transpose
+from tensorwright.ops.positions import full
+from tensorwright.passes.layout_rules import with_attrs
+from tensorwright.passes.pointwise import POINTWISE, is_pointwise
+
+x, w = V("x"), V("w")
+
+
+def shape_convolutions(m: Module) -> Module:
+    """`m` with its channels-last convolutions as matrix products or plain, unpadded windows."""
+    return map_graphs(m, lambda g: rewrite(g, RULES))
+
+
+class Windows:
+    """The spatial attributes of a convolution, one entry a dimension."""
+
+    def __init__(self, node: Node):
+        n = node.rank - 2
+        every = lambda name, default: per_axis("conv_general", node.attrs[name], default, n)
+        self.strides, self.dilation = every("strides", 1), every("dilation", 1)
+        self.padding, self.spread = every("padding", (0, 0)), every("lhs_dilation", 1)
+        last = node.attrs["layout"] == "NLAST"
+        self.sizes = node.args[1].shape[:n] if last else node.args[1].shape[2:]
+
+    @property
+    def is_padded(self) -> bool:
+        return not all(is_const(v, 0) for pair in self.padding for v in pair)
+
+    @property
+    def is_spread(self) -> bool:
+        return any(s != 1 for s in self.spread)
+
+
+def is_last(node: Node) -> bool:
+    return node.attrs["layout"] == "NLAST" and node.rank > 2
+
+
+# ---- matrix products ---------------------------------------------------------------------------
+
+
+def without_window(node: Node, x: Node, w: Node) -> Node | None:
+    """A convolution without spatial dimensions is a product with w[O, I] or w[I, O]."""
+    if node.rank != 2 or node.attrs["groups"] != 1:
+        return None
+    axis = 0 if node.attrs["layout"] == "NLAST" else 1
+    return dot_general(x, w, contract=((1,), (axis,)), dtype=node.attrs["dtype"])
+
+
+def pointwise_product(node: Node, x: Node, w: Node) -> Node | None:
+    """A window of one element: rows are the positions, columns the output channels."""
+    a = Windows(node)
+    if node.attrs["groups"] != 1 or a.is_padded or a.is_spread or any(d != 1 for d in a.sizes):
+        return None
+    if any(s != 1 for s in a.strides):
+        x = slice(x, starts=(0,) * x.rank, stops=x.shape, steps=(1, *a.strides, 1))
+    channels, outputs = w.shape[-2:]
+    rows = reshape(x, shape=(product(x.shape[:-1]), channels))
+    y = dot_general(rows, reshape(w, shape=(channels, outputs)), contract=((1,), (0,)),
+                    dtype=node.attrs["dtype"])  # fmt: skip
+    return reshape(y, shape=node.shape)
+
+
+# ---- padding -----------------------------------------------------------------------------------
+
+
+def padded_first(node: Node, x: Node, w: Node) -> Node | None:
+    a = Windows(node)
+    if not a.is_padded or a.is_spread:
+        return None
+    low, high = zip(*a.padding)
+    around = pad(x, low=(0, *low, 0), high=(0, *high, 0))
+    return with_attrs(node, (around, w), padding=((0, 0),) * len(low))
+
+
+# ---- spread-out tensors (transposed convolutions) ----------------------------------------------
+
+
+def by_phases(node: Node, x: Node, w: Node) -> Node | None:
+    """Result positions q * spread + r, for each r, see every spread-th element of the window."""
+    a = Windows(node)
+    plain = all(s == 1 and d == 1 for s, d in zip(a.strides, a.dilation))
+    known = all(isinstance(v, int) for v in (*a.sizes, *itertools.chain(*a.padding)))
+    if not (a.is_spread and plain and known):
+        return None
+    extents = [as_dim((as_expr(d) + s - 1) // s) for d, s in zip(node.shape[1:-1], a.spread)]
+    phases = list(itertools.product(*map(range, a.spread)))
+    taps = [[_taps(*v) for v in zip(r, a.padding, a.sizes, a.spread)] for r in phases]
+    same = len({tuple((count, shift) for _, count, shift in t) for t in taps}) == 1
+    if same and node.attrs["groups"] == 1:
+        y = _joint(node, x, w, a, taps, extents)
+    else:
+        parts = [_phase(node, x, w, a, t, extents) for t in taps]
+        y = _interleaved(parts, a.spread, extents)
+    trace.decision("convolution", node, "phases", f"{len(phases)} of {a.spread}")
+    whole = tuple(product(p) for p in zip(extents, a.spread))
+    y = reshape(y, shape=(node.shape[0], *whole, node.shape[-1]))
+    return y if y.shape == node.shape else slice(y, starts=(0,) * y.rank, stops=node.shape)
+
+
+def _taps(r: int, padding: tuple[int, int], window: int, spread: int) -> tuple[int, int, int]:
+    """(first window element that phase r meets, how many, offset in x of the first for q = 0)."""
+    first = (padding[0] - r) % spread
+    return first, len(range(first, window, spread)), (r + first - padding[0]) // spread
+
+
+def _part_of_window(w: Node, taps, spread) -> Node:
+    starts = (*(first for first, _, _ in taps), 0, 0)
+    stops = tuple(min(d, first + (count - 1) * s + 1)
+                  for d, (first, count, _), s in zip(w.shape, taps, spread))  # fmt: skip
+    return slice(w, starts=starts, stops=(*stops, *w.shape[-2:]), steps=(*spread, 1, 1))
+
+
+def _phase_padding(x: Node, taps, extents) -> tuple:
+    pairs = []
+    for d, (_, count, shift), wanted in zip(x.shape[1:-1], taps, extents):
+        pairs.append((-shift, as_dim(as_expr(wanted) - as_expr(d) + shift + count - 1)))
+    return tuple(pairs)
+
+
+def _phase(node: Node, x: Node, w: Node, a: Windows, taps, extents) -> Node:
+    if any(count == 0 for _, count, _ in taps):
+        return full(shape=(node.shape[0], *extents, node.shape[-1]), value=0, dtype=node.dtype)
+    return with_attrs(node, (x, _part_of_window(w, taps, a.spread)), lhs_dilation=None,
+                      padding=_phase_padding(x, taps, extents))  # fmt: skip
+
+
+def _joint(node: Node, x: Node, w: Node, a: Windows, taps, extents) -> Node:
+    """All phases at once, as groups of output channels, where their windows lie alike."""
+    parts = [_part_of_window(w, t, a.spread) for t in taps]
+    y = with_attrs(node, (x, concat(*parts, axis=-1)), lhs_dilation=None,
+                   padding=_phase_padding(x, taps[0], extents))  # fmt: skip
+    y = reshape(y, shape=(node.shape[0], *extents, *a.spread, node.shape[-1]))
+    n = len(extents)
+    order = (0, *itertools.chain(*((1 + k, 1 + n + k) for k in range(n))), 2 * n + 1)
+    return transpose(y, perm=order)
+
+
+def _interleaved(parts: Sequence[Node], spread: Sequence[int], extents: Sequence[Dim]) -> Node:
+    """[N, q0, r0, q1, r1, ..., C] from the phases [N, q0, q1, ..., C], last phase index fastest."""
+    n = len(extents)
+    ones = tuple(v for e in extents for v in (e, 1))
+    level = [reshape(p, shape=(p.shape[0], *ones, p.shape[-1])) for p in parts]
+    for k in reversed(range(n)):
+        level = [concat(*level[i : i + spread[k]], axis=2 + 2 * k)
+                 for i in range(0, len(level), spread[k])]  # fmt: skip
+    return level[0]
+
+
+def spread_first(node: Node, x: Node, w: Node) -> Node | None:
+    """Zeros written between the elements of x."""
+    a = Windows(node)
+    if not a.is_spread:
+        return None
+    for axis, s in enumerate(a.spread, 1):
+        if s == 1:
+            continue
+        lead, rest = x.shape[: axis + 1], x.shape[axis + 1 :]
+        cell = reshape(x, shape=(*lead, 1, *rest))
+        only = lambda v, at: tuple(v if k == at else 0 for k in range(cell.rank))  # noqa: B023
+        cell = pad(cell, low=only(0, 0), high=only(s - 1, axis + 1))
+        x = reshape(cell, shape=(*lead[:-1], product((lead[-1], s)), *rest))
+        crop = tuple(1 - s if k == axis else 0 for k in range(x.rank))
+        x = pad(x, low=(0,) * x.rank, high=crop)
+    return with_attrs(node, (x, w), lhs_dilation=None)
+
+
+# ---- views behind products ---------------------------------------------------------------------
+
+
+def sink_reshape(node: Node) -> Node | None:
+    """f(reshape(x), c) -> reshape(f(x, c)): what follows a product stays in the product's shape."""
+    views = [a for a in node.args if a.op is reshape and a.shape == node.shape]
+    if not views or not any(is_product(a.args[0]) for a in views):
+        return None
+    target = next(a for a in views if is_product(a.args[0])).args[0].shape
+    args = [_as_shape(a, node, target) for a in node.args]
+    if any(a is None for a in args):
+        return None
+    return reshape(with_attrs(node, args), shape=node.shape)
+
+
+def is_product(node: Node) -> bool:
+    """Whether the node is a contraction in the form of a matrix, or computed from one alone."""
+    while is_pointwise(node) and node.rank == 2:
+        node = node.args[0]
+    return node.op is dot_general and node.rank == 2
+
+
+def _as_shape(a: Node, node: Node, target: tuple[Dim, ...]) -> Node | None:
+    """An operand for a result whose shape is `target` instead of the node's; None if the operand
+    belongs to a convolution, which it should stay with, or repeats along other dimensions."""
+    kept = 0
+    while kept < len(target) and target[-1 - kept] == node.shape[node.rank - 1 - kept]:
+        kept += 1
+    if a.rank <= kept and broadcast_shapes("sink", target, a.shape) == target:
+        return a
+    if a.shape != node.shape or is_epilogue(a):
+        return None
+    return a.args[0] if a.op is reshape and a.args[0].shape == target else reshape(a, shape=target)
+
+
+def is_epilogue(node: Node) -> bool:
+    while is_pointwise(node):
+        node = max(node.args, key=lambda a: a.rank)
+    return node.op is conv_general
+
+
+RULES = (
+    rule("product-without-window", P.conv_general(x, w), without_window),
+    rule("convolution-by-phases", P.conv_general(x, w), by_phases, when=is_last),
+    rule("spread-written-out", P.conv_general(x, w), spread_first, when=is_last),
+    rule("padding-written-out", P.conv_general(x, w), padded_first, when=is_last),
+    rule("window-of-one", P.conv_general(x, w), pointwise_product, when=is_last),
+    *(rule("sink-reshape", getattr(P, op.name)(Rest("xs")), sink_reshape) for op in POINTWISE),
+)
