@@ -578,8 +578,8 @@ class Values:
         cond, a, b = e.args
         if lanes and self.varies(cond):
             return self.masked_select(e, self.vector(cond))
-        if not lanes and (self.must_guard(a) or self.must_guard(b)):
-            return self.branching_select(e)
+        if self.must_guard(a) or self.must_guard(b):
+            return self.branching_select(e, lanes)
         get = self.widen if lanes else self.scalar
         type_ = self.type(e.dtype, lanes)
         c = self.scalar(cond)
@@ -621,8 +621,10 @@ class Values:
     def both(self, a: str, b: str) -> str:
         return self.op(f"and <{self.lanes} x i1> {a}, {b}")
 
-    def branching_select(self, e: Expr) -> str:
+    def branching_select(self, e: Expr, lanes: int) -> str:
+        """Evaluate one arm only; the condition is the same for all lanes."""
         cond, a, b = e.args
+        get = self.widen if lanes else self.scalar
         c = self.scalar(cond)
         labels = self.label("yes"), self.label("no")
         done = self.label("chosen")
@@ -631,11 +633,11 @@ class Values:
         for label, arm in zip(labels, (a, b)):
             self.open(label)
             with self.scope():
-                v = self.scalar(arm)
+                v = get(arm)
             incoming.append(f"[ {v}, %{self.block} ]")
             self.emit(f"br label %{done}")
         self.open(done)
-        return self.op(f"phi {e.dtype.llvm} {', '.join(incoming)}")
+        return self.op(f"phi {self.type(e.dtype, lanes)} {', '.join(incoming)}")
 
     def load_scalar(self, b: Buffer, flat: Expr) -> str:
         p = self.address(b, flat)
