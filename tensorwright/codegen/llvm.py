@@ -21,6 +21,7 @@ from tensorwright.ir.dtype import boolean
 from tensorwright.ir.expr import Buffer, Expr, Symbol, as_expr, const, is_const, sym
 from tensorwright.ir.loop import Kernel, Stmt
 from tensorwright.ir.type import product
+from tensorwright.target.target import Target
 
 REDUCE = {
     "add": ("fadd", "add"), "mul": ("fmul", "mul"), "min": ("fminimum", "smin", "umin"),
@@ -376,9 +377,9 @@ def used_buffers(s: Stmt) -> list[Buffer]:
     return list(found)
 
 
-def emit_kernel(k: Kernel, module: ModuleText, linkage: str = "", fma: bool = True) -> None:
+def emit_kernel(k: Kernel, module: ModuleText, target: Target, linkage: str = "") -> None:
     """Add the kernel's function (and its tasks) to `module`."""
-    f = Function(module, k.name, Legalizer(), fma)
+    f = Function(module, k.name, Legalizer(target), target.fma)
     written = ir.stored_buffers(k.body)
     f.readonly = {b for b in k.params if b not in written}
     args = ["ptr %ctx"]
