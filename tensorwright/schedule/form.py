@@ -188,13 +188,20 @@ def shared_rows(found: list[Stage]) -> int | None:
             return None
     made = {s.out for s in found}
     for s in found:
-        variables = s.variables[:rows]
         for e in ir.loads(s.root):
-            if e.value in made and e.value is not s.out and e.args[:rows] != variables:
+            if e.value in made and e.value is not s.out and not _same_row(e, s, rows):
                 return None
     if not all(is_row_reduction(s) for s in reductions):
         return None
     return rows
+
+
+def _same_row(e: Expr, s: Stage, rows: int) -> bool:
+    """Whether a load stays in the row that the stage is at."""
+    return all(
+        i is v or (is_const(i, 0) and is_const(f.extent, 1))
+        for i, v, f in zip(e.args, s.variables, s.spatial[:rows])
+    )
 
 
 def _row_count(s: Stage) -> int:
