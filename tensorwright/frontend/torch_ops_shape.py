@@ -9,14 +9,29 @@ from __future__ import annotations
 import numpy as np
 
 from tensorwright.frontend.torch_ops import (
-    Call, Rows, axes_of, axis_of, clamped, dims, flat, is_empty, lift, number, slice_axis,
-    take_one, to, transposed, with_axis,
+    Call,
+    Rows,
+    axes_of,
+    axis_of,
+    clamped,
+    dims,
+    flat,
+    is_empty,
+    lift,
+    number,
+    slice_axis,
+    take_one,
+    to,
+    transposed,
+    with_axis,
 )  # fmt: skip
 from tensorwright.ir.dtype import f64, i64
 from tensorwright.ir.expr import Expr, as_dim, as_expr, bounds
 from tensorwright.ir.graph import Node, constant
 from tensorwright.ir.type import product
-from tensorwright.ops import elementwise as ew, index as ix, movement as mv
+from tensorwright.ops import elementwise as ew
+from tensorwright.ops import index as ix
+from tensorwright.ops import movement as mv
 
 SHAPE = Rows()
 
