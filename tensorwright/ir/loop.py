@@ -144,9 +144,9 @@ class Pack:
 @dataclass(frozen=True, eq=False)
 class Kernel:
     """A loop-level function. `params`: its buffers, inputs first; the last `outputs` of them are
-    written. `symbols`: index arguments, in order. `work`: arithmetic operations and bytes of one call
-    at least, for reports. `sources`: the model's nodes it computes. `schedule`: the trace of the rules that shaped it.
-    `packs`: layouts of parameters that the caller must provide."""
+    written. `symbols`: index arguments, in order. `work`: arithmetic operations and bytes of one
+    call at least, for reports. `sources`: the model's nodes it computes. `schedule`: the trace of
+    the rules that shaped it. `packs`: layouts of parameters that the caller must provide."""
 
     name: str
     params: tuple[Buffer, ...]
