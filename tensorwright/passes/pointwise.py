@@ -102,6 +102,11 @@ def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
     return np.array_equal(np.ascontiguousarray(a).view(kind), np.ascontiguousarray(b).view(kind))
 
 
+def broadcasted(x: Node, shape) -> Node:
+    """x, repeated to `shape` if it has another."""
+    return x if x.shape == tuple(shape) else broadcast_to(x, shape=shape)
+
+
 BROADCASTING = tuple(
     rule("narrow-operands", getattr(P, op.name)(Rest("xs")), narrow_operands) for op in POINTWISE
 )
