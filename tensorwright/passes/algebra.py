@@ -78,7 +78,6 @@ def shaped(x: Node, node: Node) -> Node:
 
 def combined(op, c: Node, d: Node) -> Node | None:
     """c op d as one constant, if every element is zero or of ordinary size."""
-    found = op(c, d)
     with np.errstate(all="ignore"):
         value = np.asarray(op.reference(array_of(c), array_of(d))).astype(c.dtype.numpy)
     if c.dtype.is_float:
@@ -88,7 +87,7 @@ def combined(op, c: Node, d: Node) -> Node | None:
             return None
         if not (zero | ((wide > SAFE_LOW) & (wide < SAFE_HIGH))).all():
             return None
-    return constant(value, c.name) if found.type.size == value.size else None
+    return constant(value, c.name) if value.size <= max(c.type.size, d.type.size) else None
 
 
 def add_of_add(node: Node, x: Node, c: Node, d: Node) -> Node | None:
