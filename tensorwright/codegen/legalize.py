@@ -11,64 +11,83 @@ from __future__ import annotations
 
 from tensorwright.base.errors import CompileError
 from tensorwright.codegen.math import expand_math
-from tensorwright.codegen.narrow import expand_cast
-from tensorwright.ir.dtype import bf16, boolean, f16, f32, index
+from tensorwright.codegen.narrow import NARROW_FLOATS, NIBBLES, expand_cast, low_bits
+from tensorwright.ir.dtype import boolean, dtype, f16, f32, i32, index, u32
 from tensorwright.ir.expr import COMPARISONS, PREDICATES, Expr, cast, const, make, rebuild, select
+from tensorwright.target.target import Target
 
 DIRECT = frozenset(
-    ["const", "sym", "load", "add", "sub", "mul", "div", "fma", "neg", "abs", "floor", "ceil", "trunc", "round", "sqrt", "min", "max", "select", "cast", "bitcast", "and", "or", "xor", "shl", "shr", "not", "eq", "ne", "lt", "le", "gt", "ge", "isnan", "popcount", "call", "floordiv", "mod", "truncdiv", "rem"]
+    "const sym load add sub mul div fma neg abs floor ceil trunc round sqrt min max select cast "
+    "bitcast and or xor shl shr not eq ne lt le gt ge isnan popcount call floordiv mod truncdiv rem"
+    .split()
 )
-NARROW = (f16, bf16)
 
 
 class Legalizer:
     """Expression rewriter with a memo that one kernel shares."""
 
-    def __init__(self):
+    def __init__(self, target: Target | None = None):
         self.memo: dict[Expr, Expr] = {}
+        self.fused = target is None or target.fma
+        self.native = frozenset((f16,) if target is None else map(dtype, target.conversions))
 
     def __call__(self, e: Expr) -> Expr:
         found = self.memo.get(e)
         if found is None:
             args = tuple(self(a) for a in e.args)
             found = e if not args else self.step(rebuild(e, args))
-            self.memo[e] = found
+            self.memo[e] = self.memo[found] = found
         return found
 
     def step(self, e: Expr) -> Expr:
         """One node whose arguments are legal already."""
         operand = e.args[0].dtype if e.args else e.dtype
-        if e.op == "load" or e.dtype is index:
+        if e.op in ("load", "const", "select", "call") or e.dtype is index:
             return e
         if e.op in ("cast", "bitcast"):
-            wider = expand_cast(e)
-            return e if wider is None else self(wider)
-        if e.dtype in NARROW and e.op not in ("const", "select", "call"):
-            wide = make(e.op, f32, tuple(cast(a, f32) for a in e.args), e.value)
-            return cast(self.step(wide), e.dtype)
-        if operand in NARROW and (e.op in COMPARISONS or e.op in PREDICATES):
-            return self.step(make(e.op, e.dtype, tuple(cast(a, f32) for a in e.args)))
+            simpler = expand_cast(e, self.native)
+            return e if simpler is None else self(simpler)
+        wide = _wider(e, operand)
+        if wide is not None and e.op == "popcount":
+            return self(cast(make("popcount", u32, (low_bits(e.args[0]),)), e.dtype))
+        if wide is not None:
+            by_result = e.op not in COMPARISONS and e.op not in PREDICATES
+            new = make(e.op, wide if by_result else e.dtype, tuple(cast(a, wide) for a in e.args))
+            return self(cast(new, e.dtype))
         return self.operation(e, operand)
 
     def operation(self, e: Expr, operand) -> Expr:
         if e.op in ("isinf", "isfinite"):
-            limit = make("eq" if e.op == "isinf" else "lt", boolean,
-                         (make("abs", operand, e.args), const(float("inf"), operand)))  # fmt: skip
-            return limit
+            size = make("abs", operand, e.args)
+            kind = "eq" if e.op == "isinf" else "lt"
+            return make(kind, boolean, (size, const(float("inf"), operand)))
         if e.op == "sign":
             return self(_sign(e))
         if operand.is_float:
-            expanded = expand_math(e)
+            expanded = expand_math(e, self.fused)
             if expanded is not None:
                 return self(expanded)
+            if e.op in ("floordiv", "truncdiv"):
+                rounding = "floor" if e.op == "floordiv" else "trunc"
+                return make(rounding, e.dtype, (make("div", e.dtype, e.args),))
         if e.op == "pow" and operand.is_integer:
             return self(_integer_power(e))
-        if e.op in ("reciprocal", "rsqrt"):
-            x = e.args[0] if e.op == "reciprocal" else make("sqrt", e.dtype, e.args)
-            return make("div", e.dtype, (const(1, e.dtype), x))
+        if operand.is_integer and e.op in ("floor", "ceil", "trunc", "round"):
+            return e.args[0]
+        if operand.is_integer and e.op == "div":
+            return make("truncdiv", e.dtype, e.args)
         if e.op not in DIRECT:
             raise CompileError(f"no code for {e.op} of {operand}", help="cast the operand to f32")
         return e
+
+
+def _wider(e: Expr, operand):
+    """The type in which an operation on a narrow one is computed."""
+    if operand in NARROW_FLOATS:
+        return f32
+    if operand in NIBBLES:
+        return i32 if operand.is_signed else u32
+    return None
 
 
 def _sign(e: Expr) -> Expr:
@@ -85,12 +104,12 @@ def _sign(e: Expr) -> Expr:
 
 
 def _integer_power(e: Expr) -> Expr:
-    """Square and multiply over all bits of the exponent; branch-free."""
+    """Square and multiply over the bits of the exponent; branch-free."""
     base, exponent = e.args
     t = e.dtype
     one, zero = const(1, t), const(0, t)
     result, square = one, base
-    for bit in range(min(t.bits, 6) if t.bits <= 32 else 6):
+    for bit in range(_exponent_bits(exponent)):
         used = make("ne", boolean, (make("and", t, (exponent, const(1 << bit, t))), zero))
         result = select(used, make("mul", t, (result, square)), result)
         square = make("mul", t, (square, square))
@@ -103,4 +122,11 @@ def _integer_power(e: Expr) -> Expr:
     return select(make("lt", boolean, (exponent, zero)), inverse, result)
 
 
-
+def _exponent_bits(exponent: Expr) -> int:
+    """How many bits of an exponent may be set, the sign apart."""
+    if exponent.op == "const":
+        return max(exponent.value, 0).bit_length()
+    while exponent.op == "cast" and exponent.args[0].dtype.is_integer:
+        exponent = exponent.args[0]
+    t = exponent.dtype
+    return t.bits - t.is_signed

@@ -21,6 +21,7 @@ from tensorwright.ir.dtype import boolean
 from tensorwright.ir.expr import Buffer, Expr, Symbol, as_expr, const, is_const, sym
 from tensorwright.ir.loop import Kernel, Stmt
 from tensorwright.ir.type import product
+from tensorwright.target.target import Target
 
 REDUCE = {
     "add": ("fadd", "add"), "mul": ("fmul", "mul"), "min": ("fminimum", "smin", "umin"),
@@ -59,7 +60,9 @@ class ModuleText:
         head = f'target triple = "{triple}"\n' if triple else ""
         body = "\n".join(self.functions)
         known = [line for line in PROLOGUE.splitlines() if _name(line) in body]
-        return head + "\n".join([*known, *self.declarations, "", body, ""])
+        defined = {_name(line) for line in body.splitlines() if line.startswith("define ")}
+        declared = [d for d in self.declarations if _name(d) not in defined]
+        return head + "\n".join([*known, *declared, "", body, ""])
 
 
 def _name(declaration: str) -> str:
@@ -374,9 +377,9 @@ def used_buffers(s: Stmt) -> list[Buffer]:
     return list(found)
 
 
-def emit_kernel(k: Kernel, module: ModuleText, linkage: str = "", fma: bool = True) -> None:
+def emit_kernel(k: Kernel, module: ModuleText, target: Target, linkage: str = "") -> None:
     """Add the kernel's function (and its tasks) to `module`."""
-    f = Function(module, k.name, Legalizer(), fma)
+    f = Function(module, k.name, Legalizer(target), target.fma)
     written = ir.stored_buffers(k.body)
     f.readonly = {b for b in k.params if b not in written}
     args = ["ptr %ctx"]

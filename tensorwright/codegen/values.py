@@ -19,6 +19,7 @@ from tensorwright.ir.expr import COMPARISONS, Buffer, Expr, Symbol, as_expr, bou
 from tensorwright.ir.simplify import from_linear, linear
 
 INT_OPS = {"add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor"}
+BOOL_OPS = {"add": "or", "mul": "and"}
 FLOAT_OPS = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv", "rem": "frem"}
 FLOAT_UNARY = {"neg": "fneg", "floor": "floor", "ceil": "ceil", "trunc": "trunc",
                "round": "roundeven", "sqrt": "sqrt", "abs": "fabs"}  # fmt: skip
@@ -426,6 +427,8 @@ class Values:
 
     def integer_operation(self, e: Expr, v: list[str], type_: str, lanes: int) -> str:
         op, t = e.op, e.dtype
+        if t is boolean:
+            op = BOOL_OPS.get(op, op)
         if op in INT_OPS:
             flags = " nsw" if t is index and op in ("add", "mul", "sub") else ""
             return self.op(f"{INT_OPS[op]}{flags} {type_} {v[0]}, {v[1]}")
@@ -532,8 +535,8 @@ class Values:
             return self.intrinsic(f"{'s' if t.is_signed else 'u'}{e.op}", type_,
                                   [(type_, v[0]), (type_, v[1])])  # fmt: skip
         a, b = e.args
-        if a.op == "const" or b.op == "const":  # one instruction: a NaN stays where it is
-            c, x = (v[0], v[1]) if a.op == "const" else (v[1], v[0])
+        if is_number(a) or is_number(b):  # one instruction: a NaN stays where it is
+            c, x = (v[0], v[1]) if is_number(a) else (v[1], v[0])
             flag = type_.replace(t.llvm, "i1")
             hit = self.op(f"fcmp {'ogt' if e.op == 'max' else 'olt'} {type_} {c}, {x}")
             return self.op(f"select {flag} {hit}, {type_} {c}, {type_} {x}")
@@ -575,8 +578,8 @@ class Values:
         cond, a, b = e.args
         if lanes and self.varies(cond):
             return self.masked_select(e, self.vector(cond))
-        if not lanes and (self.must_guard(a) or self.must_guard(b)):
-            return self.branching_select(e)
+        if self.must_guard(a) or self.must_guard(b):
+            return self.branching_select(e, lanes)
         get = self.widen if lanes else self.scalar
         type_ = self.type(e.dtype, lanes)
         c = self.scalar(cond)
@@ -618,8 +621,10 @@ class Values:
     def both(self, a: str, b: str) -> str:
         return self.op(f"and <{self.lanes} x i1> {a}, {b}")
 
-    def branching_select(self, e: Expr) -> str:
+    def branching_select(self, e: Expr, lanes: int) -> str:
+        """Evaluate one arm only; the condition is the same for all lanes."""
         cond, a, b = e.args
+        get = self.widen if lanes else self.scalar
         c = self.scalar(cond)
         labels = self.label("yes"), self.label("no")
         done = self.label("chosen")
@@ -628,11 +633,11 @@ class Values:
         for label, arm in zip(labels, (a, b)):
             self.open(label)
             with self.scope():
-                v = self.scalar(arm)
+                v = get(arm)
             incoming.append(f"[ {v}, %{self.block} ]")
             self.emit(f"br label %{done}")
         self.open(done)
-        return self.op(f"phi {e.dtype.llvm} {', '.join(incoming)}")
+        return self.op(f"phi {self.type(e.dtype, lanes)} {', '.join(incoming)}")
 
     def load_scalar(self, b: Buffer, flat: Expr) -> str:
         p = self.address(b, flat)
@@ -747,6 +752,11 @@ class Values:
                                   [(t.llvm, a), (t.llvm, b)])  # fmt: skip
         name = FLOAT_OPS[op] if t.is_float else INT_OPS[op]
         return self.op(f"{name} {t.llvm} {a}, {b}")
+
+
+def is_number(e: Expr) -> bool:
+    """Whether `e` is a constant other than NaN."""
+    return e.op == "const" and e.value == e.value
 
 
 def literal(value, t: DType) -> str:

@@ -84,7 +84,7 @@ def kernel_texts(
     texts: dict[str, str] = {}
     for name, k in kernels.items():
         module = ModuleText(errors)
-        emit_kernel(k, module, fma=target.fma)
+        emit_kernel(k, module, target)
         text = module.text(target.triple)
         anonymous = text.replace(f"@{name}(", "@K(").replace(f"@{name}.", "@K.")
         shared = "k" + digest(anonymous)[:16]

@@ -14,8 +14,14 @@ from tensorwright.base import config, trace
 from tensorwright.ir.module import Module
 from tensorwright.ir.printer import to_text
 from tensorwright.ir.verify import verify as check
+from tensorwright.passes.canonicalize import canonicalize
+from tensorwright.passes.convolutions import shape_convolutions
+from tensorwright.passes.cse import merge_equal
+from tensorwright.passes.dce import drop_dead
 from tensorwright.passes.expand import expand_composites
+from tensorwright.passes.fold_constants import fold_constants
 from tensorwright.passes.fuse import fuse
+from tensorwright.passes.layout import assign_layouts
 from tensorwright.passes.lower import lower
 from tensorwright.passes.schedule_kernels import schedule_kernels
 from tensorwright.target.target import Target
@@ -25,7 +31,13 @@ Observe = Callable[[str, Module], None]
 
 
 PIPELINE: tuple[tuple[str, Pass], ...] = (
+    ("fold", lambda m, t: fold_constants(m)),
+    ("canonicalize", lambda m, t: canonicalize(m)),
     ("expand", lambda m, t: expand_composites(m)),
+    ("simplify", lambda m, t: merge_equal(fold_constants(canonicalize(m)))),
+    ("layout", lambda m, t: assign_layouts(m)),
+    ("convolutions", lambda m, t: shape_convolutions(m)),
+    ("cleanup", lambda m, t: drop_dead(merge_equal(fold_constants(canonicalize(m))))),
     ("fuse", lambda m, t: fuse(m)),
     ("lower", lambda m, t: lower(m)),
     ("schedule", schedule_kernels),

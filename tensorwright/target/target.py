@@ -26,6 +26,7 @@ class Target:
     cores: int = 1
     required: tuple[str, ...] = ()
     masked: bool = False  # masked loads and stores are single instructions
+    conversions: tuple[str, ...] = ("f16",)  # narrow floats with instructions from and to f32
 
     @property
     def llvm_features(self) -> str:

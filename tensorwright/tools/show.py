@@ -93,7 +93,7 @@ def native_texts(lowered: Module, target: Target) -> dict[str, str]:
     texts = {}
     for name, k in lowered.kernels.items():
         module = ModuleText([])
-        emit_kernel(k, module, fma=target.fma)
+        emit_kernel(k, module, target)
         texts[name] = module.text(target.triple)
     return texts
 
