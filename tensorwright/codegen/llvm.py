@@ -60,7 +60,9 @@ class ModuleText:
         head = f'target triple = "{triple}"\n' if triple else ""
         body = "\n".join(self.functions)
         known = [line for line in PROLOGUE.splitlines() if _name(line) in body]
-        return head + "\n".join([*known, *self.declarations, "", body, ""])
+        defined = {_name(line) for line in body.splitlines() if line.startswith("define ")}
+        declared = [d for d in self.declarations if _name(d) not in defined]
+        return head + "\n".join([*known, *declared, "", body, ""])
 
 
 def _name(declaration: str) -> str:

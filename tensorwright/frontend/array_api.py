@@ -1,6 +1,6 @@
 """`tw.numpy`: the functions of the Python array API standard over traced tensors.
 
-    import tensorwright.numpy as np
+    np = tw.numpy
     y = np.sum(np.exp(x), axis=-1, keepdims=True)
 
 Types promote by the standard's table; Python numbers take the type of the tensor they meet (a float
@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
-import numpy
+from numpy import finfo as numpy_finfo
 
 from tensorwright.frontend import array_math, array_reduce, array_shape
 from tensorwright.frontend.array_define import cast, function
@@ -69,7 +69,7 @@ def can_cast(from_, to, /) -> builtins.bool:
 def finfo(type, /):
     d = type if isinstance(type, DType) else dtype_of(type) if not hasattr(type, "dtype") else (
         type.dtype)  # fmt: skip
-    found = numpy.finfo(d.numpy)
+    found = numpy_finfo(d.numpy)
     return SimpleNamespace(bits=d.bits, eps=float(found.eps), max=d.max, min=d.min, dtype=d,
                            smallest_normal=float(found.smallest_normal))  # fmt: skip
 

@@ -11,7 +11,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from tensorwright.frontend.onnx_model import FunctionRecord, GraphRecord, ModelReader, NodeRecord
+from tensorwright.frontend.onnx_model import (
+    FunctionRecord,
+    GraphRecord,
+    ModelReader,
+    NodeRecord,
+    ValueRecord,
+)
 from tensorwright.frontend.onnx_tensor import TensorReader
 from tensorwright.ir.type import TensorType
 
@@ -62,7 +68,9 @@ def _context_body(onnx, schema, record, attrs, opset, types) -> bytes:
         record.op, list(record.inputs), list(record.outputs), domain=record.domain
     )
     for name, value in attrs.items():
-        node.attribute.append(_attribute(onnx, name, value, record))
+        proto = _attribute(onnx, name, value, record)
+        if proto is not None:
+            node.attribute.append(proto)
     protos = [
         onnx.TypeProto() if t is None else _type(onnx, t) for t in types
     ]  # fmt: skip
@@ -72,9 +80,9 @@ def _context_body(onnx, schema, record, attrs, opset, types) -> bytes:
 
 
 def _attribute(onnx, name: str, value, record: NodeRecord):
-    if isinstance(value, (np.ndarray, GraphRecord)):
-        original = {a.name: a for a in record.proto.attribute}
-        return original[name]
+    original = {a.name: a for a in record.proto.attribute}.get(name)
+    if isinstance(value, (np.ndarray, GraphRecord, ValueRecord)) or value == ():
+        return original  # has the kind that an empty list does not show
     return onnx.helper.make_attribute(name, value)
 
 

@@ -146,6 +146,7 @@ class ModelReader:
     def opsets(self, imports) -> dict[str, int]:
         found: dict[str, int] = {}
         for o in imports:
+            self.text(o.domain)
             domain = normal_domain(o.domain)
             if found.setdefault(domain, o.version) != o.version:
                 raise FrontendError(f"{self.file} imports domain {domain!r} in two versions")
@@ -168,6 +169,7 @@ class ModelReader:
             self.add_initializer(
                 initializers, s.values.name, lambda s=s: self.tensors.read_sparse(s)
             )
+        self.text(proto.name)
         return GraphRecord(
             proto.name,
             tuple(self.node(n, depth) for n in proto.node),
@@ -177,6 +179,7 @@ class ModelReader:
         )
 
     def add_initializer(self, found: dict, name: str, read) -> None:
+        self.text(name)
         if not name:
             raise FrontendError(f"{self.file}: an initializer has no name")
         if name in found:
@@ -191,6 +194,8 @@ class ModelReader:
         if self.nodes_left < 0:
             raise FrontendError(f"{self.file} has more than {MAX_FILE_NODES} nodes")
         attrs: dict[str, object] = {}
+        self.text(proto.name, proto.op_type, proto.domain, proto.overload, *proto.input,
+                  *proto.output)  # fmt: skip
         where = f'{self.file} node "{proto.name}" ({proto.op_type})'
         if not proto.op_type:
             raise FrontendError("a node names no operator").located((where,))
@@ -206,7 +211,14 @@ class ModelReader:
             tuple(proto.output), attrs, proto.overload, proto,
         )  # fmt: skip
 
+    def text(self, *strings) -> None:
+        """FrontendError unless these strings of the file are text (else they come as bytes)."""
+        for s in strings:
+            if not isinstance(s, str):
+                raise FrontendError(f"{self.file} holds a name that is not UTF-8: {s!r}")
+
     def attribute(self, a, depth: int):
+        self.text(a.name, a.ref_attr_name)
         if a.ref_attr_name:
             return AttributeReference(a.ref_attr_name)
         kinds = type(a).AttributeType
@@ -244,6 +256,7 @@ class ModelReader:
         return self.value_type(proto.name, proto.type)
 
     def value_type(self, name: str, proto, depth: int = 0) -> ValueRecord:
+        self.text(name)
         kind = proto.WhichOneof("value")
         if depth > MAX_NESTING:
             raise FrontendError(f"{self.file}: type of {name!r} is nested too deeply")
@@ -266,9 +279,12 @@ class ModelReader:
             if d.dim_value < 0:
                 return None  # written by old exporters for an unknown size
             return int(d.dim_value)
+        self.text(d.dim_param)
         return d.dim_param or None
 
     def function(self, proto, opsets: dict[str, int]) -> FunctionRecord:
+        self.text(proto.name, proto.domain, proto.overload, *proto.input, *proto.output,
+                  *proto.attribute)  # fmt: skip
         own = self.opsets(proto.opset_import) or dict(opsets)
         defaults = {a.name: self.attribute(a, 1) for a in proto.attribute_proto}
         return FunctionRecord(

@@ -18,7 +18,7 @@ from tensorwright.frontend.onnx_ops import Body, Call, Ints, converter, value_ki
 from tensorwright.frontend.onnx_ops_movement import axis_of
 from tensorwright.frontend.onnx_scope import POISON, Scope
 from tensorwright.ir.dtype import boolean, i64
-from tensorwright.ir.expr import Symbol, as_dim, as_expr, maximum, sym
+from tensorwright.ir.expr import Expr, Symbol, as_dim, as_expr, maximum, sym
 from tensorwright.ir.graph import (
     CONST,
     PARAM,
@@ -169,6 +169,7 @@ def stable_body(c: Call, body: GraphRecord, state: list[Node]) -> Part:
     """The body on parameters whose types its results keep: a dimension that a step changes gets a
     symbol of its own. While a step runs the condition holds."""
     types = [s.type for s in state]
+    own: set[Expr] = set()
     for _ in range(8):
         before = len(c.importer.problems)
         count = param("iteration", TensorType(i64, ()))
@@ -177,7 +178,7 @@ def stable_body(c: Call, body: GraphRecord, state: list[Node]) -> Part:
         part = imported(c, body, [count, *params], [*args, *params])
         results = part.results[1 : 1 + len(state)]
         part.results[0] = truth(part.results[0])
-        later = [_loosened(t, r.type) for t, r in zip(types, results)]
+        later = [_loosened(t, r.type, own) for t, r in zip(types, results)]
         if later == types:
             return part
         types = later
@@ -190,13 +191,17 @@ def ranked(x: Node, declared) -> Node:
     return ops.reshape(x, shape=(1,)) if declared.shape is not None and len(declared.shape) else x
 
 
-def _loosened(before: TensorType, after: TensorType) -> TensorType:
-    """`before` with a fresh symbol in each dimension that a step changes."""
+def _loosened(before: TensorType, after: TensorType, own: set[Expr]) -> TensorType:
+    """`before` with a fresh symbol, noted in `own`, in each dimension that a step changes."""
     if before.rank != after.rank:
         return before  # the type rule of the loop explains it
-    pairs = enumerate(zip(before.shape, after.shape))
-    shape = tuple(a if a == b else sym(Symbol(f"d{k}")) for k, (a, b) in pairs)
-    return TensorType(before.dtype, shape)
+    shape = []
+    for k, (a, b) in enumerate(zip(before.shape, after.shape)):
+        if a != b and a not in own:
+            a = sym(Symbol(f"d{k}"))
+            own.add(a)
+        shape.append(a)
+    return TensorType(before.dtype, tuple(shape))
 
 
 def counted(c: Call, trips: Node, state: list[Node], part: Part) -> list[Node]:

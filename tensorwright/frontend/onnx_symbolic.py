@@ -78,7 +78,7 @@ class Symbolic:
         mirrors = [None if a is None else self.known(a) for a in args]
         if any(m is None for m, a in zip(mirrors, args) if a is not None):
             return None
-        result = f(mirrors, attrs)
+        result = mirrored(f, mirrors, attrs)
         if result is None or result.size > MAX_MIRROR:
             return None
         dtype = dtype_of()
@@ -101,7 +101,7 @@ class Symbolic:
         self.recipes[result] = (f, tuple(args), attrs)
         mirrors = [None if a is None else self.known(a) for a in args]
         if all(m is not None or a is None for m, a in zip(mirrors, args)):
-            mirror = f(mirrors, attrs)
+            mirror = mirrored(f, mirrors, attrs)
             if mirror is not None:
                 self.mirrors[result] = mirror
 
@@ -142,7 +142,7 @@ class Symbolic:
                     None if a is None else self.derive(a, passed, a.name or name, depth + 1)
                     for a in args
                 ]
-                result = f(below, attrs)
+                result = mirrored(f, below, attrs)
                 if result is not None:
                     self.mirrors[x] = result
                     return result
@@ -173,6 +173,14 @@ class Symbolic:
     def unique(self, name: str) -> str:
         k = self.names[name] = self.names.get(name, 0) + 1
         return name if k == 1 else f"{name}_{k}"
+
+
+def mirrored(f: Callable, mirrors: list, attrs: dict) -> np.ndarray | None:
+    """The result of a rule; None too where the node is malformed, which its converter explains."""
+    try:
+        return f(mirrors, attrs)
+    except (ValueError, IndexError, TypeError, OverflowError):
+        return None
 
 
 def _is_small(x: Node) -> bool:

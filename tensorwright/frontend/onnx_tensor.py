@@ -89,6 +89,8 @@ class TensorReader:
     def external(self, t) -> np.ndarray:
         """The bytes of a tensor that lies in another file."""
         entries = {e.key: e.value for e in t.external_data}
+        if not all(isinstance(v, str) for v in entries.values()):
+            raise FrontendError("external data is described by what is not UTF-8")
         path = self.external_path(entries.get("location", ""))
         data = self.maps.get(path)
         if data is None:

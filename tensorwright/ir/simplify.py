@@ -546,7 +546,7 @@ def _rem(a: Expr, b: Expr) -> Expr:
     return make("rem", index, (a, b))
 
 
-_CACHE_SIZE = 1 << 16
+_CACHE_SIZE = 1 << 14
 
 
 def _cached(f: Rule) -> Rule:

@@ -19,7 +19,7 @@ from tensorwright.ir.expr import as_dim, as_expr
 from tensorwright.ir.graph import Node
 from tensorwright.ir.type import Dim, TensorType, dim_text
 from tensorwright.ops.define import (
-    accumulator, broadcast_shapes, composite, known_positive, require, same_dtype, scalar_like,
+    accumulator, broadcasts_to, composite, known_positive, require, same_dtype, scalar_like,
 )  # fmt: skip
 from tensorwright.ops.elementwise import (
     add, div, equal, exp, less, less_equal, logical_and, mul, rsqrt, select, sub, tanh,
@@ -54,7 +54,7 @@ def _check_attention(q, k, v, mask=None, offset=None, valid=None, **attrs) -> No
             f"{op}: {dim_text(heads)} query heads do not share {dim_text(shared)} key heads evenly")
     if mask is not None:
         wanted = (*q.shape[:3], k.shape[2])
-        require(broadcast_shapes(op, wanted, mask.shape) == wanted,
+        require(broadcasts_to(mask.shape, wanted),
                 f"{op}: mask {mask} does not broadcast to {TensorType(mask.dtype, wanted)}")
         require(mask.dtype is boolean or mask.dtype.is_float,
                 f"{op}: the mask is {mask.dtype}, neither bool nor float")  # fmt: skip

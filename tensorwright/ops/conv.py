@@ -46,8 +46,8 @@ def check_window(op: str, axis: int, d: Dim, window: Dim, stride, padding, dilat
         padded = (d - 1) * lhs + 1 + low + high
         reach = (window - 1) * dilation + 1
         require(d == 0 or padded >= reach,
-                f"{op}: the window reaches over {reach} elements of spatial dimension {axis}, which "
-                f"has {padded} with padding", "pad more or use a smaller window")  # fmt: skip
+                f"{op}: the window reaches over {reach} elements of dimension {axis}, which has "
+                f"{padded} with padding", "pad more or use a smaller window")  # fmt: skip
 
 
 def inside(position: Expr, d: Dim, padding, lhs_dilation=1) -> tuple[Expr, list[Expr]]:

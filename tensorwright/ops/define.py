@@ -78,6 +78,14 @@ def broadcast_shapes(op: str, *shapes: Shape) -> Shape:
     return tuple(result)
 
 
+def broadcasts_to(shape: Shape, target: Shape) -> bool:
+    """Whether NumPy broadcasting of `shape` gives `target`."""
+    tail = target[len(target) - len(shape) :]
+    return len(shape) <= len(target) and all(
+        broadcast_dims(a, b) == b for a, b in zip(shape, tail)
+    )
+
+
 def normalize_axis(op: str, axis: int, rank: int) -> int:
     """`axis` in [0, rank), counted from the end if negative."""
     if not -rank <= axis < rank:

@@ -21,8 +21,8 @@ from tensorwright.ir.expr import (
 from tensorwright.ir.loop import Alloc, If, Stmt, loop, loops, seq, store
 from tensorwright.ir.type import Dim, TensorType, dim_text
 from tensorwright.ops.define import (
-    accumulate, accumulator, broadcast_shapes, check_dtype, define, names, normalize_axis, require,
-    same_dtype,
+    accumulate, accumulator, broadcast_shapes, broadcasts_to, check_dtype, define, names,
+    normalize_axis, require, same_dtype,
 )  # fmt: skip
 from tensorwright.ops.elementwise import add, mul
 from tensorwright.ops.movement import broadcast_to, reshape, transpose
@@ -221,7 +221,7 @@ def _infer_linear(x, w, bias) -> TensorType:
     check_equal("linear", "inner", x.shape[-1], w.shape[1], x.rank - 1, 1)
     shape = (*x.shape[:-1], w.shape[0])
     if bias is not None:
-        require(broadcast_shapes("linear", shape, bias.shape) == shape,
+        require(broadcasts_to(bias.shape, shape),
                 f"linear: bias {bias} does not fit {w.shape[0]} outputs")  # fmt: skip
     return TensorType(d, shape)
 
@@ -254,7 +254,7 @@ def _infer_gemm(a, b, c, *, alpha=1.0, beta=1.0, trans_a=False, trans_b=False) -
     require(k == k2, f"gemm: inner dimensions differ: {dim_text(k)} of a, {dim_text(k2)} of b",
             "check trans_a and trans_b")  # fmt: skip
     if c is not None:
-        require(broadcast_shapes("gemm", (m, n), c.shape) == (m, n),
+        require(broadcasts_to(c.shape, (m, n)),
                 f"gemm: c {c} does not broadcast to [{dim_text(m)}, {dim_text(n)}]")  # fmt: skip
     return TensorType(d, (m, n))
 

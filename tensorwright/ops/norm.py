@@ -14,7 +14,7 @@ from tensorwright.ir.dtype import FLOATS, DType
 from tensorwright.ir.expr import as_dim, as_expr
 from tensorwright.ir.type import TensorType, dim_text
 from tensorwright.ops.define import (
-    broadcast_shapes, check_dtype, define, normalize_axes, normalize_axis, require, scalar_like,
+    broadcasts_to, check_dtype, define, normalize_axes, normalize_axis, require, scalar_like,
 )  # fmt: skip
 from tensorwright.ops.elementwise import (
     add, div, equal, exp, log, maximum, mul, neg, rsqrt, select, sub,
@@ -100,7 +100,7 @@ log_softmax = define(
 def _check_affine(op: str, x: TensorType, **operands) -> None:
     for name, t in operands.items():
         if t is not None:
-            require(broadcast_shapes(op, x.shape, t.shape) == x.shape,
+            require(broadcasts_to(t.shape, x.shape),
                     f"{op}: {name} {t} does not broadcast to x {x}")  # fmt: skip
 
 

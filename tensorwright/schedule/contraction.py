@@ -15,6 +15,7 @@ heights; a symbolic number of rows gets a guarded last tile.
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass, replace
 
 from tensorwright.ir.expr import (
@@ -160,7 +161,7 @@ def schedule_contraction(
         params = tuple(new if b is old else b for b in params)
         packs = (*packs, pack)
         body = p.relayout(body, old, new, lambda i: packed_index(i, pack))
-    body = tile_nest(body, roles, tile)
+    body = tile_nest(body, roles, tile, target)
     if heavy:
         body = p.roll(body, out)
     trace = f"contraction: {tile.rows} x {tile.vectors} x {tile.lanes} register tile"
@@ -232,18 +233,44 @@ def order_spatial(body: Stmt, stage: Stage, roles: Roles) -> Stmt:
     return p.reorder(body, [f.var for f in order]) if len(order) > 1 else body
 
 
-def tile_nest(body: Stmt, roles: Roles, tile: Tile) -> Stmt:
+def panel_position(roles: Roles, width: int, target: Target) -> int:
+    """Where among the outer loops that over weight panels goes: inside all of them, so that a panel
+    serves one block of rows after another from the L1 cache; or, where the weights do not fit the L2
+    cache and rereading them costs more than rereading the other operand, around those loops that
+    the weights do not depend on."""
+    free = [f for f in roles.outer if not depends(roles.weights, sym(f.var))]
+    weights, other = operand_bytes(roles.weights), operand_bytes(roles.other)
+    repeats = math.prod(extent_of(f) for f in free)
+    panels = -(-extent_of(roles.column) // width)
+    if weights <= target.caches[1] // 2 or weights * repeats <= other * panels:
+        return len(roles.outer)
+    first = next((k for k, f in enumerate(roles.outer) if f in free), len(roles.outer))
+    return first if all(f in free for f in roles.outer[first:]) else len(roles.outer)
+
+
+def operand_bytes(e: Expr | None) -> int:
+    """Bytes of the buffers that an operand reads; symbolic sizes count as 64."""
+    if e is None:
+        return 0
+    buffers = {x.value for x in loads_of(e)}
+    sizes = [[d if isinstance(d, int) else 64 for d in b.shape] for b in buffers]
+    return sum(math.prod(s) * b.dtype.bytes for s, b in zip(sizes, buffers))
+
+
+def tile_nest(body: Stmt, roles: Roles, tile: Tile, target: Target) -> Stmt:
     """Split column and row, put the tile inside, distribute it over the parts of the stage."""
     body, jo, ji = p.split(body, roles.column.var, tile.width, guard=guard_last)
     body, jv, jl = p.split(body, ji, tile.lanes)
     outer = [f.var for f in roles.outer]
+    outer.insert(panel_position(roles, tile.width, target), jo)
     if roles.row is None:
+        body = p.reorder(body, [*outer, jv, jl])
         body = p.set_kind(body, jl, "vector")
         body = spread(body, (jl, jv))
-        return fuse_outer(body, [*outer, jo])
-    body = p.reorder(body, [*outer, jo, roles.row.var, jv, jl])
+        return fuse_outer(body, outer)
+    body = p.reorder(body, [*outer, roles.row.var, jv, jl])
     body, tiles = split_rows(body, roles.row, tile.rows, [jv, jl])
-    return fuse_outer(body, [*outer, jo, tiles])
+    return fuse_outer(body, [*outer, tiles])
 
 
 def guard_last(body: Stmt, condition: Expr) -> Stmt:

@@ -9,24 +9,15 @@ program loaded from a file has none of what they need and says so.
 
 from __future__ import annotations
 
-from tensorwright.base.errors import FrontendError
+from pathlib import Path
+
 from tensorwright.driver.compile import compile
-from tensorwright.ir.module import Module
 from tensorwright.runtime.program import Program
 from tensorwright.tools.compare import Comparison, compare
 from tensorwright.tools.explain import Explanation, explain
+from tensorwright.tools.report import write_report
 from tensorwright.tools.show import text_after
-
-
-def module_of(program: Program) -> Module:
-    """The module that a program was compiled from."""
-    m = getattr(program, "module", None)
-    if m is None:
-        raise FrontendError(
-            f"{program.name} was loaded from a file, which does not hold the model",
-            help="compile the model to look inside",
-        )
-    return m
+from tensorwright.tools.signature import module_of
 
 
 def program_text(program: Program, after: str = "schedule", kernel: str = "") -> str:
@@ -44,8 +35,15 @@ def program_compare(program: Program, against: str = "reference", *inputs, **opt
     return compare(program, against, *inputs, **options)
 
 
+def program_report(program: Program, path="report.html", *inputs, **named) -> Path:
+    """Write one HTML page about the program; see `tensorwright.tools.report`."""
+    given = {**dict(zip((i.name for i in program.inputs), inputs)), **named}
+    return write_report(program, path, given)
+
+
 Program.text = program_text
 Program.explain = program_explain
 Program.compare = program_compare
+Program.report = program_report
 
-__all__ = ["compile", "module_of"]
+__all__ = ["compile"]

@@ -8,7 +8,7 @@ from tensorwright.base.errors import RunError
 from tensorwright.driver.compile import import_model
 from tensorwright.ir.interp import run_module
 from tensorwright.runtime.program import Program
-from tensorwright.tools.program import module_of
+from tensorwright.tools.signature import module_of
 
 
 def reference(model, *inputs, precise: bool = False, shapes=None):

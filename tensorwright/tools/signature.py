@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tensorwright.base.errors import FrontendError
 from tensorwright.driver.build import make_symbols, tensor_info
 from tensorwright.ir.module import Module
 from tensorwright.runtime.manifest import SymbolInfo, TensorInfo
@@ -14,3 +15,14 @@ def signature(what: Program | Module) -> tuple[tuple[TensorInfo, ...], dict[str,
         return what.manifest.inputs, dict(what.manifest.symbols)
     g = what.main
     return tuple(tensor_info(p.name, p) for p in g.params), make_symbols(g)
+
+
+def module_of(program: Program) -> Module:
+    """The module that a program was compiled from."""
+    m = getattr(program, "module", None)
+    if m is None:
+        raise FrontendError(
+            f"{program.name} was loaded from a file, which does not hold the model",
+            help="compile the model to look inside",
+        )
+    return m

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from tensorwright.runtime.program import Program
 from tensorwright.tools.memory import frame_sizes
 from tensorwright.tools.output import size
+
+_ONNX_NODE = re.compile(r'.*? node "(?P<name>.*)" \((?P<op>\w+)\)\Z')
 
 
 @dataclass(frozen=True)
@@ -55,3 +58,9 @@ def summarize(program: Program) -> Summary:
         weights=sum(w.nbytes for w in program._weights),
         arena=frame_sizes(program),
     )
+
+
+def short_source(text: str) -> str:
+    """`/fc1/MatMul (MatMul)` for a place in an ONNX file; other places as they are."""
+    found = _ONNX_NODE.match(text)
+    return f"{found['name']} ({found['op']})" if found else text
