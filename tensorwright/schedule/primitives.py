@@ -382,7 +382,7 @@ def vectorize(root: Stmt, v: Symbol, lanes: int) -> tuple[Stmt, Symbol | None]:
     outer = loop_symbol(f"{v.name}o", const(0), whole)
     if not is_const(whole, 0):
         inner = lane_loop(s.begin + sym(outer) * lanes, None)
-        out.append(For(outer, const(0), whole, inner))
+        out.append(For(outer, const(0), whole, inner, s.kind))
     if not is_const(s.extent % lanes, 0):
         tail = lane_loop(s.begin + whole * lanes, rest)
         out.append(tail if is_const(rest) else If(compare("lt", const(0), rest), tail))
