@@ -93,7 +93,7 @@ def within(c: Call, start: Dim, stop: Dim, d: Dim) -> tuple[Dim, Dim]:
     if not c.importer.strict:
         return begin, end
     last = plain[1]
-    if isinstance(d, int) and last.op == "sym" and last.value not.origin is not None:
+    if isinstance(d, int) and last.op == "sym" and last.value.origin is None:
         name = last.value.name  # the size of an input: it gets a bound instead
         c.importer.limits[name] = min(c.importer.limits.get(name, d), d)
         conditions.pop()
