@@ -27,7 +27,7 @@ STAGES = ("import", *PASSES, "host", "llvm", "asm")
 
 def show(model, after: str = PASSES[-1], *, target="host", shapes=None) -> None:
     """Print the program of a model (whatever `compile` takes) after a stage."""
-    module = import_model(model, None, shapes)[0]
+    module = import_model(model, shapes)[0]
     print(text_after(module, after, find(target)))
 
 
