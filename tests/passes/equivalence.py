@@ -76,7 +76,8 @@ def compare(found: np.ndarray, expected: np.ndarray, tol: float) -> None:
     found, expected = found.astype(np.float64), expected.astype(np.float64)
     np.testing.assert_allclose(found, expected, rtol=tol, atol=tol)
     if tol == 0:
-        np.testing.assert_array_equal(np.signbit(found), np.signbit(expected))
+        signs = [np.signbit(np.nan_to_num(v, nan=0.0)) for v in (found, expected)]
+        np.testing.assert_array_equal(*signs)
 
 
 def check_pass(f, before: Module, ops: list[str] | None = None, **how) -> Module:
