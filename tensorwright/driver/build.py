@@ -23,7 +23,11 @@ from tensorwright.ir.type import dim_text, type_symbols
 from tensorwright.memory.plan import plan_memory
 from tensorwright.passes.host import lower_entry, lower_function
 from tensorwright.runtime.manifest import (
-    KernelInfo, Manifest, SymbolInfo, TargetInfo, TensorInfo,
+    KernelInfo,
+    Manifest,
+    SymbolInfo,
+    TargetInfo,
+    TensorInfo,
 )  # fmt: skip
 from tensorwright.runtime.program import Program
 from tensorwright.target.target import Target

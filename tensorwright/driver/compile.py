@@ -8,9 +8,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import platformdirs
-
-from tensorwright.base import config
 from tensorwright.base.errors import CompileError, FrontendError
 from tensorwright.driver.bound import BoundProgram
 from tensorwright.driver.build import build_program
@@ -75,14 +72,6 @@ def build_native(
     program.threads = threads or default_threads()
     program.target, program.lowered, program.built = machine, lowered, built
     return program
-
-
-def cache_folder() -> Path | None:
-    """Where objects are kept between processes; None if caching is off."""
-    chosen = config.get("cache")
-    if chosen == "off":
-        return None
-    return Path(chosen or platformdirs.user_cache_dir("tensorwright")) / "objects"
 
 
 def loaded(model):

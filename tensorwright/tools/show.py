@@ -55,7 +55,7 @@ def text_after(m: Module, stage: str, target: Target, kernel: str = "") -> str:
         return native_text(m, stage, target, kernel)
     after = module_after(m, PASSES[-1] if stage == "host" else stage, target)
     if stage == "host":
-        return to_text(plan_memory(lower_entry(after)[0]))
+        return to_text(plan_memory(lower_entry(after, {})))
     return to_text(select(after, kernel) if kernel else after)
 
 
