@@ -25,7 +25,7 @@ from tensorwright.ir.expr import (
     minimum,
     select,
 )
-from tensorwright.ir.graph import SYMBOL_ORIGIN, Node, array_of
+from tensorwright.ir.graph import Node, array_of
 from tensorwright.ir.type import Dim
 
 # ---- slices and concatenation -------------------------------------------------------------------
@@ -93,7 +93,7 @@ def within(c: Call, start: Dim, stop: Dim, d: Dim) -> tuple[Dim, Dim]:
     if not c.importer.strict:
         return begin, end
     last = plain[1]
-    if isinstance(d, int) and last.op == "sym" and last.value not in SYMBOL_ORIGIN:
+    if isinstance(d, int) and last.op == "sym" and last.value.origin is None:
         name = last.value.name  # the size of an input: it gets a bound instead
         c.importer.limits[name] = min(c.importer.limits.get(name, d), d)
         conditions.pop()

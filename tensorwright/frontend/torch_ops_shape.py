@@ -405,6 +405,14 @@ def _eye(c, n, m=None, *, dtype=None):
     return to(ew.equal(i, j), c.dtype)
 
 
+@SHAPE.row("tril_indices.default", "triu_indices.default")
+def _triangle_indices(c, rows, columns, offset=0, *, dtype=None):
+    if not isinstance(rows, int) or not isinstance(columns, int):
+        raise c.fail("the sizes must be known")
+    find = np.tril_indices if "tril" in c.target else np.triu_indices
+    return constant(np.stack(find(rows, offset, columns)).astype(c.dtype.numpy))
+
+
 @SHAPE.row("tril.default")
 def _tril(c, x, diagonal=0):
     return ix.trilu(x, upper=False, k=diagonal)

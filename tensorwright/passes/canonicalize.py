@@ -75,6 +75,8 @@ MOVEMENT = (
          lambda node, v: full(shape=node.shape, value=v, dtype=node.dtype)),
     rule("broadcast-to-itself", P.broadcast_to(x), lambda x: x,
          when=lambda node, x: node.shape == x.shape),
+    rule("broadcast-adds-ones", P.broadcast_to(x), lambda node, x: reshape(x, shape=node.shape),
+         when=lambda node, x: node.shape == (*(1,) * (node.rank - x.rank), *x.shape)),
     rule("broadcast-of-broadcast", P.broadcast_to(P.broadcast_to(x)),
          lambda node, x: broadcast_to(x, shape=node.shape)),
     rule("broadcast-of-expanded", P.broadcast_to(P.reshape(x)),

@@ -1,8 +1,8 @@
 """Operators computed element by element, and rules for operands that repeat along a dimension.
 
-    add(x: f32[4,3], broadcast_to(c: f32[3], shape=(4,3)))   ->   add(x, c)
-    exp(broadcast_to(c: f32[3], shape=(4,3)))                ->   broadcast_to(exp(c), shape=(4,3))
-    mul(x: f32[4,3], const(f32[4,3], all 2.0))               ->   mul(x, 2.0)
+add(x: f32[4,3], broadcast_to(c: f32[3], shape=(4,3)))   ->   add(x, c)
+exp(broadcast_to(c: f32[3], shape=(4,3)))                ->   broadcast_to(exp(c), shape=(4,3))
+mul(x: f32[4,3], const(f32[4,3], all 2.0))               ->   mul(x, 2.0)
 """
 
 from __future__ import annotations
@@ -45,8 +45,6 @@ def narrow_operands(node: Node) -> Node | None:
     kept = _keep_shape(node, small)
     if any(a is not b for a, b in zip(kept, node.args)):
         return build(node.op, kept, node.attrs)
-    if any(a.op is CONST for a in node.args):  # a constant already is in its final shape
-        return None
     return broadcast_to(build(node.op, small, node.attrs), shape=node.shape)
 
 
@@ -82,7 +80,7 @@ def _adds_leading_ones(node: Node) -> bool:
 def _shrunk(node: Node) -> Node:
     """A constant without dimensions along which all its elements are the same bits."""
     array = array_of(node)
-    if array.size <= 1:
+    if array.size == 0:
         return node
     for axis, d in enumerate(array.shape):
         if d > 1 and _repeats(array, axis):
@@ -100,6 +98,11 @@ def _repeats(array: np.ndarray, axis: int) -> bool:
 def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
     kind = f"u{a.dtype.itemsize}"
     return np.array_equal(np.ascontiguousarray(a).view(kind), np.ascontiguousarray(b).view(kind))
+
+
+def broadcasted(x: Node, shape) -> Node:
+    """x, repeated to `shape` if it has another."""
+    return x if x.shape == tuple(shape) else broadcast_to(x, shape=shape)
 
 
 BROADCASTING = tuple(
