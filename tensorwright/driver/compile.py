@@ -35,7 +35,7 @@ def compile(
     target: "host" or a name from `tw targets`. threads: default: all CPUs this process may use.
     precision: "model" keeps the model's own types.
     shapes: {"x": "n[1..64], 3, h{224,320}, w=h"} or what torch.export takes.
-    verify: run the verifier after every pass.
+    verify: run the verifier after every pass, and prove the memory plan.
     observe: called with "import" and the name of each pass and the module after it, then with
         "code" and (objects compiled so far, how many there are).
     Raises FrontendError (model not understood) or CompileError (cannot be compiled so).
@@ -44,8 +44,9 @@ def compile(
     module, name = import_model(model, example_inputs, shapes)
     if observe is not None:
         observe("import", module)
-    lowered = run_pipeline(module, machine, verify, observe)
-    program = build_native(lowered, machine, name, threads, observe)
+    with config.options(verify=max(int(verify), config.get("verify"))):
+        lowered = run_pipeline(module, machine, verify, observe)
+        program = build_native(lowered, machine, name, threads, observe)
     program.source, program.module = model, module
     return program
 
