@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from tensorwright.base import config
 from tensorwright.base.errors import CompileError, FrontendError
 from tensorwright.driver.bound import BoundProgram
 from tensorwright.driver.build import build_program
