@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tensorwright.base import config
 from tensorwright.codegen.host import emit_entry, emit_function
 from tensorwright.codegen.llvm import ModuleText, emit_kernel
 from tensorwright.codegen.support import support_ir
@@ -20,6 +21,7 @@ from tensorwright.ir.graph import Graph, Node, array_of
 from tensorwright.ir.loop import Kernel
 from tensorwright.ir.module import Module, digest
 from tensorwright.ir.type import dim_text, type_symbols
+from tensorwright.memory.overlap import verify_plan
 from tensorwright.memory.plan import plan_memory
 from tensorwright.passes.host import lower_entry, lower_function
 from tensorwright.runtime.manifest import (
@@ -53,6 +55,8 @@ def build_program(
     host = ModuleText(errors)
     ids = {k: i for i, k in enumerate(m.kernels)}
     planned = [plan_memory(entry), *(plan_memory(f) for f in functions)]
+    for f in planned if config.get("verify") else ():
+        verify_plan(f)
     emit_entry(planned[0], host, ids)
     for f in planned[1:]:
         emit_function(f, host, ids)
