@@ -226,6 +226,8 @@ def test_movement_of_broadcast():
     x = x_of(2, 1, 3)
     wide = broadcast_to(x, shape=(5, 2, 4, 3))
     check(transpose(wide, perm=(0, 2, 1, 3)), x, ops=["reshape", "broadcast_to"])
+    heads = reshape(wide, shape=(10, 4, 3))
+    check(transpose(heads, perm=(0, 2, 1)), x, ops=["reshape", "broadcast_to", "reshape"])
     check(broadcast_to(reshape(x, shape=(1, 1, 2, 1, 3)), shape=(5, 6, 2, 4, 3)), x,
           ops=["broadcast_to"])  # fmt: skip
     check(broadcast_to(wide, shape=(7, 5, 2, 4, 3)), x, ops=["broadcast_to"])
