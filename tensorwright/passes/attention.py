@@ -5,8 +5,9 @@
     ->  y = attention(q, k, v, mask, scale=0.125, guard="nan")
 
 Scales may sit on either factor, the scores or both; heads of k and v that were repeated for groups
-of query heads are taken once; a constant mask that is the causal triangle becomes `causal`. The
-result is the same for masked-out rows and NaN; scores are rounded as often or less.
+of query heads are taken once; a mask that is the causal triangle becomes `causal`. Rows without
+keys and rows with NaN give what they gave, except that a NaN behind a mask of -inf now stays
+hidden. Scores are rounded as often or less.
 """
 
 from __future__ import annotations
