@@ -18,6 +18,7 @@ _PLACES = {
     "cond": "tensorwright.frontend.function",
     "while_loop": "tensorwright.frontend.function",
     "scan": "tensorwright.frontend.function",
+    "numpy": "tensorwright.frontend.array_api",
     "compare": "tensorwright.tools.compare",
     "show": "tensorwright.tools.show",
     "reference": "tensorwright.tools.reference",

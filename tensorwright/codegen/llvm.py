@@ -121,7 +121,9 @@ class Function(Values):
             case "vector":
                 self.vector_loop(s)
             case "parallel" if not self.parallel_depth and self.lane is None:
-                self.parallel_loop(s)
+                self.outlined_loop(s, "tw_parallel")
+            case "outline":
+                self.outlined_loop(s, "")
             case _:
                 self.serial_loop(s)
 
@@ -169,8 +171,9 @@ class Function(Values):
             self.stmt(s.body)
             self.leave_lanes()
 
-    def parallel_loop(self, s: ir.For) -> None:
-        """Outline the body into `name.taskN(ctx, env, begin, end)` and fork."""
+    def outlined_loop(self, s: ir.For, run: str) -> None:
+        """Outline the body into `name.taskN(ctx, env, begin, end)`, and have `run` call it on parts
+        of the range, or call it here."""
         begin = self.scalar(self.legal(s.begin))
         extent = self.scalar(self.legal(s.extent))
         task = Function(self.module, f"{self.name}.task{self.tasks}", self.legalize, self.use_fma)
@@ -190,7 +193,10 @@ class Function(Values):
         first = task.get("%env", slots - 1, "i64", "first")
         task.emit_range(s, first)
         task.finish(f"define internal void @{task.name}(ptr %ctx, ptr %env, i64 %lo, i64 %hi)")
-        self.emit(f"call void @tw_parallel(ptr %ctx, ptr @{task.name}, ptr {env}, i64 {extent})")
+        if run:
+            self.emit(f"call void @{run}(ptr %ctx, ptr @{task.name}, ptr {env}, i64 {extent})")
+        else:
+            self.emit(f"call void @{task.name}(ptr %ctx, ptr {env}, i64 0, i64 {extent})")
 
     def emit_range(self, s: ir.For, first: str) -> None:
         """The task's loop over its part of the iterations, [lo, hi) + first."""

@@ -15,6 +15,7 @@ from tensorwright.ir.module import Module
 from tensorwright.ir.printer import to_text
 from tensorwright.ir.verify import verify as check
 from tensorwright.passes.canonicalize import canonicalize
+from tensorwright.passes.captures import inline_captures
 from tensorwright.passes.convolutions import shape_convolutions
 from tensorwright.passes.cse import merge_equal
 from tensorwright.passes.dce import drop_dead
@@ -35,6 +36,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("canonicalize", lambda m, t: canonicalize(m)),
     ("expand", lambda m, t: expand_composites(m)),
     ("simplify", lambda m, t: merge_equal(fold_constants(canonicalize(m)))),
+    ("captures", lambda m, t: inline_captures(m)),
     ("layout", lambda m, t: assign_layouts(m)),
     ("convolutions", lambda m, t: shape_convolutions(m)),
     ("cleanup", lambda m, t: drop_dead(merge_equal(fold_constants(canonicalize(m))))),

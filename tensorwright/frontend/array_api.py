@@ -25,7 +25,21 @@ from tensorwright.frontend.array_define import cast, function
 from tensorwright.frontend.array_index import at_of, get_item
 from tensorwright.frontend.tracer import Tensor, node_of, result_dtype, typed
 from tensorwright.ir.dtype import (
-    DType, bf16, boolean, f16, f32, f64, i8, i16, i32, i64, promote, u8, u16, u32, u64,
+    DType,
+    bf16,
+    boolean,
+    f16,
+    f32,
+    f64,
+    i8,
+    i16,
+    i32,
+    i64,
+    promote,
+    u8,
+    u16,
+    u32,
+    u64,
 )  # fmt: skip
 from tensorwright.ir.dtype import dtype as dtype_of
 

@@ -12,14 +12,25 @@ from collections.abc import Callable, Sequence
 
 from tensorwright.frontend import trees
 from tensorwright.frontend.tracer import (
-    Trace, at_user_line, current_trace, dim_of, is_weak, node_of, result_dtype,
-    traced_error, tracing, typed, wrap,
+    Trace,
+    at_user_line,
+    current_trace,
+    dim_of,
+    is_weak,
+    node_of,
+    result_dtype,
+    traced_error,
+    tracing,
+    typed,
+    wrap,
 )  # fmt: skip
 from tensorwright.ir.dtype import DType, boolean
 from tensorwright.ir.expr import var
 from tensorwright.ir.graph import Graph, Node, graph, param
 from tensorwright.ir.type import TensorType
-from tensorwright.ops import control as ct, elementwise as ew, movement as mv
+from tensorwright.ops import control as ct
+from tensorwright.ops import elementwise as ew
+from tensorwright.ops import movement as mv
 
 ROUNDS = 4  # how often a loop body is traced again to find the types of its state
 

@@ -13,13 +13,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from tensorwright.frontend.tracer import (
-    Size, Tensor, at_user_line, dim_of, node_of, size_of, traced_error, wrap,
+    Size,
+    Tensor,
+    at_user_line,
+    dim_of,
+    node_of,
+    size_of,
+    traced_error,
+    wrap,
 )  # fmt: skip
 from tensorwright.ir.dtype import boolean, i64
 from tensorwright.ir.expr import as_dim, as_expr, bounds, maximum, minimum
 from tensorwright.ir.graph import Node, constant
 from tensorwright.ir.type import Dim
-from tensorwright.ops import elementwise as ew, index as ix, movement as mv
+from tensorwright.ops import elementwise as ew
+from tensorwright.ops import index as ix
+from tensorwright.ops import movement as mv
 from tensorwright.ops.define import broadcast_shapes
 
 

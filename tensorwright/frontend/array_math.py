@@ -12,8 +12,8 @@ from collections.abc import Callable
 from tensorwright.frontend.array_define import floating, function, named
 from tensorwright.frontend.tracer import node_of, result_dtype, together
 from tensorwright.ir.dtype import boolean, i8, i16, i32, i64, u8
-from tensorwright.ops import elementwise as ew, index as ix
-
+from tensorwright.ops import elementwise as ew
+from tensorwright.ops import index as ix
 
 # name here -> (row, how operands are typed): "float" functions of real numbers, "same" keeps the
 # type, "order" compares, "logic" works on truth values, "bits" on integers or bools.

@@ -13,9 +13,16 @@ from tensorwright.frontend.tracer import node_of, size_of, together, traced_erro
 from tensorwright.ir.dtype import boolean, i8, i64, u64
 from tensorwright.ir.graph import Node
 from tensorwright.ir.type import product
-from tensorwright.ops import cumulative as cu, einsum as es, elementwise as ew, index as ix
+from tensorwright.ops import cumulative as cu
+from tensorwright.ops import einsum as es
+from tensorwright.ops import elementwise as ew
+from tensorwright.ops import index as ix
 from tensorwright.ops import linalg as la
-from tensorwright.ops import movement as mv, norm as nm, reduce as rd, sort as so, statistics as st
+from tensorwright.ops import movement as mv
+from tensorwright.ops import norm as nm
+from tensorwright.ops import reduce as rd
+from tensorwright.ops import sort as so
+from tensorwright.ops import statistics as st
 from tensorwright.ops.define import broadcast_shapes
 
 

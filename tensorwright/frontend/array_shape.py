@@ -10,15 +10,27 @@ import numpy
 from tensorwright.frontend.array_define import axes_of, axis_of, cast, function
 from tensorwright.frontend.array_index import get_item
 from tensorwright.frontend.tracer import (
-    Size, Tensor, dim_of, is_weak, node_of, result_dtype, shape_from, size_of, together,
-    traced_error, typed, weak_dtype,
+    Size,
+    Tensor,
+    dim_of,
+    is_weak,
+    node_of,
+    result_dtype,
+    shape_from,
+    size_of,
+    together,
+    traced_error,
+    typed,
+    weak_dtype,
 )  # fmt: skip
-from tensorwright.ir.dtype import f32, i64
 from tensorwright.ir.dtype import dtype as dtype_of
+from tensorwright.ir.dtype import f32, i64
 from tensorwright.ir.expr import as_dim, as_expr, var
 from tensorwright.ir.graph import Node, constant
 from tensorwright.ir.type import product
-from tensorwright.ops import elementwise as ew, index as ix, movement as mv
+from tensorwright.ops import elementwise as ew
+from tensorwright.ops import index as ix
+from tensorwright.ops import movement as mv
 from tensorwright.ops.define import broadcast_shapes
 
 

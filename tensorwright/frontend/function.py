@@ -25,8 +25,17 @@ from tensorwright.frontend import array_api, trees  # noqa: F401  (array_api add
 from tensorwright.frontend.array_control import Unknown, cond, scan, while_loop
 from tensorwright.frontend.shapes import Shapes
 from tensorwright.frontend.tracer import (
-    Size, Tensor, Trace, at_user_line, current_trace, node_of, result_dtype, traced_error, tracing,
-    typed, wrap,
+    Size,
+    Tensor,
+    Trace,
+    at_user_line,
+    current_trace,
+    node_of,
+    result_dtype,
+    traced_error,
+    tracing,
+    typed,
+    wrap,
 )  # fmt: skip
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.dtype import dtype as dtype_of
@@ -35,7 +44,6 @@ from tensorwright.ir.graph import Graph, Node, graph, param
 from tensorwright.ir.module import Module, unique
 from tensorwright.ir.type import TensorType, TupleType, type_symbols
 from tensorwright.ops import control as ct
-
 
 __all__ = ["Function", "Program", "cond", "function", "load", "scan", "trace", "while_loop"]
 

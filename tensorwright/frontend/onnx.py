@@ -22,6 +22,7 @@ from tensorwright.frontend import (  # noqa: F401  (each fills the converter tab
     onnx_ops_control,
     onnx_ops_elementwise,
     onnx_ops_index,
+    onnx_ops_ml,
     onnx_ops_movement,
     onnx_ops_nn,
     onnx_ops_norm,
@@ -32,6 +33,7 @@ from tensorwright.frontend import (  # noqa: F401  (each fills the converter tab
     onnx_ops_sequence,
     onnx_ops_signal,
     onnx_ops_slice,
+    onnx_ops_text,
     onnx_ops_vision,
 )
 from tensorwright.frontend.onnx_fold import fold
@@ -64,6 +66,7 @@ from tensorwright.ir.type import TensorType
 
 MAX_CALLS = 24  # functions calling functions
 MAX_REPORTED = 40
+MAX_RETRIES = 4
 
 
 def import_onnx(
@@ -75,13 +78,41 @@ def import_onnx(
     that are to be fixed, by name. Raises FrontendError.
     """
     record = read_model(model)
-    return Module({"main": Importer(record, constants or {}).main(shapes)})
+    fixed = constants or {}
+    first = Importer(record, fixed)
+    try:
+        return Module({"main": first.main(shapes)})
+    except (CompileError, FrontendError) as e:
+        if not first.undecided:
+            raise
+        failure = e
+    # Shapes that do not fit together may fit if slices do not reach beyond what they slice.
+    limits: dict[str, int] = {}
+    for _ in range(MAX_RETRIES):
+        again = Importer(record, fixed, True, limits)
+        try:
+            found = again.main(shapes)
+        except CompileError:
+            break
+        if again.limits == limits:
+            return Module({"main": found})
+        limits = again.limits
+    raise failure
 
 
 class Importer:
-    """One import: the model's records, the symbols, and the problems found so far."""
+    """One import: the model's records, the symbols, and the problems found so far.
 
-    def __init__(self, model: ModelRecord, constants: Mapping[str, object]):
+    A slice up to a symbolic size is clamped to what is sliced, as ONNX says, which makes shapes
+    that no other shape equals. `strict` takes such sizes as they are: the program checks them, or
+    the dimension of an input gets an upper bound, noted in `limits`.
+    """
+
+    def __init__(
+        self, model: ModelRecord, constants: Mapping[str, object], strict: bool = False,
+        limits: Mapping[str, int] | None = None,
+    ):  # fmt: skip
+        self.strict, self.limits, self.undecided = strict, dict(limits or {}), 0
         self.model = model
         self.constants = {name: np.asarray(value) for name, value in constants.items()}
         self.symbolic = Symbolic()
@@ -112,7 +143,7 @@ class Importer:
         unknown = set(self.constants) - {v.name for v in inputs}
         if unknown:
             raise FrontendError(f"constants names {sorted(unknown)}, no inputs of the model")
-        wishes = Shapes(shapes, [v.name for v in inputs])
+        wishes = Shapes(shapes, [v.name for v in inputs], self.limits)
         for v in inputs:
             wishes.learn(v.name, v.shape)
         params = []

@@ -31,10 +31,11 @@ MAX_MIRROR = 1024  # elements; larger integer tensors are data, not shapes
 RULES: dict[str, Callable] = {}
 
 
-def rule(*names: str, passes_on: bool = False):
+def rule(*names: str, passes_on: int = 0):
     """Register the mirror of operators: (arrays of ints and Exprs, attributes) -> array or None.
 
-    passes_on: the result's elements are the operands', so what is asked of one is asked of them.
+    passes_on: the result's elements are those of that many first operands, so what is asked of it
+    is asked of them.
     """
 
     def register(f):
@@ -155,12 +156,12 @@ def _truth(m, f):
     return _each(lambda a, b: bool(f(a, b)), *m)
 
 
-@rule("Identity", passes_on=True)
+@rule("Identity", passes_on=1)
 def _identity(m, attrs):
     return m[0]
 
 
-@rule("Cast", passes_on=True)
+@rule("Cast", passes_on=1)
 def _cast(m, attrs):
     if attrs.get("to") in (6, 7, 12, 13):
         return _each(_lift(lambda a: a), m[0])
@@ -182,12 +183,12 @@ def _where(m, attrs):
     return None if any(v is None for v in result.flat) else result
 
 
-@rule("Concat", passes_on=True)
+@rule("Concat", passes_on=MAX_MIRROR)
 def _concat(m, attrs):
     return np.concatenate(m, axis=attrs.get("axis", 0)) if all(a.ndim for a in m) else None
 
 
-@rule("Gather")
+@rule("Gather", passes_on=1)
 def _gather(m, attrs):
     data, indices = m
     axis = attrs.get("axis", 0)
@@ -199,7 +200,7 @@ def _gather(m, attrs):
     return _array(np.take(data, at, axis=axis))
 
 
-@rule("Unsqueeze", passes_on=True)
+@rule("Unsqueeze", passes_on=1)
 def _unsqueeze(m, attrs):
     axes = _axes(m, attrs)
     if axes is None:
@@ -210,7 +211,7 @@ def _unsqueeze(m, attrs):
     return np.expand_dims(m[0], tuple(axes))
 
 
-@rule("Squeeze", passes_on=True)
+@rule("Squeeze", passes_on=1)
 def _squeeze(m, attrs):
     axes = _axes(m, attrs)
     rank = m[0].ndim
@@ -229,7 +230,7 @@ def _axes(m, attrs) -> list[int] | None:
     return [int(v) for v in m[1].flat]
 
 
-@rule("Reshape")
+@rule("Reshape", passes_on=1)
 def _reshape(m, attrs):
     if len(m) != 2 or any(isinstance(v, Expr) for v in m[1].flat):
         return None
@@ -242,7 +243,7 @@ def _reshape(m, attrs):
         return None
 
 
-@rule("Slice")
+@rule("Slice", passes_on=1)
 def _slice(m, attrs):
     if "starts" in attrs:
         starts, ends = list(attrs["starts"]), list(attrs["ends"])
@@ -274,7 +275,7 @@ def _constant_of_shape(m, attrs):
     return objects([int(value.reshape(-1)[0])] * int(np.prod(shape)), shape)
 
 
-@rule("Expand")
+@rule("Expand", passes_on=1)
 def _expand(m, attrs):
     if any(isinstance(v, Expr) for v in m[1].flat):
         return None
@@ -327,7 +328,7 @@ def _reduced(m, attrs, f, init):
     return objects([result], (1,) if attrs.get("keepdims", 1) else ())
 
 
-@rule("Transpose")
+@rule("Transpose", passes_on=1)
 def _transpose(m, attrs):
     return m[0].transpose(attrs.get("perm")) if m[0].ndim < 2 else None
 
@@ -338,7 +339,7 @@ def piece_rule(start: int, stop: int) -> Callable:
     def mirror(m, attrs):
         return m[0][start:stop]
 
-    mirror.passes_on = True
+    mirror.passes_on = 1
     return mirror
 
 

@@ -22,7 +22,6 @@ from tensorwright.ir.expr import Expr, Symbol, as_dim, as_expr, maximum, sym
 from tensorwright.ir.graph import (
     CONST,
     PARAM,
-    SYMBOL_ORIGIN,
     Graph,
     Node,
     array_of,
@@ -86,7 +85,7 @@ def _is_inside(binder: Node, params: set[Node]) -> bool:
         if n.op is PARAM and n not in params:
             return False
         todo.extend(n.args)
-        todo.extend(SYMBOL_ORIGIN[s] for s in node_symbols(n) if s in SYMBOL_ORIGIN)
+        todo.extend(s.origin for s in node_symbols(n) if s.origin is not None)
     return True
 
 

@@ -28,7 +28,7 @@ from tensorwright.ir.expr import (
     sym,
     symbols_of,
 )  # fmt: skip
-from tensorwright.ir.graph import SYMBOL_ORIGIN, Node, array_of, constant
+from tensorwright.ir.graph import Node, array_of, constant
 from tensorwright.ir.type import Dim, product
 
 
@@ -72,7 +72,7 @@ def reshape(c: Call, x: Node, shape: Node, *, allowzero: int = 0) -> Node:
     try:
         return ops.reshape(x, shape=target)
     except CompileError:
-        if not any(s in SYMBOL_ORIGIN for s in symbols_of(*map(as_expr, target))):
+        if not any(s.origin is not None for s in symbols_of(*map(as_expr, target))):
             raise
     return reshape_checked(c, x, target)
 

@@ -5,6 +5,7 @@ Bounds are clamped as ONNX clamps them, on ints and on index expressions alike.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from tensorwright.frontend import onnx_rows as ops
@@ -12,6 +13,8 @@ from tensorwright.frontend.onnx_ops import Call, Ints, converter
 from tensorwright.frontend.onnx_ops_elementwise import scalar
 from tensorwright.frontend.onnx_ops_movement import axes_of, axis_of, checked_zero
 from tensorwright.ir.expr import (
+    Expr,
+    all_of,
     as_dim,
     as_expr,
     ceildiv,
@@ -59,6 +62,10 @@ def sliced(c: Call, x: Node, starts, ends, axes, steps) -> Node:
         d = x.shape[a]
         if d == 0:
             continue
+        by[a] = step
+        if step == 1 and any(isinstance(v, Expr) for v in (s, e)):
+            begin[a], end[a] = within(c, s, e, d)
+            continue
         low, high = (0, d) if step > 0 else (-1, as_dim(as_expr(d) - 1))
         begin[a] = clamped(from_end(s, d), max(low, 0), high)
         end[a] = clamped(from_end(e, d), low, high)
@@ -66,10 +73,33 @@ def sliced(c: Call, x: Node, starts, ends, axes, steps) -> Node:
             end[a] = as_dim(maximum(as_expr(end[a]), as_expr(begin[a])))
         else:
             end[a] = as_dim(minimum(as_expr(end[a]), as_expr(begin[a])))
-        by[a] = step
     if all(b == 0 for b in begin) and tuple(end) == x.shape and all(s == 1 for s in by):
         return x
     return ops.slice(x, starts=tuple(begin), stops=tuple(end), steps=tuple(by))
+
+
+def within(c: Call, start: Dim, stop: Dim, d: Dim) -> tuple[Dim, Dim]:
+    """start and stop clamped into [0, d]. In a strict import they are taken as they are where
+    nothing shows that they need it, and the program checks that."""
+    begin = clamped(from_end(start, d), 0, d)
+    end = as_dim(maximum(as_expr(clamped(from_end(stop, d), 0, d)), as_expr(begin)))
+    plain = [as_expr(v if isinstance(v, Expr) else clamped(from_end(v, d), 0, d))
+             for v in (start, stop)]  # fmt: skip
+    order = (as_expr(0), *plain, as_expr(d))
+    conditions = [compare("le", a, b) for a, b in itertools.pairwise(order)]
+    if all(is_const(t, True) for t in conditions) or any(is_const(t, False) for t in conditions):
+        return begin, end
+    c.importer.undecided += 1
+    if not c.importer.strict:
+        return begin, end
+    last = plain[1]
+    if isinstance(d, int) and last.op == "sym" and last.value.origin is None:
+        name = last.value.name  # the size of an input: it gets a bound instead
+        c.importer.limits[name] = min(c.importer.limits.get(name, d), d)
+        conditions.pop()
+    open_ = [t for t in conditions if not is_const(t)]
+    zero = checked_zero(c, all_of(open_), "slice_fits") if open_ else as_expr(0)
+    return as_dim(plain[0] + zero), as_dim(last + zero)
 
 
 def from_end(v: Dim, d: Dim) -> Dim:

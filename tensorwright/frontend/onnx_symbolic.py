@@ -137,11 +137,11 @@ class Symbolic:
         if recipe is not None and depth < 40:
             f, args, attrs = recipe
             if all(a is None or _is_small(a) for a in args):
-                passed = low if f.passes_on else None
                 below = [
-                    None if a is None else self.derive(a, passed, a.name or name, depth + 1)
-                    for a in args
-                ]
+                    None if a is None else
+                    self.derive(a, low if k < f.passes_on else None, a.name or name, depth + 1)
+                    for k, a in enumerate(args)
+                ]  # fmt: skip
                 result = mirrored(f, below, attrs)
                 if result is not None:
                     self.mirrors[x] = result

@@ -32,7 +32,11 @@ _NAMED = re.compile(
 class Shapes:
     """The wishes for one model, and its symbols by name."""
 
-    def __init__(self, spec: str | Mapping | None = None, names: Sequence[str] = ()):
+    def __init__(
+        self, spec: str | Mapping | None = None, names: Sequence[str] = (),
+        limits: Mapping[str, int] | None = None,
+    ):  # fmt: skip
+        self.limits = dict(limits or {})  # the largest sizes that the model admits, by name
         self.symbols: dict[str, Expr] = {}
         self.renamed: dict[str, Dim] = {}  # the model's own dimension names -> the user's
         self.given = {k: _parts(k, v) for k, v in _per_input(spec, names).items()}
@@ -78,7 +82,14 @@ class Shapes:
     def symbol(self, name: str, **facts) -> Expr:
         """The symbol of that name; made, with these facts, on first use."""
         if name not in self.symbols:
-            self.symbols[name] = sym(Symbol(name, **{"min": 1, **facts}))
+            limit, wanted = self.limits.get(name), facts.get("max")
+            if limit is not None and wanted is not None and wanted > limit:
+                raise FrontendError(
+                    f"dimension {name!r} is at most {limit} in this model, shapes says {wanted}",
+                    help="the model takes that many elements of a tensor that has no more",
+                )
+            facts = {"min": 1, **facts, "max": wanted if limit is None or wanted else limit}
+            self.symbols[name] = sym(Symbol(name, **facts))
         return self.symbols[name]
 
     def _wishes(self, name: str, declared: Sequence | None) -> dict:

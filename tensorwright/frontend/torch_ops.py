@@ -25,7 +25,8 @@ from tensorwright.ir.dtype import promote as promote_kinds
 from tensorwright.ir.expr import Expr, as_dim, as_expr, bounds, maximum, minimum
 from tensorwright.ir.graph import Node, constant
 from tensorwright.ir.type import Dim, Shape
-from tensorwright.ops import elementwise as ew, movement as mv
+from tensorwright.ops import elementwise as ew
+from tensorwright.ops import movement as mv
 
 BY_TORCH = {d.torch: d for d in DTYPES if d.torch}
 

@@ -9,16 +9,33 @@ from __future__ import annotations
 import numpy as np
 
 from tensorwright.frontend.torch_ops import (
-    Call, Rows, flat, lift, to, transposed, wide, with_axis,
+    Call,
+    Rows,
+    flat,
+    lift,
+    to,
+    transposed,
+    wide,
+    with_axis,
 )  # fmt: skip
 from tensorwright.frontend.torch_ops_nn import (
-    POOL_ATTRS, adaptive_weights, batched, spread, window_attrs,
+    POOL_ATTRS,
+    adaptive_weights,
+    batched,
+    spread,
+    window_attrs,
 )  # fmt: skip
 from tensorwright.ir.expr import as_dim, as_expr
 from tensorwright.ir.graph import Node, constant
 from tensorwright.ir.type import product
-from tensorwright.ops import conv as cv, elementwise as ew, index as ix, linalg as la
-from tensorwright.ops import movement as mv, pool as pl, reduce as rd, statistics as st
+from tensorwright.ops import conv as cv
+from tensorwright.ops import elementwise as ew
+from tensorwright.ops import index as ix
+from tensorwright.ops import linalg as la
+from tensorwright.ops import movement as mv
+from tensorwright.ops import pool as pl
+from tensorwright.ops import reduce as rd
+from tensorwright.ops import statistics as st
 from tensorwright.ops import window as wi
 
 BACKWARD = Rows()

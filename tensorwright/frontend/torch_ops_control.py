@@ -15,7 +15,8 @@ from tensorwright.ir.dtype import boolean, i64
 from tensorwright.ir.expr import Expr
 from tensorwright.ir.graph import Graph, Node, graph, param
 from tensorwright.ir.type import TensorType
-from tensorwright.ops import control as ct, movement as mv
+from tensorwright.ops import control as ct
+from tensorwright.ops import movement as mv
 
 CONTROL = Rows()
 

@@ -9,13 +9,24 @@ from __future__ import annotations
 import numpy as np
 
 from tensorwright.frontend.torch_ops import (
-    Call, Rows, axis_of, flat, lift, slice_axis, to, transposed, with_axis,
+    Call,
+    Rows,
+    axis_of,
+    flat,
+    lift,
+    slice_axis,
+    to,
+    transposed,
+    with_axis,
 )  # fmt: skip
 from tensorwright.ir.dtype import boolean, i64
 from tensorwright.ir.expr import as_dim, as_expr
 from tensorwright.ir.graph import Node, constant
 from tensorwright.ir.type import product
-from tensorwright.ops import cumulative as cu, elementwise as ew, index as ix, movement as mv
+from tensorwright.ops import cumulative as cu
+from tensorwright.ops import elementwise as ew
+from tensorwright.ops import index as ix
+from tensorwright.ops import movement as mv
 from tensorwright.ops import reduce as rd
 from tensorwright.ops.define import broadcast_shapes
 

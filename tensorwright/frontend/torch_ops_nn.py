@@ -8,15 +8,28 @@ from __future__ import annotations
 import numpy as np
 
 from tensorwright.frontend.torch_ops import (
-    Call, Rows, lift, to, together, transposed, with_axis,
+    Call,
+    Rows,
+    lift,
+    to,
+    together,
+    transposed,
+    with_axis,
 )  # fmt: skip
 from tensorwright.ir.dtype import boolean, i64
 from tensorwright.ir.expr import as_dim, as_expr
 from tensorwright.ir.graph import Node, constant
 from tensorwright.ir.type import product
-from tensorwright.ops import attention as at, conv as cv, einsum as es, elementwise as ew
-from tensorwright.ops import index as ix, linalg as la
-from tensorwright.ops import movement as mv, pool as pl, statistics as st, window as wi
+from tensorwright.ops import attention as at
+from tensorwright.ops import conv as cv
+from tensorwright.ops import einsum as es
+from tensorwright.ops import elementwise as ew
+from tensorwright.ops import index as ix
+from tensorwright.ops import linalg as la
+from tensorwright.ops import movement as mv
+from tensorwright.ops import pool as pl
+from tensorwright.ops import statistics as st
+from tensorwright.ops import window as wi
 
 NN = Rows()
 

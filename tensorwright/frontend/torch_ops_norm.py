@@ -14,7 +14,10 @@ from tensorwright.ir.dtype import f32
 from tensorwright.ir.expr import as_dim, as_expr
 from tensorwright.ir.graph import Node
 from tensorwright.ir.type import product
-from tensorwright.ops import elementwise as ew, index as ix, movement as mv, norm as nm
+from tensorwright.ops import elementwise as ew
+from tensorwright.ops import index as ix
+from tensorwright.ops import movement as mv
+from tensorwright.ops import norm as nm
 from tensorwright.ops import reduce as rd
 
 NORM = Rows()

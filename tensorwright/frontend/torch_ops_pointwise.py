@@ -8,11 +8,21 @@ from __future__ import annotations
 import math
 
 from tensorwright.frontend.torch_ops import (
-    Call, Rows, dtype_of, lift, number, to, together, wide,
+    Call,
+    Rows,
+    dtype_of,
+    lift,
+    number,
+    to,
+    together,
+    wide,
 )  # fmt: skip
 from tensorwright.ir.dtype import boolean, f32
 from tensorwright.ir.graph import Node, constant
-from tensorwright.ops import activations as act, elementwise as ew, index as ix, movement as mv
+from tensorwright.ops import activations as act
+from tensorwright.ops import elementwise as ew
+from tensorwright.ops import index as ix
+from tensorwright.ops import movement as mv
 
 POINTWISE = Rows()
 

@@ -13,7 +13,9 @@ from tensorwright.frontend.torch_ops import Call, Rows, lift, to
 from tensorwright.frontend.torch_ops_shape import filled
 from tensorwright.ir.dtype import f32, i64
 from tensorwright.ir.graph import Node, constant
-from tensorwright.ops import elementwise as ew, random as rn, sort as so
+from tensorwright.ops import elementwise as ew
+from tensorwright.ops import random as rn
+from tensorwright.ops import sort as so
 
 RANDOM = Rows()
 

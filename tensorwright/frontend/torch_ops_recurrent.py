@@ -17,7 +17,10 @@ import numpy as np
 from tensorwright.frontend.torch_ops import Call, Rows, slice_axis, take_one, transposed, with_axis
 from tensorwright.ir.expr import as_dim, as_expr
 from tensorwright.ir.graph import Node, array_of, constant
-from tensorwright.ops import control as ct, elementwise as ew, movement as mv, recurrent as rc
+from tensorwright.ops import control as ct
+from tensorwright.ops import elementwise as ew
+from tensorwright.ops import movement as mv
+from tensorwright.ops import recurrent as rc
 
 RECURRENT = Rows()
 

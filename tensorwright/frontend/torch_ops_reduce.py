@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from tensorwright.frontend.torch_ops import (
-    Call, Rows, axes_of, axis_of, flat, lift, to, wide, with_axis,
+    Call, Rows, axes_of, axis_of, flat, lift, to, together, wide, with_axis,
 )  # fmt: skip
 from tensorwright.frontend.torch_ops_pointwise import truth
 from tensorwright.frontend.torch_symbols import size_scalar
@@ -24,7 +24,7 @@ from tensorwright.ops import reduce as rd, sort as so, statistics as st
 REDUCE = Rows()
 
 
-@REDUCE.row("sum.default", "sum.dim_IntList", "nansum.default")
+@REDUCE.row("sum.default", "sum.dim_IntList")
 def _sum(c, x, axes=None, keep=False, *, dtype=None):
     x = to(x, c.dtype)
     return rd.reduce_sum(x, axes=axes_of(axes, x.rank), keepdims=keep)
@@ -164,7 +164,12 @@ def _std(c, x, axes=None, *, correction=None, keepdim=False):
     return to(ew.sqrt(var), c.dtype)
 
 
-@REDUCE.row("var.dim", "var.default")
+@REDUCE.row("var.default")
+def _var_all(c, x, unbiased=True):
+    return to(moments(x, None, int(unbiased), False)[0], c.dtype)
+
+
+@REDUCE.row("var.dim")
 def _var_dim(c, x, axes=None, unbiased=True, keep=False):
     return to(moments(x, axes_of(axes, x.rank), int(unbiased), keep)[0], c.dtype)
 
@@ -303,3 +308,24 @@ def _pdist(c, x, p=2.0):
 def lift_array(array) -> Node:
     return constant(np.asarray(array, np.int64))
 
+
+
+@REDUCE.row("searchsorted.Tensor")
+def _searchsorted(c, x, v, out_int32=False, right=False, *, side=None, sorter=None):
+    if sorter is not None:
+        x = ix.gather_elements(x, sorter, axis=x.rank - 1)
+    x, v = together(x, v)
+    if x.rank > 1:  # one row of boundaries for each row of values
+        x = with_axis(x, x.rank - 1)
+    return _ranks(c, x, v, bool(right) or side == "right")
+
+
+@REDUCE.row("bucketize.Tensor")
+def _bucketize(c, v, x, *, out_int32=False, right=False):
+    return _ranks(c, *together(x, v), bool(right))
+
+
+def _ranks(c: Call, x: Node, v: Node, right: bool) -> Node:
+    """How many boundaries stand before each value."""
+    before = (ew.less_equal if right else ew.less)(x, with_axis(v, v.rank))
+    return to(rd.reduce_sum(to(before, i64), axes=(v.rank,), keepdims=False), c.dtype)

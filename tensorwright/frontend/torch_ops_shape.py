@@ -9,14 +9,29 @@ from __future__ import annotations
 import numpy as np
 
 from tensorwright.frontend.torch_ops import (
-    Call, Rows, axes_of, axis_of, clamped, dims, flat, is_empty, lift, number, slice_axis,
-    take_one, to, transposed, with_axis,
+    Call,
+    Rows,
+    axes_of,
+    axis_of,
+    clamped,
+    dims,
+    flat,
+    is_empty,
+    lift,
+    number,
+    slice_axis,
+    take_one,
+    to,
+    transposed,
+    with_axis,
 )  # fmt: skip
 from tensorwright.ir.dtype import f64, i64
 from tensorwright.ir.expr import Expr, as_dim, as_expr, bounds
 from tensorwright.ir.graph import Node, constant
 from tensorwright.ir.type import product
-from tensorwright.ops import elementwise as ew, index as ix, movement as mv
+from tensorwright.ops import elementwise as ew
+from tensorwright.ops import index as ix
+from tensorwright.ops import movement as mv
 
 SHAPE = Rows()
 
@@ -388,6 +403,14 @@ def _linspace(c, start, end, steps, *, dtype=None):
 def _eye(c, n, m=None, *, dtype=None):
     i, j = (ix.iota(shape=c.shape, axis=k, dtype=i64) for k in (0, 1))
     return to(ew.equal(i, j), c.dtype)
+
+
+@SHAPE.row("tril_indices.default", "triu_indices.default")
+def _triangle_indices(c, rows, columns, offset=0, *, dtype=None):
+    if not isinstance(rows, int) or not isinstance(columns, int):
+        raise c.fail("the sizes must be known")
+    find = np.tril_indices if "tril" in c.target else np.triu_indices
+    return constant(np.stack(find(rows, offset, columns)).astype(c.dtype.numpy))
 
 
 @SHAPE.row("tril.default")

@@ -14,12 +14,28 @@ from collections.abc import Callable
 from tensorwright.base.errors import FrontendError
 from tensorwright.ir.dtype import boolean, dtype, f64, i64
 from tensorwright.ir.expr import (
-    Expr, Symbol, all_of, any_of, as_dim, as_expr, compare, const, floordiv, maximum, minimum, mod,
-    mul, select, sym, unary,
+    Expr,
+    Symbol,
+    all_of,
+    any_of,
+    as_dim,
+    as_expr,
+    compare,
+    const,
+    floordiv,
+    maximum,
+    minimum,
+    mod,
+    mul,
+    select,
+    sym,
+    unary,
 )  # fmt: skip
 from tensorwright.ir.graph import Node, constant
 from tensorwright.ir.type import Dim, TensorType
-from tensorwright.ops import elementwise as ew, index as ix, movement as mv
+from tensorwright.ops import elementwise as ew
+from tensorwright.ops import index as ix
+from tensorwright.ops import movement as mv
 
 # torch bounds an unlimited size by one of these.
 UNBOUNDED = 1 << 60

@@ -25,7 +25,9 @@ from tensorwright.ir.dtype import dtype as dtype_of
 from tensorwright.ir.expr import Expr, as_dim, as_expr, compare
 from tensorwright.ir.graph import Node, constant, param
 from tensorwright.ir.type import Dim
-from tensorwright.ops import elementwise as ew, index as ix, movement as mv
+from tensorwright.ops import elementwise as ew
+from tensorwright.ops import index as ix
+from tensorwright.ops import movement as mv
 
 NOT_THE_USERS = (os.path.dirname(os.path.dirname(os.path.abspath(__file__))), contextlib.__file__)
 

@@ -18,7 +18,7 @@ from tensorwright.base.errors import CompileError
 from tensorwright.ir import op as op_file
 from tensorwright.ir.dtype import DType, dtype
 from tensorwright.ir.expr import Expr, as_dim
-from tensorwright.ir.graph import SYMBOL_ORIGIN, Graph, Node, bound_symbols, constant
+from tensorwright.ir.graph import Graph, Node, bound_symbols, constant
 from tensorwright.ir.op import OpDef
 from tensorwright.ir.type import TensorType, TupleType
 
@@ -53,7 +53,7 @@ def build(op: OpDef, args: tuple, attrs: dict) -> Node:
         raise e.located(_LOCATION.get(), operands_text(op, args)) from None
     node = Node(op, args, full, type_, "", _LOCATION.get())
     for s in bound_symbols(node):
-        SYMBOL_ORIGIN[s] = node
+        s.origin = node
     return node
 
 

@@ -242,8 +242,17 @@ class _Comparison:
         if isinstance(a, View):
             self.use(a.base, b.base)
         for f in fields(a):
-            if f.name not in ("body", "then", "orelse", "var", "buffer", "base", "buffers",
-                              "target", "source"):
+            if f.name not in (
+                "body",
+                "then",
+                "orelse",
+                "var",
+                "buffer",
+                "base",
+                "buffers",
+                "target",
+                "source",
+            ):
                 self.attr(getattr(a, f.name), getattr(b, f.name), f.name)
         match a:
             case For() | Let():

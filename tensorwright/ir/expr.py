@@ -144,13 +144,16 @@ class Symbol:
     if they are the same object.
     """
 
-    __slots__ = ("__weakref__", "max", "min", "multiple_of", "name", "serial", "upper", "values")
+    __slots__ = (
+        "__weakref__", "max", "min", "multiple_of", "name", "origin", "serial", "upper", "values",
+    )  # fmt: skip
 
     def __init__(self, name, min=0, max=None, multiple_of=1, upper=None, values=None):
         self.serial = next(_SERIAL)  # orders symbols of one name
         self.name, self.min, self.max = name, min, max
         self.multiple_of, self.upper = multiple_of, upper
         self.values = values  # the only values it takes, ascending, or None
+        self.origin = None  # the graph node that binds it, if one does
 
     def __repr__(self) -> str:
         return self.name

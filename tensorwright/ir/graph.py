@@ -13,7 +13,6 @@ orders before every node whose type or attributes mention them (`Graph.binders`)
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -150,16 +149,12 @@ def graph(name: str, params, results, result_names=()) -> Graph:
         seen.add(node)
         todo.extend(node.args)
         for s in node_symbols(node):
-            origin = SYMBOL_ORIGIN.get(s)
+            origin = s.origin
             if origin is not None and origin not in binders:
                 binders[origin] = None
                 todo.append(origin)
     ordered = [n for n in order(params, (*binders, *results), tuple(binders)) if n in binders]
     return Graph(name, params, results, tuple(ordered), tuple(result_names))
-
-
-# symbol -> the node that binds it; weak, so that dropped graphs are freed.
-SYMBOL_ORIGIN: weakref.WeakKeyDictionary[Symbol, Node] = weakref.WeakKeyDictionary()
 
 
 def rebuild(g: Graph, make: Callable[[Node, tuple[Node, ...]], Node]) -> Graph:

@@ -5,7 +5,8 @@
 Statements are immutable and compared by identity. A `Seq` is executed in order; `Let` and `Alloc`
 bind for the rest of their `Seq`. Loop kinds: serial, parallel (iterations are independent and may
 run on any thread), vector (all lanes at once; stores to one element must be reductions), unroll,
-and block/thread for targets with a grid.
+outline (serial, in a function of its own, so that what it keeps in registers does not displace what
+the code around it keeps there), and block/thread for targets with a grid.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from tensorwright.ir.expr import Buffer, Expr, Symbol, as_expr, bounds, is_const, sym, walk
 from tensorwright.ir.expr import transform as transform_expr
 
-KINDS = ("serial", "parallel", "vector", "unroll", "block", "thread")
+KINDS = ("serial", "parallel", "vector", "unroll", "outline", "block", "thread")
 
 
 class Stmt:
@@ -143,9 +144,9 @@ class Pack:
 @dataclass(frozen=True, eq=False)
 class Kernel:
     """A loop-level function. `params`: its buffers, inputs first; the last `outputs` of them are
-    written. `symbols`: index arguments, in order. `work`: arithmetic operations and bytes of one call
-    at least, for reports. `sources`: the model's nodes it computes. `schedule`: the trace of the rules that shaped it.
-    `packs`: layouts of parameters that the caller must provide."""
+    written. `symbols`: index arguments, in order. `work`: arithmetic operations and bytes of one
+    call at least, for reports. `sources`: the model's nodes it computes. `schedule`: the trace of
+    the rules that shaped it. `packs`: layouts of parameters that the caller must provide."""
 
     name: str
     params: tuple[Buffer, ...]

@@ -18,7 +18,7 @@ import numpy as np
 from tensorwright.base import trace
 from tensorwright.base.errors import InternalError
 from tensorwright.ir.build import location
-from tensorwright.ir.graph import CONST, SYMBOL_ORIGIN, Graph, Node, bound_symbols, with_args
+from tensorwright.ir.graph import CONST, Graph, Node, bound_symbols, with_args
 
 Bindings = dict[str, object]
 Matcher = Callable[[Node, Bindings, dict[Node, int]], bool]
@@ -259,7 +259,7 @@ class _Sweep:
         if m is not n:
             self.uses[m] = self.uses.get(n, 0)
             for s in bound_symbols(m):
-                SYMBOL_ORIGIN[s] = m
+                s.origin = m
         return m
 
     def settle(self, n: Node, depth: int) -> Node:

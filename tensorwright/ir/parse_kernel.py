@@ -63,8 +63,9 @@ class KernelParser:
         packs = tuple(Pack(*p) for p in packs)
         if self.inputs or self.outputs:
             params, outputs = [*self.inputs, *self.outputs], len(self.outputs)
+        work = tuple(map(self.exprs.index, options["work"].elts)) if "work" in options else None
         sources, schedule = trace["source"], trace["schedule"]
-        k = Kernel(key, tuple(params), outputs, body, (), sources, schedule, packs)
+        k = Kernel(key, tuple(params), outputs, body, (), sources, schedule, packs, work)
         names = options.get("symbols")
         usual = [] if self.inputs or self.outputs else shape_symbols(k)
         symbols = usual if names is None else [self.symbol(n) for n in names.elts]

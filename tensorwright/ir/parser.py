@@ -17,7 +17,7 @@ import numpy as np
 from tensorwright.base.errors import CompileError
 from tensorwright.ir.build import build, location
 from tensorwright.ir.expr import Symbol, as_dim
-from tensorwright.ir.graph import SYMBOL_ORIGIN, Graph, Node, bound_symbols, constant, param
+from tensorwright.ir.graph import Graph, Node, bound_symbols, constant, param
 from tensorwright.ir.graph import graph as make_graph
 from tensorwright.ir.loop import Kernel
 from tensorwright.ir.module import Module
@@ -165,7 +165,7 @@ class _Parser:
         name = "" if is_unnamed(name) else name
         node = replace(node, name=name, loc=tuple(loc.split(", ")) if loc else ())
         for symbol in bound_symbols(node):
-            SYMBOL_ORIGIN[symbol] = node
+            symbol.origin = node
         return node
 
     def build(self, op: OpDef, args: tuple, attrs: dict, at: ast.Call) -> Node:

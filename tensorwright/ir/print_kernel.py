@@ -81,7 +81,8 @@ def program_buffers(k: Kernel) -> set[Buffer]:
 
 def kernel_symbols(k: Kernel) -> list[Symbol]:
     """The symbols that a kernel takes from its module."""
-    return list(dict.fromkeys([*shape_symbols(k), *k.symbols, *free_symbols(k.body)]))
+    work = sorted(symbols_of(*map(as_expr, k.work or ())), key=lambda s: s.name)
+    return list(dict.fromkeys([*shape_symbols(k), *k.symbols, *work, *free_symbols(k.body)]))
 
 
 def free_buffers(k: Kernel) -> list[Buffer]:
@@ -137,6 +138,8 @@ class KernelPrinter:
         options = [] if self.name == self.key else [f"name={self.key!r}"]
         if k.packs:
             options.append(f"packs={tuple((*astuple(p),) for p in k.packs)!r}")
+        if k.work is not None:
+            options.append(f"work=({', '.join(map(self.text, k.work))})")
         if not own and list(k.symbols) != shape_symbols(k):
             names = [self.renaming.symbols[s].name for s in k.symbols]
             options.append(f"symbols=({', '.join(names)}{',' if len(names) == 1 else ''})")

@@ -26,8 +26,9 @@ from tensorwright.ops.elementwise import (
 from tensorwright.ops.elementwise import cast as cast_to
 from tensorwright.ops.index import full, gather_elements, iota, scatter_elements
 from tensorwright.ops.linalg import dot_general
-from tensorwright.ops.movement import broadcast_to, pad, reshape, transpose
-from tensorwright.ops.movement import slice as take
+from tensorwright.ops.movement import (
+    broadcast_to, pad, reshape, slice_axis, split_position, squeeze, transpose,
+)  # fmt: skip
 
 
 def _patch_attrs(op: str, rank: int, strides, padding, dilation):
@@ -45,23 +46,14 @@ def _infer_im2col(x, *, window=(), strides=None, padding=None, dilation=None) ->
     return TensorType(x.dtype, (x.shape[0], columns, product(counts)))
 
 
-def _unravel(flat: Expr, dims) -> list[Expr]:
-    """The subscripts of the element at a row-major position."""
-    found = []
-    for k, d in enumerate(dims):
-        i = flat // as_expr(product(dims[k + 1 :]))
-        found.append(i % as_expr(d) if k else i)
-    return found
-
-
 def _lower_im2col(out: Buffer, x: Buffer, *, window, strides, padding, dilation) -> Stmt:
     attrs = _patch_attrs("im2col", x.rank, strides, padding, dilation)
     counts = [window_extent(d, w, s, p, e) for d, w, (s, p, e) in zip(x.shape[2:], window, attrs)]
 
     def element(n: Expr, column: Expr, place: Expr) -> Expr:
-        c, *ks = _unravel(column, (x.shape[1], *window))
+        c, *ks = split_position(column, (x.shape[1], *window))
         at, conditions = [], []
-        for k, i, d, (s, p, e) in zip(ks, _unravel(place, counts), x.shape[2:], attrs):
+        for k, i, d, (s, p, e) in zip(ks, split_position(place, counts), x.shape[2:], attrs):
             where, more = inside(i * s + k * e - as_expr(p[0]), d, p)
             at.append(where)
             conditions += more
@@ -182,7 +174,7 @@ def _expand_deform(
     moves = reshape(offset, shape=(n, offset_groups, cells, 2, *out))
     positions = []
     for axis, (s, p, e) in enumerate(attrs):
-        move = slice_axis(moves, 3, axis)
+        move = squeeze(slice_axis(moves, 3, axis, axis + 1), (3,))
         grid = iota(shape=tuple(out[axis] if a == axis else 1 for a in range(2)), axis=axis,
                     dtype=offset.dtype)  # fmt: skip
         grid = add(mul(grid, float(s)), -float(p[0])) if p[0] else mul(grid, float(s))
@@ -203,14 +195,6 @@ def _expand_deform(
     y = dot_general(kernel, columns, batch=((0,), (1,)), contract=((2,), (2,)))  # [g, o, n, out]
     y = reshape(transpose(y, perm=(2, 0, 1, 3)), shape=(n, w.shape[0], *out))
     return add_bias(y, bias, 1)
-
-
-def slice_axis(t: Node, axis: int, k: int) -> Node:
-    """t at position k of an axis, without that axis."""
-    starts = tuple(k if a == axis else 0 for a in range(t.rank))
-    stops = tuple(k + 1 if a == axis else d for a, d in enumerate(t.shape))
-    kept = tuple(d for a, d in enumerate(t.shape) if a != axis)
-    return reshape(take(t, starts=starts, stops=stops), shape=kept)
 
 
 def _cell_positions(window, axis: int, dilation: int, dtype) -> Node:

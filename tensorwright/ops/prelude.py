@@ -94,9 +94,7 @@ _RUNNING: list[dict] = []  # globals of the functions that are running, innermos
 def _symbol_names(names: dict) -> dict[Symbol, str]:
     """Symbol -> global name, found once a file."""
     if "__symbols__" not in names:
-        found = {
-            v.value: k for k, v in names.items() if isinstance(v, Expr) and v.op == "sym"
-        }
+        found = {v.value: k for k, v in names.items() if isinstance(v, Expr) and v.op == "sym"}
         for s, name in found.items():
             s.name = name
         names["__symbols__"] = found
@@ -177,7 +175,6 @@ class KernelFunction(Function):
         results = buffers[len(names) - len(self.outputs) :]
         return results[0] if len(results) == 1 else tuple(results)
 
-
     def program(self, inputs):
         PROGRAMS.append(source.Program([np.array(x, order="C") for x in inputs], []))
         try:
@@ -227,7 +224,7 @@ def graph(f=None, *, name="", params=None, results=()):
     return _define(GraphFunction(f), name)
 
 
-def kernel(f=None, *, name="", symbols=None, packs=()):
+def kernel(f=None, *, name="", symbols=None, packs=(), work=()):
     if f is None:
         return lambda f: _define(KernelFunction(f, symbols, packs), name)
     return _define(KernelFunction(f, symbols, packs), name)
@@ -391,12 +388,13 @@ SCALARS.update(cast=_cast, bitcast=_bitcast, select=lambda c, a, b: a if c else 
 _TYPES = {d.name: ElementType(d) for d in DTYPES}
 _CONTROL = ("if_", "while_", "scan_", "item", "make_tuple")
 _OPERATORS = {
-    name: _control(op) if name in _CONTROL else _operator(op)
-    for name, op in _rows().items()
+    name: _control(op) if name in _CONTROL else _operator(op) for name, op in _rows().items()
 }
 _LOOPS = dict.fromkeys(KINDS, _loop)
-_WRAPPERS = {w: Wrapper(w) for w in ("out", "free", "const", "temp", "local", "arena", "param",
-                                      "frame", "dynamic")}
+_WRAPPERS = {
+    w: Wrapper(w)
+    for w in ("out", "free", "const", "temp", "local", "arena", "param", "frame", "dynamic")
+}
 _OWN = ["aligned", "assert_", "bind_size", "call", "call_extern", "call_kernel", "constants",
         "copy", "function", "fused", "graph", "inf", "kernel", "nan", "program_input",
         "program_output", "program_shape", "sym", "view"]  # fmt: skip

@@ -397,9 +397,11 @@ grid_sample = composite(
     "grid_sample", "x, grid", _expand_grid_sample, _check_grid, reference=_reference_grid_sample,
     dtypes=FLOATS,
     samples=(
-        *(f"f32[1,2,4,5] f32[1,3,3,2]@-1.4:1.4 mode={m} padding={p} align_corners={a}"
-          for m in ("linear", "nearest", "cubic") for p in ("zeros", "border", "reflection")
-          for a in (False, True)),
+        *(f"f32[1,2,4,5] f32[1,3,3,2]@-1.4:1.4 mode={m} padding={p}"
+          for m in ("linear", "nearest") for p in ("zeros", "border", "reflection")),
+        "f32[1,1,4,5] f32[1,2,3,2]@-1.4:1.4 mode=cubic padding=reflection align_corners=True",
+        "f32[1,1,4] f32[1,5,1]@-1.4:1.4 mode=cubic",
+        "f32[1,1,4] f32[1,5,1]@-1.4:1.4 padding=reflection align_corners=True",
         "f32[n,1,4,4] f32[n,2,3,2]@-1:1 n=1,2", "f32[1,2,3,3,3] f32[1,2,2,2,3]@-1:1",
         "f32[1,1,6] f32[1,4,1]@-1:1",
     ),

@@ -26,7 +26,8 @@ _NUMPY = {
 _ML_DTYPES = {
     "bf16": "bfloat16", "f8e4m3fn": "float8_e4m3fn", "f8e5m2": "float8_e5m2",
     "f8e4m3": "float8_e4m3", "f8e4m3fnuz": "float8_e4m3fnuz", "f8e5m2fnuz": "float8_e5m2fnuz",
-    "f8e4m3b11fnuz": "float8_e4m3b11fnuz", "f8e3m4": "float8_e3m4", "f8e8m0fnu": "float8_e8m0fnu",
+    "f8e4m3b11fnuz": "float8_e4m3b11fnuz", "f8e3m4": "float8_e3m4", "f8e8m0": "float8_e8m0fnu",
+    "f4e2m1": "float4_e2m1fn",
     "i4": "int4", "u4": "uint4", "i2": "int2", "u2": "uint2",
 }  # fmt: skip
 
@@ -34,7 +35,7 @@ _ML_DTYPES = {
 _DLPACK_FAMILIES = {0: "i", 1: "u", 2: "f", 4: "bf", 5: "c", 6: "bool"}
 _DLPACK_SMALL = {
     7: "f8e3m4", 8: "f8e4m3", 9: "f8e4m3b11fnuz", 10: "f8e4m3fn",
-    11: "f8e4m3fnuz", 12: "f8e5m2", 13: "f8e5m2fnuz", 14: "f8e8m0fnu",
+    11: "f8e4m3fnuz", 12: "f8e5m2", 13: "f8e5m2fnuz", 14: "f8e8m0",
 }  # fmt: skip
 _DEVICES = {
     1: "the CPU", 2: "a CUDA device", 3: "CUDA host memory", 4: "an OpenCL device",

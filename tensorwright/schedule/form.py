@@ -17,7 +17,7 @@ from tensorwright.ir.expr import Buffer, Expr, as_expr, bounds, const, is_const,
 from tensorwright.ir.loop import Kernel
 from tensorwright.ir.simplify import linear
 from tensorwright.schedule import primitives as p
-from tensorwright.schedule.nest import Stage, loads_of, stages, stride_of
+from tensorwright.schedule.nest import Stage, loads_of, read_stage, stages, stride_of
 
 EXPENSIVE = frozenset(
     "div sqrt rsqrt exp exp2 expm1 log log2 log1p sin cos tan asin acos atan atan2 sinh cosh tanh "
@@ -76,29 +76,43 @@ def _contraction(k: Kernel, found: list[Stage]) -> Form | None:
 
 def inline_maps(k: Kernel) -> Kernel | None:
     """Inline intermediate map stages where that pays; None if the nests are not stages."""
-    found = stages(k.body)
-    if found is None:
+    current = stages(k.body)
+    if current is None:
         return None
     temps = {s.buffer for s in ir.statements(k.body) if isinstance(s, ir.Alloc)}
-    body = k.body
-    done = {}
-    for position, stage in enumerate(found):
-        stage = done.get(position, stage)
-        if not stage.is_map or stage.out not in temps:
+    reads = [_reads(s) for s in current]
+    inlined: set[Buffer] = set()
+    for position, me in enumerate(list(current)):
+        me = current[position]  # with what was inlined into it
+        if not me.is_map or me.out not in temps:
             continue
-        current = stages(body)
-        me = next(s for s in current if s.out is stage.out)
-        users = [s for s in current if s is not me and _reads(s, me.out)]
-        if should_inline(me, users, len(current) - len(users)):
-            body = p.inline(body, me.final, me.variables)
-    return k if body is k.body else k.with_body(body)
+        users = [n for n, r in enumerate(reads) if n != position and r and me.out in r]
+        if not should_inline(me, [current[n] for n in users]):
+            continue
+        for n in users:
+            root = p.inline(current[n].root, me.final, me.variables)
+            current[n], reads[n] = read_stage(root), reads[n] - {me.out} | reads[position]
+            if current[n] is None:
+                return None
+        reads[position] = frozenset()
+        inlined.add(me.out)
+    if not inlined:
+        return k
+    allocs = [ir.Alloc(b) for b in temps_in_order(k.body) if b not in inlined]
+    return k.with_body(ir.seq(*allocs, *(s.root for s in current if s.out not in inlined)))
 
 
-def _reads(s: Stage, b: Buffer) -> bool:
-    return any(e.value is b for e in ir.loads(s.root))
+def temps_in_order(body: ir.Stmt) -> list[Buffer]:
+    """Buffers allocated outside of all loops."""
+    parts = body.body if isinstance(body, ir.Seq) else (body,)
+    return [s.buffer for s in parts if isinstance(s, ir.Alloc)]
 
 
-def should_inline(s: Stage, users: list[Stage], others: int) -> bool:
+def _reads(s: Stage) -> frozenset[Buffer]:
+    return frozenset(e.value for e in ir.loads(s.root))
+
+
+def should_inline(s: Stage, users: list[Stage]) -> bool:
     """Whether recomputing the stage where it is read beats storing it."""
     size = sum(1 for _ in walk(s.final.value))
     work = [e for e in walk(s.final.value) if e.op in EXPENSIVE and e.dtype.is_float]
@@ -188,13 +202,20 @@ def shared_rows(found: list[Stage]) -> int | None:
             return None
     made = {s.out for s in found}
     for s in found:
-        variables = s.variables[:rows]
         for e in ir.loads(s.root):
-            if e.value in made and e.value is not s.out and e.args[:rows] != variables:
+            if e.value in made and e.value is not s.out and not _same_row(e, s, rows):
                 return None
     if not all(is_row_reduction(s) for s in reductions):
         return None
     return rows
+
+
+def _same_row(e: Expr, s: Stage, rows: int) -> bool:
+    """Whether a load stays in the row that the stage is at."""
+    return all(
+        i is v or (is_const(i, 0) and is_const(f.extent, 1))
+        for i, v, f in zip(e.args, s.variables, s.spatial[:rows])
+    )
 
 
 def _row_count(s: Stage) -> int:

@@ -110,8 +110,6 @@ def schedule_map(k: Kernel, spatial: tuple[For, ...], target: Target) -> Kernel:
     loops = loops[:-1] if outer is None or len(loops) > 1 else [outer]
     if loops and not small and loops[-1] is not outer:
         body = fuse_all(body, loops)
-    elif outer is not None and not small and len(loops) == 1:
-        body = p.set_kind(body, outer, "parallel")
     return k.with_body(body, f"map: {len(loops) or 1} loops, vectors of {lanes_for(body, target)}")
 
 

@@ -286,14 +286,14 @@ def stage_result(root: Stmt, b: Buffer) -> Stmt:
 
 
 def roll(root: Stmt, b: Buffer) -> Stmt:
-    """Run unrolled loops around the stores to `b` one iteration at a time."""
-
-    def visit(s: Stmt) -> Stmt | None:
-        if isinstance(s, For) and s.kind == "unroll" and ir.stored_buffers(s) == {b}:
-            return replace(s, kind="serial")
-        return None
-
-    return ir.rewrite(root, visit)
+    """Run unrolled loops around the stores to `b` one iteration at a time, in a function of their
+    own: LLVM moves the constants of an epilogue out of all loops, where they take the registers of
+    the accumulators."""
+    if isinstance(root, For) and root.kind == "unroll" and ir.stored_buffers(root) == {b}:
+        inner = ir.rewrite(root.body, lambda s: replace(s, kind="serial")
+                           if isinstance(s, For) and s.kind == "unroll" else None)  # fmt: skip
+        return replace(root, kind="outline", body=inner)
+    return ir.with_children(root, tuple(roll(c, b) for c in ir.children(root)))
 
 
 def relayout(
@@ -382,7 +382,7 @@ def vectorize(root: Stmt, v: Symbol, lanes: int) -> tuple[Stmt, Symbol | None]:
     outer = loop_symbol(f"{v.name}o", const(0), whole)
     if not is_const(whole, 0):
         inner = lane_loop(s.begin + sym(outer) * lanes, None)
-        out.append(For(outer, const(0), whole, inner))
+        out.append(For(outer, const(0), whole, inner, s.kind))
     if not is_const(s.extent % lanes, 0):
         tail = lane_loop(s.begin + whole * lanes, rest)
         out.append(tail if is_const(rest) else If(compare("lt", const(0), rest), tail))

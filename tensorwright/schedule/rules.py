@@ -12,7 +12,7 @@ from tensorwright.ir.loop import For, Kernel, Seq, seq
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.contraction import schedule_contraction
 from tensorwright.schedule.form import read_form
-from tensorwright.schedule.legal import why_not_parallel
+from tensorwright.schedule.legal import ScheduleError, why_not_parallel
 from tensorwright.schedule.maps import is_small, schedule_map
 from tensorwright.schedule.rows import schedule_columns, schedule_rows
 from tensorwright.target.target import Target
@@ -20,21 +20,34 @@ from tensorwright.target.target import Target
 
 def schedule(k: Kernel, target: Target) -> Kernel:
     """The kernel in the shape that the rule for its form gives it."""
-    form = read_form(k)
-    made = None
-    if form is not None:
-        if form.kind == "map":
-            made = schedule_map(form.kernel, form.stages[0].spatial, target)
-        elif form.kind == "contraction":
-            made = schedule_contraction(form.kernel, form.stages, target)
-        elif form.kind == "rows":
-            made = schedule_rows(form, target)
-        elif form.kind == "columns":
-            made = schedule_columns(form.kernel, form.stages[0], target)
+    k = k.with_body(without_empty_loops(k.body))
+    try:
+        made = schedule_by_form(k, target)
+    except ScheduleError as e:  # correct as it stands, and the trace says what was not possible
+        return schedule_plain(k, f"as defined: {e.message}")
     return made if made is not None else schedule_plain(k)
 
 
-def schedule_plain(k: Kernel) -> Kernel:
+def schedule_by_form(k: Kernel, target: Target) -> Kernel | None:
+    """What the rule for the kernel's form makes of it; None if it has no form."""
+    form = read_form(k)
+    if form is None:
+        return None
+    if form.kind == "map":
+        return schedule_map(form.kernel, form.stages[0].spatial, target)
+    if form.kind == "contraction":
+        return schedule_contraction(form.kernel, form.stages, target)
+    if form.kind == "rows":
+        return schedule_rows(form, target)
+    return schedule_columns(form.kernel, form.stages[0], target)
+
+
+def without_empty_loops(body: ir.Stmt) -> ir.Stmt:
+    """`body` without the loops that run not once, so that rules divide by no extent of 0."""
+    return ir.rewrite(body, lambda s: Seq(()) if isinstance(s, For) and is_const(s.extent, 0) else None)
+
+
+def schedule_plain(k: Kernel, trace: str = "as defined") -> Kernel:
     """Run outermost loops in parallel where their iterations are independent and many."""
     parts = k.body.body if isinstance(k.body, Seq) else (k.body,)
     out = []
@@ -42,7 +55,7 @@ def schedule_plain(k: Kernel) -> Kernel:
         if isinstance(s, For) and not is_small(_work(s)) and not why_not_parallel(s):
             s = p.set_kind(s, s.var, "parallel")
         out.append(s)
-    return k.with_body(seq(*out), "as defined")
+    return k.with_body(seq(*out), trace)
 
 
 def _work(s: ir.Stmt):

@@ -137,6 +137,7 @@ def stored_at(target: Target, threads: int) -> Path | None:
 def measure(target: Target, threads: int) -> Machine:
     """Measure now; takes a second or two."""
     levels = {"L1": target.caches[0] // 2, "L2": target.caches[1] // 2}
+    levels["L3"] = max(target.caches[2] // 2 // threads, target.caches[1])
     gbytes = {name: bandwidth(target, threads, size) for name, size in levels.items()}
     gbytes["memory"] = bandwidth(target, threads, MEMORY_BYTES // threads)
     return Machine(processor(), target.name, threads, peak(target, threads), gbytes)

@@ -67,7 +67,7 @@ class Request:
                 f"{self.path} holds machine code, not the program it was made from",
                 help="give the model that it was compiled from",
             )
-        return import_model(self.path, None, self.shapes)[0]
+        return import_model(self.path, self.shapes)[0]
 
     def check_path(self) -> None:
         if not Path(self.path).is_file():

@@ -15,7 +15,7 @@ def reference(model, *inputs, precise: bool = False, shapes=None):
     """The results of a model on arrays, slowly and plainly; `precise` computes in float64.
 
     model: whatever `compile` takes, or a compiled program."""
-    m = module_of(model) if isinstance(model, Program) else import_model(model, None, shapes)[0]
+    m = module_of(model) if isinstance(model, Program) else import_model(model, shapes)[0]
     if len(inputs) != len(m.main.params):
         wanted = ", ".join(f"{p.name}: {p.type}" for p in m.main.params)
         raise RunError(f"{len(inputs)} inputs given, expected {wanted}")

@@ -69,4 +69,6 @@ def _point(row: ProfileRow, profile: Profile, machine: Machine, target: Target) 
 
 def level(count: int, machine: Machine, target: Target) -> str:
     """The smallest level that holds so many bytes; what a kernel reads was seldom left in L1."""
-    return "L2" if count <= target.caches[1] * machine.threads else "memory"
+    if count <= target.caches[1] * machine.threads:
+        return "L2"
+    return "L3" if count <= target.caches[2] else "memory"

@@ -289,6 +289,62 @@ def test_native():
     check(Block(), (r(2, 3, 4),), "x: n, t, 4", more=[(r(5, 6, 4),)], native=True)
 
 
+F = nn.functional
+I2 = torch.tensor([0, 2])
+
+MANY = {
+    "causal attention": (lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True),
+                         r(2, 3, 4, 8), r(2, 3, 6, 8), r(2, 3, 6, 8)),
+    "shared heads": (lambda q, k, v: F.scaled_dot_product_attention(q, k, v, enable_gqa=True),
+                     r(2, 4, 4, 8), r(2, 2, 6, 8), r(2, 2, 6, 8)),
+    "float mask": (lambda q, k, m: F.scaled_dot_product_attention(q, k, k, m, scale=0.3),
+                   r(2, 4, 4, 8), r(2, 4, 6, 8), r(4, 6)),
+    "mask without batch": (lambda q, k, m: F.scaled_dot_product_attention(q, k, k, m > 0),
+                           r(3, 4, 8), r(3, 6, 8), r(3, 4, 6) + 1),
+    "attention of rank 5": (lambda q, k: F.scaled_dot_product_attention(q, k, k),
+                            r(2, 2, 3, 4, 8), r(2, 2, 3, 6, 8)),
+    "convolutions": (lambda x, w, b: (
+        F.conv_transpose2d(x, w, b, stride=2, padding=1, output_padding=1),
+        F.conv1d(x[:, :, 0], w[:, :, 0], padding="same")), r(1, 4, 5, 5), r(4, 4, 3, 3), r(4)),
+    "group norm": (nn.GroupNorm(2, 4), r(2, 4, 5)),
+    "instance norm": (nn.InstanceNorm2d(4, affine=True), r(2, 4, 5, 5)),
+    "rms norm": (nn.RMSNorm(4), r(2, 4)),
+    "pixel shuffle": (lambda x: F.pixel_unshuffle(F.pixel_shuffle(x, 2), 2), r(1, 8, 3, 3)),
+    "losses": (lambda x, t: (F.cross_entropy(x, t), F.mse_loss(x, x * 2), F.one_hot(t, 5)),
+               r(4, 5), torch.tensor([1, 2, 3, 4])),
+    "order": (lambda x: (x.median(-1), x.argsort(descending=True), x.topk(2), x.flip(0),
+                         torch.searchsorted(x.sort()[0], x)), r(4, 5)),
+    "norms": (lambda x: (x.norm(dim=1), torch.linalg.norm(x), x.logsumexp(1), torch.cdist(x, x),
+                         x.std(0), x.var(unbiased=False), torch.var_mean(x, 1)), r(4, 5)),
+    "triangles": (lambda x: (x.diagonal(1), torch.tril_indices(3, 3), torch.triu(x, 1),
+                             torch.eye(3), x.repeat_interleave(2, 0)), r(4, 5)),
+    "integers": (lambda a: (a // 2, a % 3, a / 2, -a, a >> 1, a.float().mean(), a.sum(), a * 2.5,
+                            a.bitwise_and(3), a.abs().sqrt(), torch.where(a > 0, a, 0),
+                            a.to(torch.uint8), a.bool()), torch.arange(-4, 5)),
+    "not a number": (lambda x: (x.nan_to_num(), x.isnan(), torch.fmax(x, x * 0), x.nansum()),
+                     torch.tensor([1.0, float("nan"), 2.0])),
+    "padding": (lambda x: (F.pad(x, (1, 2), mode="reflect"), F.pad(x, (1, 1), mode="replicate"),
+                           F.pad(x, (1, 1), mode="circular"), F.pad(x, (1, -1), value=3.0)),
+                r(1, 2, 5)),
+    "grid": (lambda x, g: F.grid_sample(x, g, align_corners=False), r(1, 2, 4, 4),
+             r(1, 3, 3, 2) * 0.5),
+    "lstm cell": (lambda x, h, c, w, u: torch.lstm_cell(x, (h, c), w, u), r(2, 3), r(2, 4), r(2, 4),
+                  r(16, 3), r(16, 4)),
+    "masks": (lambda x: (x.masked_fill(x > 0, -1e9), x.masked_select(x > 0)), r(3, 4)),
+    "scatters": (lambda x, i: (
+        x.index_put((i,), x[i] * 2), x.index_add(0, i, x[:2]),
+        x.scatter_add(0, i[:, None].expand(2, 4), x[:2]),
+        x.scatter_reduce(1, i[:, None].expand(2, 2), x[:2, :2], "amax", include_self=False)),
+        r(3, 4), I2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_operators_in_context(name):
+    f, *args = MANY[name]
+    check(f, tuple(args))
+
+
 # ---- errors ------------------------------------------------------------------------------------
 
 

@@ -127,6 +127,24 @@ def test_namesakes_in_kernels():
     assert not difference(back, m)
 
 
+def test_kernel_metadata():
+    text = """n = sym(min=1)
+m = sym(min=1)
+
+@kernel(name='a.b', packs=((0, 1, 16, (), (0,)),), work=(n * 2, n * 8 + 4), symbols=(m, n))
+def a_b(x: aligned(f32[1, n, 16], 64), y: out[f32[n, m]]):
+    # source: net.py:3 Linear
+    # schedule: split i 8
+    # schedule: vectorize j
+    pass
+"""
+    m = parse(text, OPS)
+    k = m.kernels["a.b"]
+    assert to_text(m) == text
+    assert k.schedule == ("split i 8", "vectorize j") and k.sources == ("net.py:3 Linear",)
+    assert [s.name for s in k.symbols] == ["m", "n"]
+
+
 def test_siblings_share_names():
     y = Buffer("y", "f32", (8,))
     part = [loop("i", 8, lambda i: store(y, i, const(0.0, f32))) for _ in range(2)]
