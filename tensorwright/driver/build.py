@@ -42,7 +42,7 @@ class Built:
 
 
 def build_program(
-    m: Module, target: Target, name: str, threads: int, objects, extra: dict
+    m: Module, target: Target, name: str, threads: int, objects, extra: dict, make=Program
 ) -> tuple[Program, Built]:
     """Compile a lowered module. `objects(key, text)` gives the object code of an LLVM text."""
     constants: dict[Node, int] = {}
@@ -64,7 +64,7 @@ def build_program(
     code = objects({k: t for k, t in all_texts.items()})
     manifest = make_manifest(m, target, name, threads, errors, extra)
     weights = [np.ascontiguousarray(array_of(n)) for n in constants]
-    return Program(manifest, code, weights), Built(tuple(planned), all_texts)
+    return make(manifest, code, weights), Built(tuple(planned), all_texts)
 
 
 def unique_lines(text: str) -> str:

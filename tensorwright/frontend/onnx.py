@@ -32,6 +32,7 @@ from tensorwright.frontend import (  # noqa: F401  (each fills the converter tab
     onnx_ops_sequence,
     onnx_ops_signal,
     onnx_ops_slice,
+    onnx_ops_text,
     onnx_ops_vision,
 )
 from tensorwright.frontend.onnx_fold import fold
