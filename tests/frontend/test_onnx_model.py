@@ -1,7 +1,6 @@
 """Reading ONNX files: every claim of a file is checked."""
 
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
