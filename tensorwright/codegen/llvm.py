@@ -283,7 +283,8 @@ class Function(Values):
         self.open(good)
 
     def call_function(self, s: ir.Call) -> None:
-        args = ["ptr %ctx", *(f"ptr {self.pointers[b]}" for b in s.buffers)]
+        context = [] if s.extern else ["ptr %ctx"]
+        args = [*context, *(f"ptr {self.pointers[b]}" for b in s.buffers)]
         args += [f"i64 {self.scalar(self.legal(a))}" for a in s.scalars]
         types = ", ".join(a.split()[0] for a in args)
         self.module.declare(f"declare void @{s.callee}({types})")
