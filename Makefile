@@ -1,7 +1,7 @@
 # make demo            compile the examples, compare with ONNX Runtime    (MODEL=file.onnx for yours)
 # make test            the test suite                                     (ARGS="-k name" to select)
 # make bench           the tables of docs/benchmarks.md                   (ARGS="--models resnet50")
-# make conformance     the ONNX operator tests
+# make conformance     the ONNX operator tests: docs/conformance.md       (ARGS="--only conv --show")
 # make lint            style
 # Each target installs what it needs into .venv once; a second call starts at once.
 
@@ -26,7 +26,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.bench --markdown docs/benchmarks.md --json .bench/last.json $(ARGS)
 
 conformance: $(VENV)/.test
-	$(BIN)/python -m pytest -n 2 tests/conformance $(ARGS)
+	$(BIN)/python -m tests.conformance.run --via native --write docs/conformance.md $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

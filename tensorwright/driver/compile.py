@@ -8,15 +8,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import platformdirs
-
 from tensorwright.base import config
-from tensorwright.base.errors import FrontendError
+from tensorwright.base.errors import CompileError, FrontendError
+from tensorwright.driver.bound import BoundProgram
 from tensorwright.driver.build import build_program
+from tensorwright.driver.jobs import Jobs
+from tensorwright.driver.kernels import KnownKernels
 from tensorwright.driver.objects import ObjectCache, cache_folder
 from tensorwright.driver.pipeline import run_pipeline
 from tensorwright.driver.textfile import SUFFIXES, read_text
 from tensorwright.ir.module import Module
+from tensorwright.passes.schedule_kernels import schedule_kernels
 from tensorwright.runtime.cpu import default_threads
 from tensorwright.runtime.program import Program
 from tensorwright.target.host import find
@@ -35,56 +37,87 @@ def compile(
     target: "host" or a name from `tw targets`. threads: default: all CPUs this process may use.
     precision: "model" keeps the model's own types.
     shapes: {"x": "n[1..64], 3, h{224,320}, w=h"} or what torch.export takes.
-    verify: run the verifier after every pass.
+    verify: run the verifier after every pass, and prove the memory plan.
     observe: called with "import" and the name of each pass and the module after it, then with
         "code" and (objects compiled so far, how many there are).
     Raises FrontendError (model not understood) or CompileError (cannot be compiled so).
     """
     machine = find(target)
-    module, name = import_model(model, example_inputs, shapes)
+    if precision != "model":
+        raise CompileError(f"precision {precision!r} is not supported",
+                           help='"model" keeps the types of the model')  # fmt: skip
+    model = loaded(model)
+    convention = calling_convention(model, example_inputs, shapes)
+    if convention is None:
+        module, name = import_model(model, shapes)
+    else:
+        module, name = convention.module, getattr(model, "__name__", type(model).__name__)
     if observe is not None:
         observe("import", module)
-    lowered = run_pipeline(module, machine, verify, observe)
-    program = build_native(lowered, machine, name, threads, observe)
+    known = KnownKernels(ObjectCache(cache_folder()), machine)
+    later = {"schedule": lambda m, t: schedule_kernels(m, t, known.schedule)}
+    make = Program if convention is None else BoundProgram
+    with config.options(verify=max(int(verify), config.get("verify"))):
+        lowered = run_pipeline(module, machine, verify, observe, later)
+        program = build_native(lowered, machine, name, threads, observe, make, known)
+    if convention is not None:
+        program.bind_convention(convention)
     program.source, program.module = model, module
     return program
 
 
-def build_native(lowered: Module, machine: Target, name: str, threads=None, observe=None) -> Program:
-    """The program of a module that went through the pipeline."""
-    cache = ObjectCache(cache_folder())
+def build_native(
+    lowered: Module, machine: Target, name: str, threads=None, observe=None, make=Program,
+    known: KnownKernels | None = None,
+) -> Program:  # fmt: skip
+    """The program of a module that went through the pipeline; `known`: what is known of its
+    kernels."""
+    jobs = Jobs(ObjectCache(cache_folder()) if known is None else known.cache, machine)
     progress = None if observe is None else lambda done, total: observe("code", (done, total))
     program, built = build_program(
-        lowered, machine, name, threads or 0,
-        lambda texts: cache.objects(texts, machine, progress), {},
-    )  # fmt: skip
+        lowered, machine, name, threads or 0, jobs, {}, make, known, progress
+    )
     program.threads = threads or default_threads()
     program.target, program.lowered, program.built = machine, lowered, built
     return program
 
 
-def cache_folder() -> Path | None:
-    """Where objects are kept between processes; None if caching is off."""
-    chosen = config.get("cache")
-    if chosen == "off":
+def loaded(model):
+    """A `.pt2` file as the ExportedProgram in it; anything else as it is."""
+    if isinstance(model, (str, os.PathLike)) and str(model).endswith(".pt2"):
+        import torch
+
+        return torch.export.load(model)
+    return model
+
+
+def calling_convention(model, example_inputs, shapes):
+    """How Python calls map onto a torch module or a Python function; None for everything else."""
+    kinds = {k.__module__.split(".")[0] for k in type(model).__mro__}
+    if "torch" in kinds:
+        from tensorwright.frontend import torch as torch_frontend
+
+        return torch_frontend.load(model, example_inputs, shapes)
+    if isinstance(model, Module) or "onnx" in kinds or not callable(model):
         return None
-    return Path(chosen or platformdirs.user_cache_dir("tensorwright")) / "objects"
+    from tensorwright.frontend import function
+
+    return function.load(model, example_inputs, shapes)
 
 
-def import_model(model, example_inputs, shapes) -> tuple[Module, str]:
-    """(module, its name) of anything that `compile` takes."""
+def import_model(model, shapes=None) -> tuple[Module, str]:
+    """(module, its name) of a Module, a file or an ONNX model."""
     if isinstance(model, Module):
         return model, model.entry
-    kind = type(model).__module__.split(".")[0]
-    if isinstance(model, (str, os.PathLike)) and str(model).endswith(SUFFIXES):
+    is_path = isinstance(model, (str, os.PathLike))
+    if is_path and str(model).endswith(SUFFIXES):
         return read_text(Path(model)), Path(model).name.split(".")[0]
-    if isinstance(model, (str, os.PathLike)) and str(model).endswith((".onnx", ".ort", ".pb")):
+    if is_path or isinstance(model, bytes) or type(model).__module__.startswith("onnx"):
         from tensorwright.frontend.onnx import import_onnx
 
-        name = os.path.splitext(os.path.basename(model))[0]
-        return import_onnx(model, shapes), name
-    if kind == "onnx":
-        from tensorwright.frontend.onnx import import_onnx
-
-        return import_onnx(model, shapes), model.graph.name or "model"
-    raise FrontendError(f"cannot compile a {type(model).__name__}")
+        name = Path(model).stem if is_path else getattr(getattr(model, "graph", None), "name", "")
+        return import_onnx(model, shapes), name or "model"
+    raise FrontendError(
+        f"cannot compile a {type(model).__name__}",
+        help="give a path to an ONNX file, a torch module, a Python function or a Module",
+    )

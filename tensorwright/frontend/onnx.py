@@ -22,6 +22,7 @@ from tensorwright.frontend import (  # noqa: F401  (each fills the converter tab
     onnx_ops_control,
     onnx_ops_elementwise,
     onnx_ops_index,
+    onnx_ops_ml,
     onnx_ops_movement,
     onnx_ops_nn,
     onnx_ops_norm,
@@ -32,6 +33,7 @@ from tensorwright.frontend import (  # noqa: F401  (each fills the converter tab
     onnx_ops_sequence,
     onnx_ops_signal,
     onnx_ops_slice,
+    onnx_ops_text,
     onnx_ops_vision,
 )
 from tensorwright.frontend.onnx_fold import fold

@@ -1,7 +1,7 @@
 """Rules for slices, pads, concatenations and reads at constant positions.
 
-    slice(slice(x, starts=(2,), stops=(9,)), starts=(1,), stops=(3,))  ->  slice(x, (3,), (5,))
-    gather(x: f32[4,3], 1, axis=0)                  ->   reshape(slice(x, starts=(1,0), ...), (3,))
+slice(slice(x, starts=(2,), stops=(9,)), starts=(1,), stops=(3,))  ->  slice(x, (3,), (5,))
+gather(x: f32[4,3], 1, axis=0)                  ->   reshape(slice(x, starts=(1,0), ...), (3,))
 """
 
 from __future__ import annotations
@@ -255,4 +255,3 @@ POSITIONS = (
 )  # fmt: skip
 
 SLICE_RULES = (*SLICES, *PADS, *CONCATS, *POSITIONS)
-

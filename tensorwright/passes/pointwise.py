@@ -1,8 +1,8 @@
 """Operators computed element by element, and rules for operands that repeat along a dimension.
 
-    add(x: f32[4,3], broadcast_to(c: f32[3], shape=(4,3)))   ->   add(x, c)
-    exp(broadcast_to(c: f32[3], shape=(4,3)))                ->   broadcast_to(exp(c), shape=(4,3))
-    mul(x: f32[4,3], const(f32[4,3], all 2.0))               ->   mul(x, 2.0)
+add(x: f32[4,3], broadcast_to(c: f32[3], shape=(4,3)))   ->   add(x, c)
+exp(broadcast_to(c: f32[3], shape=(4,3)))                ->   broadcast_to(exp(c), shape=(4,3))
+mul(x: f32[4,3], const(f32[4,3], all 2.0))               ->   mul(x, 2.0)
 """
 
 from __future__ import annotations

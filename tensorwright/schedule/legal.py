@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from tensorwright.base.errors import CompileError
 from tensorwright.ir import loop as ir
-from tensorwright.ir.expr import Buffer, Expr, Symbol, as_expr, bounds, is_const, sym, walk
+from tensorwright.ir.expr import Buffer, Expr, Symbol, as_expr, bounds, const, is_const, sym, walk
 from tensorwright.ir.loop import Alloc, For, Seq, Store
 from tensorwright.ir.simplify import linear
 
@@ -79,11 +79,22 @@ def why_not_parallel(s: For) -> str:
             stored.setdefault(p.buffer, []).append(p.indices)
     for b, accesses in stored.items():
         loads = [e.args for e in ir.loads(s.body) if e.value is b]
-        if not any(all(separates(a[d], s) for a in (*accesses, *loads)) and
-                   len({_distance(a[d], s) for a in (*accesses, *loads)}) == 1
-                   for d in range(len(b.shape))):  # fmt: skip
+        touched = [(*a, flat(a, b)) for a in (*accesses, *loads)]
+        if not any(all(separates(a[d], s) for a in touched) and
+                   len({_distance(a[d], s) for a in touched}) == 1
+                   for d in range(len(b.shape) + 1)):  # fmt: skip
             return f"{b.name} may be stored to at one place by two of them"
     return ""
+
+
+def flat(indices: tuple[Expr, ...], b: Buffer) -> Expr:
+    """The row-major position: where a fused loop is taken apart by // and %, it is the loop."""
+    position = const(0)
+    for i, d in zip(indices, b.shape):
+        taken_apart = position.op == "floordiv" and i.op == "mod" and position.args == i.args
+        whole = taken_apart and position.args[1] is as_expr(d)
+        position = position.args[0] if whole else position * d + i
+    return position
 
 
 def separates(index: Expr, s: For) -> bool:

@@ -123,8 +123,9 @@ def _values_differ(a, b, rtol: float, atol: float) -> str:
     if a.dtype.name == "bfloat16":
         rtol = max(rtol, 2**-6)
     if a.dtype.kind not in "iub":
-        a, b = a.astype(np.complex128 if a.dtype.kind == "c" else np.float64), b.astype(
-            np.complex128 if b.dtype.kind == "c" else np.float64
+        a, b = (
+            a.astype(np.complex128 if a.dtype.kind == "c" else np.float64),
+            b.astype(np.complex128 if b.dtype.kind == "c" else np.float64),
         )
     close = np.isclose(a, b, rtol=rtol, atol=atol, equal_nan=True)
     if close.all():
@@ -182,8 +183,8 @@ class Worker:
         return not self.process.is_alive()
 
 
-def run_all(cases: list[Case], via: str, workers: int = 1) -> dict[str, dict]:
-    """Outcomes by case name."""
+def run_all(cases: list[Case], via: str, workers: int = 1, log: Path | None = None) -> dict:
+    """Outcomes by case name; each is also appended to the file `log` as a line of JSON."""
     todo = list(reversed(range(len(cases))))
     pool = [Worker(cases, via) for _ in range(min(workers, len(cases)) or 1)]
     results: dict[str, dict] = {}
@@ -196,7 +197,12 @@ def run_all(cases: list[Case], via: str, workers: int = 1) -> dict[str, dict]:
             outcome = w.poll(LIMIT_S[via])
             if outcome is None:
                 continue
-            results[cases[w.job].name] = outcome
+            name = cases[w.job].name
+            results[name] = outcome
+            if log is not None:
+                seconds = round(time.monotonic() - w.started, 2)
+                with log.open("a") as f:
+                    f.write(json.dumps({"name": name, "seconds": seconds, **outcome}) + "\n")
             w.job = None
             if w.dead:
                 pool[i] = Worker(cases, via)
@@ -269,11 +275,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", default="", help="regular expression of case names")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--write", type=Path, help="write the page here")
-    parser.add_argument("--json", type=Path, help="write the outcomes here")
+    parser.add_argument("--log", type=Path, help="append each outcome here, as a line of JSON")
     parser.add_argument("--show", action="store_true", help="print what does not pass")
     args = parser.parse_args(arguments)
     cases = [c for c in load_cases(args.kinds) if re.search(args.only, c.name)]
-    results = run_all(cases, args.via, args.workers)
+    results = run_all(cases, args.via, args.workers, args.log)
     for name, count in summary(cases, results).items():
         print(f"{name:12} {dict(count)}")
     if args.show:
@@ -283,8 +289,6 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"{r['status']:8} {c.op} {c.name}: {r.get('why', '')}")
                 if len(cases) <= 3:
                     print(r.get("trace", ""))
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=1))
     if args.write:
         args.write.write_text(report(cases, results, args.via))
     bad = summary(cases, results).get(PROMISED, Counter())

@@ -21,7 +21,10 @@ def ints(low, high, *shape, dtype=np.int64):
     return rng.integers(low, high, shape).astype(dtype)
 
 
-def check(op, inputs, outputs=1, constants=(), rtol=1e-4, atol=1e-5, domain="com.microsoft", **attrs):
+MS = "com.microsoft"
+
+
+def check(op, inputs, outputs=1, constants=(), rtol=1e-4, atol=1e-5, domain=MS, **attrs):
     """`inputs` are arrays or None; those numbered in `constants` become initializers."""
     names = ["" if v is None else f"x{k}" for k, v in enumerate(inputs)]
     wanted = [f"y{k}" for k in range(outputs)] if isinstance(outputs, int) else list(outputs)
@@ -48,9 +51,7 @@ def check(op, inputs, outputs=1, constants=(), rtol=1e-4, atol=1e-5, domain="com
     found = run_module(m, [feeds[p.name] for p in m.main.params])
     for a, b in zip(found, expected, strict=True):
         assert a.shape == b.shape and a.dtype == b.dtype
-        np.testing.assert_allclose(
-            a.astype(np.float64), b.astype(np.float64), rtol=rtol, atol=atol
-        )
+        np.testing.assert_allclose(a.astype(np.float64), b.astype(np.float64), rtol=rtol, atol=atol)
 
 
 X = floats(2, 5, 8)

@@ -110,7 +110,8 @@ def test_loop_that_grows_its_state():
 def test_scan(options, axis):
     state = np.zeros(X.shape[1 - axis], np.float32)
     size = len(state)
-    check(f"""f (float[{size}] h, float[2, 3] x, float[{size}] w) => (float[{size}] last, float[a, b] all) {{
+    check(f"""f (float[{size}] h, float[2, 3] x, float[{size}] w)
+      => (float[{size}] last, float[a, b] all) {{
       last, all = Scan <num_scan_inputs = 1, {options} body = b (float[{size}] s, float[{size}] r)
         => (float[{size}] t, float[{size}] u) {{
           t = Add (s, r)

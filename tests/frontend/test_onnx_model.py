@@ -1,7 +1,6 @@
 """Reading ONNX files: every claim of a file is checked."""
 
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -76,39 +75,40 @@ def test_deep_nesting():
 # ---- tensors ------------------------------------------------------------------------------------
 
 
-def test_element_types_survive():
-    rng = np.random.default_rng(0)
-    for number, d in sorted(onnx.helper.get_all_tensor_dtypes() and _dtypes().items()):
-        a = rng.integers(0, 2, (3, 5)).astype(d)
-        t = numpy_helper.from_array(a, "t")
-        found = TensorReader(None).read(t)
-        assert found.dtype == d, number
-        assert np.array_equal(found.astype(np.float64), a.astype(np.float64))
+NUMBERS = (*range(1, 8), *range(9, 14), *range(16, 24))
 
 
-def _dtypes():
-    found = {}
-    for number in (*range(1, 8), *range(9, 14), *range(16, 24)):
-        try:
-            found[number] = helper.tensor_dtype_to_np_dtype(number)
-        except (KeyError, ValueError):
-            continue
-    return {n: d for n, d in found.items() if d is not None}
+@pytest.mark.parametrize("number", NUMBERS)
+def test_element_types_survive(number):
+    d = np.dtype(helper.tensor_dtype_to_np_dtype(number))
+    if d.kind == "c":
+        pytest.skip("complex numbers have no element type here")
+    a = np.random.default_rng(0).integers(0, 2, (3, 5)).astype(d)
+    found = TensorReader(None).read(numpy_helper.from_array(a, "t"))
+    assert found.dtype == d
+    assert np.array_equal(found.astype(np.float64), a.astype(np.float64))
 
 
-def test_typed_fields():
-    for kind, values in ((TensorProto.FLOAT, [1.5, -2.0]), (TensorProto.INT64, [1, -2]),
-                         (TensorProto.FLOAT16, [1.0, 2.0]), (TensorProto.BOOL, [1, 0]),
-                         (TensorProto.UINT32, [1, 4000000000]), (TensorProto.INT4, [-8, 7])):  # fmt: skip
-        t = helper.make_tensor("t", kind, [2], values)
-        found = TensorReader(None).read(t)
-        assert found.astype(np.float64).tolist() == [float(v) for v in values]
+TYPED = (
+    (TensorProto.FLOAT, [1.5, -2.0]),
+    (TensorProto.INT64, [1, -2]),
+    (TensorProto.FLOAT16, [1.0, 2.0]),
+    (TensorProto.BOOL, [1, 0]),
+    (TensorProto.UINT32, [1, 4000000000]),
+    (TensorProto.INT4, [-8, 7]),
+)
+
+
+@pytest.mark.parametrize("kind, values", TYPED)
+def test_typed_fields(kind, values):
+    found = TensorReader(None).read(helper.make_tensor("t", kind, [2], values))
+    assert found.astype(np.float64).tolist() == [float(v) for v in values]
 
 
 def test_sizes_are_checked():
     t = numpy_helper.from_array(np.zeros(4, np.float32), "t")
     t.dims[0] = 1 << 50
-    with pytest.raises(FrontendError, match="needs .* bytes and has 16"):
+    with pytest.raises(FrontendError, match=r"needs .* bytes and has 16"):
         TensorReader(None).read(t)
     t.dims[0] = -4
     with pytest.raises(FrontendError, match="negative"):

@@ -60,7 +60,9 @@ def assert_equal_results(
     """Both modules are valid and give the same on random inputs. `special` mixes in infinities,
     NaN, and zeros of both signs; with tol=0 the signs of zeros must agree too."""
     verify(after)
-    assert after.main.result_types == before.main.result_types
+    known = type_symbols(*(p.type for p in before.main.params))
+    for a, b in zip(after.main.result_types, before.main.result_types, strict=True):
+        assert a == b or type_symbols(b) - known, f"{b} became {a}"
     inputs = random_inputs(before.main, np.random.default_rng(seed), sizes, special)
     expected = run_graph(before.main, inputs, before.graphs)
     found = run_graph(after.main, inputs, after.graphs)

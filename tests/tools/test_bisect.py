@@ -85,7 +85,7 @@ def test_wrong_native_code_is_found(monkeypatch):
 
 
 def test_the_import_is_judged_by_another_engine():
-    m = import_model(str(DIGITS), None, None)[0]
+    m = import_model(str(DIGITS))[0]
     x = np.ones((1, 1, 8, 8), np.float32)
     truth = run_module(m, [x])
     assert bisect(m, host(), [x], truth) is None

@@ -1,7 +1,7 @@
 import json
+import resource
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -36,13 +36,19 @@ def test_every_command_teaches_by_example(name, capsys):
 
 
 def test_help_is_quick():
-    best = 10.0
+    """In CPU time, so that other work on the machine does not count."""
+
+    def used() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    times = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = used()
         subprocess.run([sys.executable, "-m", "tensorwright.tools.cli", "--help"],
                        capture_output=True, check=True)  # fmt: skip
-        best = min(best, time.perf_counter() - start)
-    assert best < 0.5
+        times.append(used() - start)
+    assert min(times) < 0.3
 
 
 def test_run(capsys):
