@@ -22,7 +22,9 @@ from tensorwright.schedule.form import MAX_ROW_BYTES, Form, inverse
 from tensorwright.schedule.legal import ScheduleError
 from tensorwright.schedule.maps import fuse_all, is_small, total
 from tensorwright.schedule.nest import Stage, read_nest
-from tensorwright.schedule.primitives_nests import distribute, in_place, jam, privatize
+from tensorwright.schedule.primitives_nests import (
+    distribute, divide_once, in_place, jam, privatize,
+)  # fmt: skip
 from tensorwright.schedule.roles import choose_pack, find_roles, packed_buffer, packed_index
 from tensorwright.schedule.rows import schedule_inside
 from tensorwright.target.target import Target
@@ -125,10 +127,11 @@ def contract_part(
     high = bounds(roles.column.extent)[1]
     tile = choose_tile(nest.extent.value, high, target, target.lanes(stage.acc.dtype))
     pack = choose_pack(k, stage, roles, tile)
-    old = k.params[pack.param]
-    new[old] = packed_buffer(old, pack)
-    packs.append(pack)
-    nest = p.relayout(nest, old, new[old], lambda i: packed_index(i, pack))
+    if pack is not None:
+        old = k.params[pack.param]
+        new[old] = packed_buffer(old, pack)
+        packs.append(pack)
+        nest = p.relayout(nest, old, new[old], lambda i: packed_index(i, pack))
     done = tile_nest(nest, roles, tile, target)
     return p.replace_loop(body, v, lambda _: outline(done))
 
@@ -141,7 +144,27 @@ def outline(s: Stmt) -> For:
 
 
 def rows_part(s: For, target: Target) -> For:
-    """The stages between the contractions, vectorized along each row."""
+    """The stages between the contractions, vectorized along each row. Where a row is divided by the
+    sum of its exponentials it is multiplied by the reciprocal, which is in (0, 1]: what rounding
+    once more costs is less than what the sum of the products behind it rounds."""
+    if is_softmax(s):
+        s = replace(s, body=divide_once(s.body))
     parts = s.body.body if isinstance(s.body, Seq) else (s.body,)
     done = [x if isinstance(x, Alloc) else schedule_inside(x, target) for x in parts]
     return outline(replace(s, body=seq(*done)))
+
+
+def is_softmax(s: For) -> bool:
+    """Whether a row is reduced to its greatest element, then exponentials of what lies below that
+    are summed."""
+    found = []
+    for x in ir.statements(s.body):
+        if isinstance(x, ir.Store):
+            reduced = ir.update(x)
+            if reduced is not None:
+                found.append(reduced[0])
+            elif x.value.op == "exp" and x.value.args[0].op == "sub":
+                found.append("exp")
+            elif any(e.op == "div" for e in ir.walk(x.value)):
+                found.append("div")
+    return found == ["max", "exp", "add", "div"]

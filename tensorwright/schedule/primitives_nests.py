@@ -4,6 +4,7 @@
     distribute(i, cuts) for i: {a; b; c}       ->  for i: a;  for i: {b; c}    (locals expanded)
     privatize(i, t)     t = alloc[n, m]; for i: .. t[i, j] ..  ->  for i: t = alloc[m]; .. t[j] ..
     in_place(a, b)      b[i] = f(a[i])         ->  a[i] = f(a[i])              (a not read later)
+    divide_once         for i: a[i] / d        ->  r = 1 / d; for i: a[i] * r  (rounds once more)
 
 Together they tile a chain of stages over common rows: jam the row loops, make the intermediates
 private to a row, split the row loop, and distribute it over the stages again.
@@ -15,7 +16,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tensorwright.ir import loop as ir
-from tensorwright.ir.expr import Buffer, Expr, Symbol, as_expr, bounds, sym, transform
+from tensorwright.ir.expr import (
+    Buffer, Expr, Symbol, as_expr, bounds, const, sym, transform, walk,
+)  # fmt: skip
 from tensorwright.ir.loop import Alloc, For, Seq, Stmt, Store, loop_symbol, seq
 from tensorwright.schedule import legal
 from tensorwright.schedule.primitives import find, fresh_copy, index_local, replace_loop
@@ -98,6 +101,34 @@ def in_place(root: Stmt, old: Buffer, new: Buffer) -> Stmt:
     where it stores, and nothing reads `old` afterwards."""
     legal.check_in_place(root, old, new)
     return ir.replace_buffers(drop_alloc(root, new), {new: old})
+
+
+def divide_once(root: Stmt) -> Stmt:
+    """for j: y[j] = x[j] / d  ->  r = 1 / d; for j: y[j] = x[j] * r. Rounds once more, and 1 / d must
+    be a normal number where x / d is: for the caller to know."""
+
+    def visit(s: Stmt) -> Stmt | None:
+        if not (isinstance(s, For) and isinstance(s.body, Store) and ir.update(s.body) is None):
+            return None
+        j, target = sym(s.var), s.body.buffer
+        divisors = {e.args[1] for e in walk(s.body.value) if e.op == "div"}
+        fixed = [d for d in divisors if not {j} & set(walk(d))
+                 and all(x.value is not target for x in walk(d) if x.op == "load")]  # fmt: skip
+        made = {d: Buffer("reciprocal", d.dtype, (), "local") for d in fixed}
+
+        def leaf(e: Expr) -> Expr | None:
+            if e.op == "div" and e.args[1] in made:
+                return transform(e.args[0], leaf) * made[e.args[1]][()]
+            return None
+
+        if not made:
+            return None
+        body = replace(s.body, value=transform(s.body.value, leaf))
+        before = [x for d, b in made.items()
+                  for x in (Alloc(b), Store(b, (), const(1, d.dtype) / d))]  # fmt: skip
+        return seq(*before, replace(s, body=body))
+
+    return ir.rewrite(root, visit)
 
 
 def drop_alloc(root: Stmt, b: Buffer) -> Stmt:

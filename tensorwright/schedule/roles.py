@@ -85,6 +85,9 @@ def choose_pack(k: Kernel, stage: Stage, roles: Roles, tile: Tile) -> Pack | Non
     lead = [a for a in range(len(e.args)) if a != axis and a not in rest]
     order = {r: n for n, r in enumerate(reduction_order(stage, roles))}
     rest.sort(key=lambda a: max(order[r] for r in reduce if depends(e.args[a], r)))
+    order = (*lead, *rest, axis)
+    if order == tuple(range(len(e.args))) and is_const(as_expr(e.value.shape[axis]), tile.width):
+        return None  # one panel, and it lies so already
     return Pack(k.params.index(e.value), axis, tile.width, tuple(lead), tuple(rest))
 
 
