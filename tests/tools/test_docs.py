@@ -4,6 +4,7 @@
 import contextlib
 import io
 import re
+import runpy
 import shlex
 import shutil
 from pathlib import Path
@@ -75,3 +76,15 @@ def test_files_of_a_floor_exist(page):
     named = re.search(r"<!-- files: (.*?) -->", page.read_text())[1].split()
     for name in named:
         assert (ROOT / "tensorwright" / page.stem / name).exists(), name
+
+
+def test_api_page_is_up_to_date():
+    """`python docs/make_api.py` writes it."""
+    made = runpy.run_path(str(ROOT / "docs" / "make_api.py"))["api"]()
+    assert (ROOT / "docs" / "api.md").read_text() == made
+
+
+def test_every_folder_has_a_floor_page():
+    folders = {p.name for p in (ROOT / "tensorwright").iterdir() if any(p.glob("*.py"))}
+    pages = {p.stem for p in ROOT.glob("docs/floors/*.md")}
+    assert pages <= folders and {"base", "ir", "passes", "tools"} <= pages
