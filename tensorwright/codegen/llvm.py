@@ -46,15 +46,18 @@ class ModuleText:
         self.declarations: dict[str, None] = {}
         self.functions: list[str] = []
         self.errors = [] if errors is None else errors
+        self.codes: dict[str, int] = {}  # of the messages that this module uses
         self.extern = set(extern)
 
     def declare(self, line: str) -> None:
         self.declarations[line] = None
 
     def error_code(self, message: str) -> int:
-        if message not in self.errors:
-            self.errors.append(message)
-        return self.errors.index(message) + 1
+        if message not in self.codes:
+            if message not in self.errors:
+                self.errors.append(message)
+            self.codes[message] = self.errors.index(message) + 1
+        return self.codes[message]
 
     def text(self, triple: str = "") -> str:
         head = f'target triple = "{triple}"\n' if triple else ""
@@ -280,7 +283,8 @@ class Function(Values):
         self.open(good)
 
     def call_function(self, s: ir.Call) -> None:
-        args = ["ptr %ctx", *(f"ptr {self.pointers[b]}" for b in s.buffers)]
+        context = [] if s.extern else ["ptr %ctx"]
+        args = [*context, *(f"ptr {self.pointers[b]}" for b in s.buffers)]
         args += [f"i64 {self.scalar(self.legal(a))}" for a in s.scalars]
         types = ", ".join(a.split()[0] for a in args)
         self.module.declare(f"declare void @{s.callee}({types})")

@@ -7,6 +7,7 @@ A constant is packed now; anything else by a kernel of its own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -22,7 +23,10 @@ from tensorwright.schedule.rules import schedule
 from tensorwright.target.target import Target
 
 
-def schedule_kernels(m: Module, target: Target) -> Module:
+Scheduler = Callable[[Kernel, Target], Kernel]
+
+
+def schedule_kernels(m: Module, target: Target, schedule: Scheduler = schedule) -> Module:
     """`m` with every kernel scheduled for the target."""
     kernels = {name: schedule(k, target) for name, k in m.kernels.items()}
     wanted = {name: k.packs for name, k in kernels.items() if k.packs}
