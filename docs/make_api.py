@@ -85,8 +85,8 @@ def api() -> str:
     ]
     parts += [entry(f"tw.{name}", getattr(tw, name)) for name in NAMES]
     parts.append("### `tw.numpy`\n\n" + markdown(inspect.getdoc(tw.numpy)))
-    parts.append("### Element types\n\n`tw.f32` and its like stand for element types in annotations: "
-                 '`tw.f32["n", 64]` is a tensor of n rows.')  # fmt: skip
+    parts.append("### Element types\n\n`tw.f32` and its like stand for element types in annotations:"
+                 ' `tw.f32["n", 64]` is a tensor of n rows.')  # fmt: skip
     for name, place in CLASSES.items():
         cls = getattr(importlib.import_module(place), name)
         parts.append(f"## {name}\n\n{markdown(class_doc(cls))}")
@@ -126,12 +126,11 @@ def floor(path: Path) -> str:
 
     def listed(match: re.Match) -> str:
         named = [n for n in match[2].split() if (folder / n).exists()]
-        found = (
-            str(p.relative_to(folder)) for p in folder.rglob("*.py") if p.name != "__init__.py"
-        )
-        rest = sorted(set(found) - set(named))
+        files = [p for p in folder.rglob("*.py") if p.name != "__init__.py"]
+        rest = sorted({str(p.relative_to(folder)) for p in files} - set(named))
         rows = "".join(f"| `{name}` | {sentence(folder / name)} |\n" for name in [*named, *rest])
-        return f"{match[1]}\n## Files, in reading order\n\n| file | what |\n|---|---|\n{rows}\n{match[3]}"
+        head = "## Files, in reading order\n\n| file | what |\n|---|---|"
+        return f"{match[1]}\n{head}\n{rows}\n{match[3]}"
 
     return FILES.sub(listed, path.read_text())
 
