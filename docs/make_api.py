@@ -42,6 +42,10 @@ METHODS = {
 }
 ERRORS = ("TensorwrightError", "FrontendError", "CompileError", "RunError", "ArtifactError",
           "InternalError")  # fmt: skip
+TYPES = (
+    '`tw.f32` and its like stand for element types in annotations: `tw.f32["n", 64]` is a tensor of '
+    "n rows."
+)
 FILES = re.compile(r"(<!-- files: (.*?) -->\n).*?(<!-- /files -->)", re.S)
 
 
@@ -85,8 +89,7 @@ def api() -> str:
     ]
     parts += [entry(f"tw.{name}", getattr(tw, name)) for name in NAMES]
     parts.append("### `tw.numpy`\n\n" + markdown(inspect.getdoc(tw.numpy)))
-    parts.append("### Element types\n\n`tw.f32` and its like stand for element types in annotations:"
-                 ' `tw.f32["n", 64]` is a tensor of n rows.')  # fmt: skip
+    parts.append("### Element types\n\n" + TYPES)
     for name, place in CLASSES.items():
         cls = getattr(importlib.import_module(place), name)
         parts.append(f"## {name}\n\n{markdown(class_doc(cls))}")
