@@ -42,10 +42,7 @@ METHODS = {
 }
 ERRORS = ("TensorwrightError", "FrontendError", "CompileError", "RunError", "ArtifactError",
           "InternalError")  # fmt: skip
-TYPES = (
-    '`tw.f32` and its like stand for element types in annotations: `tw.f32["n", 64]` is a tensor of '
-    "n rows."
-)
+TYPES = '`tw.f32` and its like stand for element types in annotations, as in `tw.f32["n", 64]`.'
 FILES = re.compile(r"(<!-- files: (.*?) -->\n).*?(<!-- /files -->)", re.S)
 
 
