@@ -1,10 +1,10 @@
 """Large tensors of an ONNX file, taken out of its bytes before they are parsed.
 
-    rest, taken = take_out(data)       # rest: the model with a token in the place of each large tensor
+    rest, taken = take_out(data)       # rest: the model with a token for each large tensor
     taken[token]                       # the tensor's bytes, a view of `data`
 
-A parser copies what it parses and Python copies it again, which for weights costs more than the rest
-of an import. Bytes that are not a well-formed message come back whole, for the parser to complain.
+A parser copies what it parses and Python copies it again, which for weights costs more than the
+rest of an import. Bytes that are no well-formed message come back whole, for the parser to judge.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from types import MappingProxyType
 
 import numpy as np
 
@@ -46,8 +45,8 @@ class TensorReader:
     """Reads the tensors of one file; `folder` is where its external data may lie, `taken` the bytes
     of large tensors by the tokens that stand for them."""
 
-    def __init__(self, folder: Path | None, taken: Mapping[bytes, memoryview] = MappingProxyType({})):
-        self.folder, self.taken = folder, taken
+    def __init__(self, folder: Path | None, taken: Mapping[bytes, memoryview] | None = None):
+        self.folder, self.taken = folder, taken or {}
         self.maps: dict[Path, np.memmap] = {}
 
     def read(self, t) -> np.ndarray:
