@@ -95,7 +95,7 @@ class Values:
         if name:
             return "%" + self.ident(name)
         self.counter += 1
-        return f"%t{self.counter}"
+        return f"%.{self.counter}"  # no identifier starts with a dot
 
     def label(self, name: str) -> str:
         self.counter += 1

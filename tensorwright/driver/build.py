@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tensorwright.base import config
 from tensorwright.codegen.host import emit_entry, emit_function
 from tensorwright.codegen.llvm import ModuleText, emit_kernel
 from tensorwright.codegen.support import support_ir
@@ -24,6 +25,7 @@ from tensorwright.ir.graph import Graph, Node, array_of
 from tensorwright.ir.loop import Kernel
 from tensorwright.ir.module import Module, digest
 from tensorwright.ir.type import dim_text, type_symbols
+from tensorwright.memory.overlap import verify_plan
 from tensorwright.memory.plan import plan_memory
 from tensorwright.passes.host import lower_entry, lower_function
 from tensorwright.runtime.manifest import (
@@ -53,6 +55,8 @@ def build_program(
     entry = lower_entry(m, constants)
     functions = [lower_function(m, g, constants) for k, g in m.graphs.items() if k != m.entry]
     planned = tuple(plan_memory(f) for f in (entry, *functions))
+    for f in planned if config.get("verify") else ():
+        verify_plan(f)
     errors: list[str] = []
     with jobs:
         report = reporter(jobs, progress, len(m.kernels) + 2)

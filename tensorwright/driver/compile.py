@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from tensorwright.base import config
 from tensorwright.base.errors import CompileError, FrontendError
 from tensorwright.driver.bound import BoundProgram
 from tensorwright.driver.build import build_program
@@ -36,7 +37,7 @@ def compile(
     target: "host" or a name from `tw targets`. threads: default: all CPUs this process may use.
     precision: "model" keeps the model's own types.
     shapes: {"x": "n[1..64], 3, h{224,320}, w=h"} or what torch.export takes.
-    verify: run the verifier after every pass.
+    verify: run the verifier after every pass, and prove the memory plan.
     observe: called with "import" and the name of each pass and the module after it, then with
         "code" and (objects compiled so far, how many there are).
     Raises FrontendError (model not understood) or CompileError (cannot be compiled so).
@@ -55,9 +56,10 @@ def compile(
         observe("import", module)
     known = KnownKernels(ObjectCache(cache_folder()), machine)
     later = {"schedule": lambda m, t: schedule_kernels(m, t, known.schedule)}
-    lowered = run_pipeline(module, machine, verify, observe, later)
     make = Program if convention is None else BoundProgram
-    program = build_native(lowered, machine, name, threads, observe, make, known)
+    with config.options(verify=max(int(verify), config.get("verify"))):
+        lowered = run_pipeline(module, machine, verify, observe, later)
+        program = build_native(lowered, machine, name, threads, observe, make, known)
     if convention is not None:
         program.bind_convention(convention)
     program.source, program.module = model, module

@@ -278,9 +278,7 @@ def write(buffer: Node, at: Node, value: Node) -> Node:
     starts = ops.concat(
         ops.reshape(at, shape=(1,)), constant(np.zeros(value.rank, np.int64)), axis=0
     )
-    return ops.dynamic_update_slice(
-        buffer, ops.reshape(value, shape=(1, *value.shape)), starts
-    )
+    return ops.dynamic_update_slice(buffer, ops.reshape(value, shape=(1, *value.shape)), starts)
 
 
 def append(buffer: Node, value: Node) -> Node:
@@ -289,9 +287,7 @@ def append(buffer: Node, value: Node) -> Node:
 
 def head(x: Node, count: Dim) -> Node:
     rest = x.shape[1:]
-    return ops.slice(
-        x, starts=(0,) * x.rank, stops=(count, *rest), steps=(1,) * x.rank
-    )
+    return ops.slice(x, starts=(0,) * x.rank, stops=(count, *rest), steps=(1,) * x.rank)
 
 
 def unrolled(c: Call, trips, condition, state: list, body: GraphRecord) -> list:
@@ -411,4 +407,3 @@ def scan_in_batches(
 
 def to_front_of_batch(x: Node) -> Node:
     return ops.flip(x, axes=(1,))
-

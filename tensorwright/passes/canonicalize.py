@@ -18,10 +18,12 @@ from tensorwright.ops.elementwise import cast, select
 from tensorwright.ops.movement import broadcast_to, flip, reshape, transpose
 from tensorwright.ops.positions import full
 from tensorwright.passes.canonicalize_slices import SLICE_RULES, typed
+from tensorwright.passes.layout_rules import RULES as LAYOUTS
 from tensorwright.passes.movement_chain import simplify_chain
 from tensorwright.passes.pointwise import BROADCASTING
 
 x, y, z, xs = V("x"), V("y"), V("z"), Rest("xs")
+RESHAPE = LAYOUTS["reshape"]
 REDUCTIONS = ("reduce_sum", "reduce_prod", "reduce_max", "reduce_min", "reduce_any", "reduce_all",
               "reduce_mean")  # fmt: skip
 
@@ -39,6 +41,16 @@ def transpose_of_broadcast(node: Node, x: Node, perm) -> Node | None:
     lead = node.rank - x.rank
     padded = x if not lead else reshape(x, shape=((1,) * lead + x.shape))
     return typed(broadcast_to(transpose(padded, perm=perm), shape=node.shape), node)
+
+
+def transpose_of_regrouped_broadcast(node: Node, y: Node, x: Node, perm) -> Node | None:
+    """The same under a reshape that takes no dimension apart in another order."""
+    needed = RESHAPE.needs(y, perm)
+    if needed is None:
+        return None
+    wide = y.args[0]
+    turned = transpose_of_broadcast(transpose(wide, perm=needed[0]), x, needed[0])
+    return None if turned is None else reshape(turned, shape=node.shape)
 
 
 def without_leading_ones(node: Node, x: Node, y: Node) -> Node | None:
@@ -67,6 +79,9 @@ MOVEMENT = (
     rule("movement-chain", P.transpose(x), simplify_chain),
     rule("transpose-of-broadcast", P.transpose(P.broadcast_to(x), perm=A("perm")),
          transpose_of_broadcast),
+    rule("transpose-of-regrouped-broadcast",
+         P.transpose(P.reshape(P.broadcast_to(x)), perm=A("perm")),
+         lambda node, x, perm: transpose_of_regrouped_broadcast(node, node.args[0], x, perm)),
     rule("transpose-of-full", P.transpose(P.full(value=A("v"))),
          lambda node, v: full(shape=node.shape, value=v, dtype=node.dtype)),
     rule("reshape-of-full", P.reshape(P.full(value=A("v"))),

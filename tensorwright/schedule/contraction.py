@@ -309,9 +309,14 @@ def split_rows(body: Stmt, row: For, rows: int, inner: list[Symbol]) -> tuple[St
     body, *parts = p.partition(body, row.var, at)
     loops = []
     for part, height in zip(parts, heights):
-        columns = [f.var for f in nest_of(p.find(body, part).body)]
-        body, io, ii = p.split(body, part, height, clamp=not is_const(m) and part is parts[1])
-        body = spread(body, (*reversed(columns), ii))
+        if part is parts[1] and not is_const(m):
+            body, io, *tiles = p.gather_tail(body, part, rows)
+        else:
+            body, io, ii = p.split(body, part, height)
+            tiles = [ii]
+        for ii in tiles:
+            columns = [f.var for f in nest_of(p.find(body, ii).body)]
+            body = spread(body, (*reversed(columns), ii))
         loops.append(io)
     return p.join(body, *loops)
 

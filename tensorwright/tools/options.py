@@ -15,7 +15,7 @@ import numpy as np
 import rich_click as click
 
 from tensorwright.base.errors import ArtifactError, CompileError
-from tensorwright.driver.compile import compile, import_model
+from tensorwright.driver.compile import compile
 from tensorwright.driver.textfile import SUFFIXES, read_arrays
 from tensorwright.ir.module import Module
 from tensorwright.runtime.artifact import load
@@ -23,7 +23,7 @@ from tensorwright.runtime.program import Program
 from tensorwright.tools.inputs import Spec, make_inputs, parse_specs
 from tensorwright.tools.limits import index_limits
 from tensorwright.tools.output import Output
-from tensorwright.tools.signature import signature
+from tensorwright.tools.signature import import_any, signature
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Request:
                 f"{self.path} holds machine code, not the program it was made from",
                 help="give the model that it was compiled from",
             )
-        return import_model(self.path, self.shapes)[0]
+        return import_any(self.path, None, self.shapes)
 
     def check_path(self) -> None:
         if not Path(self.path).is_file():

@@ -123,8 +123,9 @@ def _values_differ(a, b, rtol: float, atol: float) -> str:
     if a.dtype.name == "bfloat16":
         rtol = max(rtol, 2**-6)
     if a.dtype.kind not in "iub":
-        a, b = a.astype(np.complex128 if a.dtype.kind == "c" else np.float64), b.astype(
-            np.complex128 if b.dtype.kind == "c" else np.float64
+        a, b = (
+            a.astype(np.complex128 if a.dtype.kind == "c" else np.float64),
+            b.astype(np.complex128 if b.dtype.kind == "c" else np.float64),
         )
     close = np.isclose(a, b, rtol=rtol, atol=atol, equal_nan=True)
     if close.all():

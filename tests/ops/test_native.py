@@ -10,6 +10,7 @@ import signal
 import numpy as np
 import pytest
 
+from tensorwright.base.config import options
 from tensorwright.base.errors import CompileError
 from tensorwright.driver.compile import compile
 from tensorwright.ir.facts import solve
@@ -17,6 +18,7 @@ from tensorwright.ir.graph import graph
 from tensorwright.ir.module import Module
 from tensorwright.ir.op import OpDef
 from tensorwright.ops.control import items
+from tensorwright.runtime.program import Program
 from tests.ops.rows import all_rows, assert_same, build, flat, run_reference
 from tests.ops.samples import Case, cases
 
@@ -37,6 +39,13 @@ def time_limit():
     signal.signal(signal.SIGALRM, before)
 
 
+@pytest.fixture(autouse=True)
+def no_cache():
+    """What is tested is this compiler, not what an earlier one left."""
+    with options(cache="off"):
+        yield
+
+
 def closed(case: Case) -> Case:
     """The case, made static if the inputs' shapes do not tell its symbols."""
     dims = [d for t in case.types() if t for d in t.shape]
@@ -44,12 +53,20 @@ def closed(case: Case) -> Case:
     return case if set(case.values) <= known else case.static()
 
 
-def run_native(case: Case, arrays) -> list[np.ndarray]:
+def compile_case(case: Case, programs: dict[str, Program], **how) -> Program:
+    """The program of a sample; choices of values for its symbols share one."""
+    case = closed(case)
+    if case.values and case.text in programs:
+        return programs[case.text]
     params = case.params()
     present = [p for p in params if p is not None]
     g = graph("main", present, items(build(case, params)))
-    program = compile(Module({"main": g}), threads=1)
-    results = program(*[a for a in arrays if a is not None])
+    program = programs[case.text] = compile(Module({"main": g}), threads=1, **how)
+    return program
+
+
+def run_native(case: Case, arrays, programs: dict[str, Program], **how) -> list[np.ndarray]:
+    results = compile_case(case, programs, **how)(*[a for a in arrays if a is not None])
     return [np.asarray(r) for r in flat(results)]
 
 
@@ -57,11 +74,12 @@ def run_native(case: Case, arrays) -> list[np.ndarray]:
     "op", [op for op in all_rows() if op.samples and op.reference], ids=lambda op: op.name
 )
 def test_compiled_row(op: OpDef):
-    refused = []
+    refused: list[str] = []
+    programs: dict[str, Program] = {}
     for case in cases(op):
         arrays = case.arrays()
         try:
-            found = run_native(closed(case), arrays)
+            found = run_native(case, arrays, programs)
         except CompileError as e:
             refused.append(f"{case.name}: {e.message}")
             continue

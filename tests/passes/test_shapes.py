@@ -81,7 +81,7 @@ def test_two_names_of_one_value():
     m = module(z, k)
     after = simplify_shapes(m)
     assert len(after.main.binders) == 1
-    assert str(after.main.results[0].shape[0]) == "a * 2"
+    assert str(after.main.results[0].shape[0]) in ("a * 2", "b * 2")
     assert run_module(after, [np.array(2)])[0].tolist() == [0, 1, 1, 2]
 
 
