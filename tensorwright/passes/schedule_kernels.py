@@ -13,7 +13,9 @@ from dataclasses import replace
 import numpy as np
 
 from tensorwright.ir.expr import as_dim, as_expr, ceildiv
-from tensorwright.ir.graph import CONST, PARAM, Graph, Node, constant, param, rebuild, subgraphs, with_args
+from tensorwright.ir.graph import (
+    CONST, PARAM, Graph, Node, constant, param, rebuild, subgraphs, with_args,
+)  # fmt: skip
 from tensorwright.ir.loop import Kernel, Pack
 from tensorwright.ir.module import Module
 from tensorwright.ops.kernel import call_kernel, fused
