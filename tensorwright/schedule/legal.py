@@ -11,7 +11,7 @@ from tensorwright.base.errors import CompileError
 from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import Buffer, Expr, Symbol, as_expr, bounds, const, is_const, sym, walk
 from tensorwright.ir.loop import Alloc, For, Seq, Store
-from tensorwright.ir.simplify import linear
+from tensorwright.ir.simplify import from_linear, linear
 
 
 class ScheduleError(CompileError):
@@ -124,11 +124,6 @@ def _step(index: Expr, s: For) -> tuple[int, Expr, int, int] | None:
 def _varies_inside(t: Expr, s: For) -> bool:
     inner = {sym(p.var) for p in ir.statements(s.body) if isinstance(p, (For, ir.Let))}
     return bool(inner & set(walk(t))) or any(p.op == "load" for p in walk(t))
-
-
-def _distance(index: Expr, s: For) -> int:
-    """The coefficient of the loop variable: all accesses must step alike."""
-    return linear(index)[0].get(sym(s.var), 0)
 
 
 def check_same_range(loops: Sequence[For]) -> None:
