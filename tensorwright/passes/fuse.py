@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from tensorwright.ir.graph import CONST, PARAM, Graph, Node, param, structure, users
-from tensorwright.ir.module import Module, map_graphs
+from tensorwright.ir.module import Module, map_graphs, unique
 from tensorwright.ir.type import TensorType, TupleType
 from tensorwright.ops.kernel import fused
 from tensorwright.passes.lower import HOST_OPS, define_kernel
@@ -142,6 +142,7 @@ def group_graph(nodes: list[Node], root: Node) -> tuple[Graph, list[Node]]:
     new: dict[Node, Node] = {}
     inputs: list[Node] = []
     params: list[Node] = []
+    names: set[str] = set()
     for node in reversed(nodes):  # groups grow from users to producers
         for a in node.args:
             if a is None or a in inside or a in new:
@@ -149,7 +150,8 @@ def group_graph(nodes: list[Node], root: Node) -> tuple[Graph, list[Node]]:
             if a.op is CONST and a.type.size == SCALAR_ELEMENTS and a.rank == 0:
                 new[a] = a
             else:
-                new[a] = param(a.name or f"x{len(inputs)}", a.type)
+                new[a] = param(unique(a.name or f"x{len(inputs)}", names), a.type)
+                names.add(new[a].name)
                 inputs.append(a)
                 params.append(new[a])
         new[node] = replace(node, args=tuple(None if a is None else new[a] for a in node.args))

@@ -11,7 +11,7 @@ from tensorwright.base.errors import CompileError
 from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import Buffer, Expr, Symbol, as_expr, bounds, const, is_const, sym, walk
 from tensorwright.ir.loop import Alloc, For, Seq, Store
-from tensorwright.ir.simplify import linear
+from tensorwright.ir.simplify import from_linear, linear
 
 
 class ScheduleError(CompileError):
@@ -68,7 +68,7 @@ def check_parallel(s: For) -> None:
 
 def why_not_parallel(s: For) -> str:
     """"" if the iterations are independent, else the reason."""
-    if is_const(s.extent, 1):
+    if bounds(s.extent)[1] in (0, 1):
         return ""
     private = {p.buffer for p in ir.statements(s.body) if isinstance(p, Alloc)}
     stored: dict[Buffer, list[tuple[Expr, ...]]] = {}
@@ -80,9 +80,7 @@ def why_not_parallel(s: For) -> str:
     for b, accesses in stored.items():
         loads = [e.args for e in ir.loads(s.body) if e.value is b]
         touched = [(*a, flat(a, b)) for a in (*accesses, *loads)]
-        if not any(all(separates(a[d], s) for a in touched) and
-                   len({_distance(a[d], s) for a in touched}) == 1
-                   for d in range(len(b.shape) + 1)):  # fmt: skip
+        if not any(are_apart([a[d] for a in touched], s) for d in range(len(b.shape) + 1)):
             return f"{b.name} may be stored to at one place by two of them"
     return ""
 
@@ -97,31 +95,35 @@ def flat(indices: tuple[Expr, ...], b: Buffer) -> Expr:
     return position
 
 
-def separates(index: Expr, s: For) -> bool:
-    """Whether equal values of a subscript imply the same iteration: v * c + rest, |rest| < c."""
-    terms = dict(linear(index)[0])
+def are_apart(indices: list[Expr], s: For) -> bool:
+    """Whether equal values of any two of these subscripts imply the same iteration: all of them are
+    v * c + a constant of the loop + rest, and the rests lie within less than c."""
+    steps = [_step(i, s) for i in indices]
+    if None in steps or len({(c, fixed) for c, fixed, _, _ in steps}) != 1:
+        return False
+    lows, highs = [low for _, _, low, _ in steps], [high for _, _, _, high in steps]
+    return max(highs) - min(lows) < abs(steps[0][0])
+
+
+def _step(index: Expr, s: For) -> tuple[int, Expr, int, int] | None:
+    """(c, what does not change in the loop, least rest, largest rest) of a subscript."""
+    terms, constant = linear(index)
     c = terms.pop(sym(s.var), 0)
     if c == 0 or any(sym(s.var) in set(walk(t)) for t in terms):
-        return False
-    low = high = 0
-    for t, k in terms.items():
+        return None
+    low, high = constant, constant
+    for t in [t for t in terms if _varies_inside(t, s)]:
         lo, hi = bounds(t)
-        if not _varies_inside(t, s):
-            continue
+        k = terms.pop(t)
         if lo is None or hi is None:
-            return False
+            return None
         low, high = low + min(lo * k, hi * k), high + max(lo * k, hi * k)
-    return high - low < abs(c)
+    return c, from_linear(terms), low, high
 
 
 def _varies_inside(t: Expr, s: For) -> bool:
     inner = {sym(p.var) for p in ir.statements(s.body) if isinstance(p, (For, ir.Let))}
     return bool(inner & set(walk(t))) or any(p.op == "load" for p in walk(t))
-
-
-def _distance(index: Expr, s: For) -> int:
-    """The coefficient of the loop variable: all accesses must step alike."""
-    return linear(index)[0].get(sym(s.var), 0)
 
 
 def check_same_range(loops: Sequence[For]) -> None:
