@@ -50,12 +50,16 @@ class Fusion:
         for node in reversed(order):
             if node.op in (PARAM, CONST) or (node.op.name in HOST_OPS and node.op.name != "reshape"):
                 continue
+            if node in self.group_of:
+                continue
             target = self.target(node)
             if target is not None:
                 target.nodes.append(node)
                 self.group_of[node] = target
             else:
                 self.group_of[node] = Group(node, [node], self.can_grow(node))
+            if node.op.name == "dot_general":
+                self.reach_back(node)
         return self.rebuild(order)
 
     def can_grow(self, node: Node) -> bool:
@@ -74,6 +78,35 @@ class Fusion:
         if not group.fusable or len(group.nodes) >= MAX_GROUP:
             return None
         return group if has_form([*group.nodes, node], group.root, self.known) else None
+
+    def reach_back(self, node: Node) -> None:
+        """Take in everything from an earlier contraction to this one, if the whole has a form where
+        its beginnings have none (attention)."""
+        group = self.group_of[node]
+        between = self.chain(node.args[0], group)
+        if between and group.fusable and len(group.nodes) + len(between) <= MAX_GROUP:
+            if has_form([*group.nodes, *between], group.root, self.known):
+                group.nodes += between
+                self.group_of.update(dict.fromkeys(between, group))
+
+    def chain(self, start: Node, group: Group) -> list[Node]:
+        """The nodes from the nearest contraction to `start`, users first, if they are used by each
+        other alone."""
+        depends: dict[Node, bool] = {}  # on a contraction; producers first
+
+        def visit(n: Node | None) -> bool:
+            if n is None or n.op in (PARAM, CONST) or n.op.name in HOST_OPS - {"reshape"}:
+                return False
+            if n not in depends and len(depends) < MAX_GROUP:
+                found = n.op.name == "dot_general" or any([visit(a) for a in n.args])
+                depends[n] = found and n.op.lower is not None
+            return depends.get(n, False)
+
+        visit(start)
+        inside = [n for n, found in depends.items() if found]
+        allowed = {*inside, *group.nodes}
+        alone = all(n not in self.outputs and allowed.issuperset(self.users[n]) for n in inside)
+        return inside[::-1] if alone else []
 
     def rebuild(self, order: list[Node]) -> Graph:
         """The graph with groups as nodes, emitted where their root stood."""
