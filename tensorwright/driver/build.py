@@ -62,7 +62,8 @@ def build_program(
         report = reporter(jobs, progress, len(m.kernels) + 2)
         support = jobs.add(support_ir(target.triple))
         code = kernel_code(m.kernels, target, errors, jobs, known, report)
-        host = jobs.add(host_text(planned, m, target, errors, {k: c.symbol for k, c in code.items()}))
+        symbols = {k: c.symbol for k, c in code.items()}
+        host = jobs.add(host_text(planned, m, target, errors, symbols))
         keys = dict.fromkeys((host, *(c.key for c in code.values()), support))
         objects = [jobs.result(key) for key in keys]
         learn(m.kernels, code, known)
@@ -84,8 +85,9 @@ def reporter(jobs: Jobs, progress, total: int) -> Callable[[int], None]:
 
 
 def host_text(
-    planned: tuple[Kernel, ...], m: Module, target: Target, errors: list[str], symbols: dict[str, str]
-) -> str:
+    planned: tuple[Kernel, ...], m: Module, target: Target, errors: list[str],
+    symbols: dict[str, str],
+) -> str:  # fmt: skip
     """The LLVM text of the host functions, calling kernels by the names of their shared code."""
     host = ModuleText(errors)
     ids = {k: i for i, k in enumerate(m.kernels)}

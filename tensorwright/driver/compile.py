@@ -18,6 +18,7 @@ from tensorwright.driver.objects import ObjectCache, cache_folder
 from tensorwright.driver.pipeline import run_pipeline
 from tensorwright.driver.textfile import SUFFIXES, read_text
 from tensorwright.ir.module import Module
+from tensorwright.ir.simplify import forgetting
 from tensorwright.passes.schedule_kernels import schedule_kernels
 from tensorwright.runtime.cpu import default_threads
 from tensorwright.runtime.program import Program
@@ -57,7 +58,7 @@ def compile(
     known = KnownKernels(ObjectCache(cache_folder()), machine)
     later = {"schedule": lambda m, t: schedule_kernels(m, t, known.schedule)}
     make = Program if convention is None else BoundProgram
-    with config.options(verify=max(int(verify), config.get("verify"))):
+    with forgetting(), config.options(verify=max(int(verify), config.get("verify"))):
         lowered = run_pipeline(module, machine, verify, observe, later)
         program = build_native(lowered, machine, name, threads, observe, make, known)
     if convention is not None:

@@ -4,9 +4,9 @@
         key = jobs.add(text)            # starts, unless the cache has it or it was added before
         code = jobs.result(key)
 
-The threads spend their time inside LLVM, where Python's lock is free, so that a second core compiles
-what the first one writes. An exception inside the `with`, an interruption too, drops what has not
-started; what has started is finished and thrown away.
+The threads spend their time inside LLVM, where Python's lock is free, so that a second core
+compiles what the first one writes. An exception inside the `with`, an interruption too, drops what
+has not started; what has started is finished and thrown away.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """What is known of a kernel before it is scheduled: its packs and the object it becomes.
 
     known = KnownKernels(cache, target)
-    k = known.schedule(kernel, target)      # as scheduled, but its body is made when it is looked at
+    k = known.schedule(kernel, target)      # as scheduled; its body is made when it is looked at
     known.records.get(k)                    # what compiling it gave the last time
 
-The key is the kernel's text without its name, the target, the versions of LLVM and of the compiler's
-own sources: nothing else may decide what a kernel becomes. Options that change or report decisions
-switch this off.
+The key is the kernel's text without its name, the target, the versions of LLVM and of the
+compiler's own sources: nothing else may decide what a kernel becomes. Options that change or report
+decisions switch this off.
 """
 
 from __future__ import annotations

@@ -13,12 +13,15 @@ from dataclasses import replace
 import numpy as np
 
 from tensorwright.ir.expr import as_dim, as_expr, ceildiv
-from tensorwright.ir.graph import CONST, PARAM, Graph, Node, constant, param, rebuild, subgraphs, with_args
+from tensorwright.ir.graph import (
+    CONST, PARAM, Graph, Node, constant, param, rebuild, subgraphs, with_args,
+)  # fmt: skip
 from tensorwright.ir.loop import Kernel, Pack
 from tensorwright.ir.module import Module
 from tensorwright.ops.kernel import call_kernel, fused
 from tensorwright.ops.movement import pad, reshape, transpose
 from tensorwright.passes.lower import lower_to_kernel
+from tensorwright.runtime.buffer import aligned_empty
 from tensorwright.schedule.rules import schedule
 from tensorwright.target.target import Target
 
@@ -91,4 +94,8 @@ def evaluate(result: Node, source: Node) -> np.ndarray:
     value = source.attrs["value"]
     for node in reversed(chain):
         value = node.op.reference(value, **node.attrs)
-    return np.ascontiguousarray(value)
+    if value.flags.c_contiguous and value.base is None:
+        return value
+    made, _ = aligned_empty(value.shape, value.dtype, value.nbytes)  # copied once, to its last place
+    made[...] = value
+    return made
