@@ -14,11 +14,11 @@ from collections.abc import Iterable
 from contextlib import contextmanager
 
 from tensorwright.base.errors import InternalError
-from tensorwright.codegen.legalize import Legalizer
+from tensorwright.codegen.legalize import Legalizer, wider
 from tensorwright.codegen.values import Values, llvm_storage
 from tensorwright.ir import loop as ir
 from tensorwright.ir.dtype import boolean
-from tensorwright.ir.expr import Buffer, Expr, Symbol, as_expr, const, is_const, sym
+from tensorwright.ir.expr import Buffer, Expr, Symbol, as_expr, cast, const, is_const, make, sym
 from tensorwright.ir.loop import Kernel, Stmt
 from tensorwright.ir.type import product
 from tensorwright.target.target import Target
@@ -283,7 +283,8 @@ class Function(Values):
         self.open(good)
 
     def call_function(self, s: ir.Call) -> None:
-        args = ["ptr %ctx", *(f"ptr {self.pointers[b]}" for b in s.buffers)]
+        context = [] if s.extern else ["ptr %ctx"]
+        args = [*context, *(f"ptr {self.pointers[b]}" for b in s.buffers)]
         args += [f"i64 {self.scalar(self.legal(a))}" for a in s.scalars]
         types = ", ".join(a.split()[0] for a in args)
         self.module.declare(f"declare void @{s.callee}({types})")
@@ -329,14 +330,16 @@ class Function(Values):
         t = s.buffer.dtype
         if op == "fma":
             op, e = "add", e.args[0] * e.args[1]
-        lanes = self.widen(self.legal(e))
-        neutral = NEUTRAL[op](t)
+        wide = wider(t) or t
+        lanes = self.widen(self.legal(cast(e, wide)))
         if self.mask is not None:
-            lanes = self.choose(self.mask, lanes, self.splat_const(neutral), t)
-        total = self.reduce_lanes(op, lanes, t)
+            neutral = cast(NEUTRAL[op](t), wide)
+            lanes = self.choose(self.mask, lanes, self.splat_const(neutral), wide)
+        total = self.named(self.reduce_lanes(op, lanes, wide), wide)
         with self.uniform():
-            combined = self.combine(op, self.scalar(self.legal(target)), total, t)
-            self.store_value(s.buffer, self.flat(s.buffer, s.indices), combined)
+            combined = cast(make(op, wide, (cast(target, wide), total)), t)
+            flat = self.flat(s.buffer, s.indices)
+            self.store_value(s.buffer, flat, self.scalar(self.legal(combined)))
 
     @contextmanager
     def uniform(self):

@@ -124,11 +124,26 @@ def if_(c: Call, condition: Node, *, then_branch: Body, else_branch: Body) -> ob
         then, orelse = (imported(c, b, []) for b in (then_branch, else_branch))
     except Broken:
         return [POISON] * c.outputs
+    check_branches(c, condition, then, orelse)
     captured = captures_of(then, orelse)
     y = ops.conditional(
         truth(condition), captured, then.graph("then", captured), orelse.graph("orelse", captured)
     )
     return ops.items(y)
+
+
+def check_branches(c: Call, condition: Node, then: Part, orelse: Part) -> None:
+    """Branches may give other sizes, not another number of dimensions: exporters write that where
+    they did not know a size (`squeeze`), which then has to be known."""
+    for k, (a, b) in enumerate(zip(then.results, orelse.results)):
+        if a.rank == b.rank:
+            continue
+        known = c.known(condition)
+        why = f", by {known.reshape(-1)[0]}" if known is not None and known.size == 1 else ""
+        raise c.fail(
+            f"the branches give {a.type} and {b.type} for result {k}{why}",
+            help='fix the sizes that decide it, as in shapes={"x": "1, 512"}',
+        )
 
 
 def truth(x: Node) -> Node:

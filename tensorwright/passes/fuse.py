@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from tensorwright.ir.graph import CONST, PARAM, Graph, Node, param, structure, users
-from tensorwright.ir.module import Module, map_graphs
+from tensorwright.ir.module import Module, map_graphs, unique
 from tensorwright.ir.type import TensorType, TupleType
 from tensorwright.ops.kernel import fused
 from tensorwright.passes.lower import HOST_OPS, define_kernel
@@ -50,12 +50,16 @@ class Fusion:
         for node in reversed(order):
             if node.op in (PARAM, CONST) or (node.op.name in HOST_OPS and node.op.name != "reshape"):
                 continue
+            if node in self.group_of:
+                continue
             target = self.target(node)
             if target is not None:
                 target.nodes.append(node)
                 self.group_of[node] = target
             else:
                 self.group_of[node] = Group(node, [node], self.can_grow(node))
+            if node.op.name == "dot_general":
+                self.reach_back(node)
         return self.rebuild(order)
 
     def can_grow(self, node: Node) -> bool:
@@ -74,6 +78,35 @@ class Fusion:
         if not group.fusable or len(group.nodes) >= MAX_GROUP:
             return None
         return group if has_form([*group.nodes, node], group.root, self.known) else None
+
+    def reach_back(self, node: Node) -> None:
+        """Take in everything from an earlier contraction to this one, if the whole has a form where
+        its beginnings have none (attention)."""
+        group = self.group_of[node]
+        between = self.chain(node.args[0], group)
+        if between and group.fusable and len(group.nodes) + len(between) <= MAX_GROUP:
+            if has_form([*group.nodes, *between], group.root, self.known):
+                group.nodes += between
+                self.group_of.update(dict.fromkeys(between, group))
+
+    def chain(self, start: Node, group: Group) -> list[Node]:
+        """The nodes from the nearest contraction to `start`, users first, if they are used by each
+        other alone."""
+        depends: dict[Node, bool] = {}  # on a contraction; producers first
+
+        def visit(n: Node | None) -> bool:
+            if n is None or n.op in (PARAM, CONST) or n.op.name in HOST_OPS - {"reshape"}:
+                return False
+            if n not in depends and len(depends) < MAX_GROUP:
+                found = n.op.name == "dot_general" or any([visit(a) for a in n.args])
+                depends[n] = found and n.op.lower is not None
+            return depends.get(n, False)
+
+        visit(start)
+        inside = [n for n, found in depends.items() if found]
+        allowed = {*inside, *group.nodes}
+        alone = all(n not in self.outputs and allowed.issuperset(self.users[n]) for n in inside)
+        return inside[::-1] if alone else []
 
     def rebuild(self, order: list[Node]) -> Graph:
         """The graph with groups as nodes, emitted where their root stood."""
@@ -109,6 +142,7 @@ def group_graph(nodes: list[Node], root: Node) -> tuple[Graph, list[Node]]:
     new: dict[Node, Node] = {}
     inputs: list[Node] = []
     params: list[Node] = []
+    names: set[str] = set()
     for node in reversed(nodes):  # groups grow from users to producers
         for a in node.args:
             if a is None or a in inside or a in new:
@@ -116,7 +150,8 @@ def group_graph(nodes: list[Node], root: Node) -> tuple[Graph, list[Node]]:
             if a.op is CONST and a.type.size == SCALAR_ELEMENTS and a.rank == 0:
                 new[a] = a
             else:
-                new[a] = param(a.name or f"x{len(inputs)}", a.type)
+                new[a] = param(unique(a.name or f"x{len(inputs)}", names), a.type)
+                names.add(new[a].name)
                 inputs.append(a)
                 params.append(new[a])
         new[node] = replace(node, args=tuple(None if a is None else new[a] for a in node.args))

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.conformance.cases import KINDS, Case, load_cases
+from tests.conformance.cases import KINDS, TOLERANCES, Case, load_cases
 
 LIMIT_S = {"reference": 60, "native": 120}
 CONSTANT = re.compile(r'constants=\{"([^"]+)"')

@@ -19,6 +19,7 @@ from tensorwright.ir.module import Module
 from tensorwright.ir.op import OpDef
 from tensorwright.ops.control import items
 from tensorwright.runtime.program import Program
+from tests.codegen.rows import MEMORY, undefined
 from tests.ops.rows import all_rows, assert_same, build, flat, run_reference
 from tests.ops.samples import Case, cases
 
@@ -62,6 +63,7 @@ def compile_case(case: Case, programs: dict[str, Program], **how) -> Program:
     present = [p for p in params if p is not None]
     g = graph("main", present, items(build(case, params)))
     program = programs[case.text] = compile(Module({"main": g}), threads=1, **how)
+    assert undefined(program._objects) <= MEMORY, case.name
     return program
 
 
