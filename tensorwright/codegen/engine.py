@@ -27,6 +27,7 @@ def optimized(text: str, target: Target) -> llvm.ModuleRef:
     """The parsed module after register promotion and clean-up."""
     try:
         module = llvm.parse_assembly(text, llvm.create_context())
+        module.verify()  # LLVM ends the process over what this finds
     except RuntimeError as e:
         raise InternalError(f"LLVM does not accept the generated code: {e}") from None
     passes = llvm.create_new_module_pass_manager()

@@ -8,18 +8,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import platformdirs
-
-from tensorwright.base import config
-from tensorwright.base.errors import CompileError, FrontendError
+from tensorwright.base.errors import CompileError, FrontendError, RunError
 from tensorwright.driver.bound import BoundProgram
 from tensorwright.driver.build import build_program
 from tensorwright.driver.objects import ObjectCache, cache_folder
 from tensorwright.driver.pipeline import run_pipeline
 from tensorwright.driver.textfile import SUFFIXES, read_text
 from tensorwright.ir.module import Module
-from tensorwright.runtime.cpu import default_threads
-from tensorwright.runtime.program import Program
+from tensorwright.runtime.program import Program, thread_count
 from tensorwright.target.host import find
 from tensorwright.target.target import Target
 
@@ -53,36 +49,39 @@ def compile(
         module, name = convention.module, getattr(model, "__name__", type(model).__name__)
     if observe is not None:
         observe("import", module)
-    lowered = run_pipeline(module, machine, verify, observe)
     make = Program if convention is None else BoundProgram
-    program = build_native(lowered, machine, name, threads, observe, make)
+    try:
+        lowered = run_pipeline(module, machine, verify, observe)
+        program = build_native(lowered, machine, name, threads, observe, make)
+    except RecursionError as e:
+        raise CompileError(f"{name}: sizes or bodies are nested too deeply to compile") from e
     if convention is not None:
         program.bind_convention(convention)
     program.source, program.module = model, module
     return program
 
 
+def checked_threads(threads: int | None) -> int:
+    try:
+        return thread_count(threads or 0)
+    except RunError as e:
+        raise CompileError(e.message) from None
+
+
 def build_native(
     lowered: Module, machine: Target, name: str, threads=None, observe=None, make=Program
 ) -> Program:
     """The program of a module that went through the pipeline."""
+    used = checked_threads(threads)
     cache = ObjectCache(cache_folder())
     progress = None if observe is None else lambda done, total: observe("code", (done, total))
     program, built = build_program(
         lowered, machine, name, threads or 0,
         lambda texts: cache.objects(texts, machine, progress), {}, make,
     )  # fmt: skip
-    program.threads = threads or default_threads()
+    program.threads = used
     program.target, program.lowered, program.built = machine, lowered, built
     return program
-
-
-def cache_folder() -> Path | None:
-    """Where objects are kept between processes; None if caching is off."""
-    chosen = config.get("cache")
-    if chosen == "off":
-        return None
-    return Path(chosen or platformdirs.user_cache_dir("tensorwright")) / "objects"
 
 
 def loaded(model):

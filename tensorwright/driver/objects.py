@@ -83,14 +83,20 @@ class ObjectCache:
     def write(self, key: str, body: bytes) -> None:
         if self.folder is None:
             return
-        path = self.path(key)
+        path, temporary = self.path(key), None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as f:
+                temporary = f.name
                 f.write(body + digest(body).encode())
-            os.replace(f.name, path)
+            os.replace(temporary, path)
+            temporary = None
         except OSError:  # a full or read-only disk costs the cache, never the compilation
             return
+        finally:
+            if temporary is not None:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)
 
     def entries(self) -> Iterator[tuple[Path, os.stat_result]]:
         """Every file of the cache, the least recently used first."""

@@ -97,8 +97,9 @@ def read_model(model) -> ModelRecord:
         folder, name = path.parent, path.name
         try:
             model = path.read_bytes()
-        except OSError as e:
-            raise FrontendError(f"{path} cannot be read: {e.strerror or e}") from None
+        except (OSError, ValueError) as e:
+            reason = getattr(e, "strerror", None) or e
+            raise FrontendError(f"{str(path)!r} cannot be read: {reason}") from None
     if isinstance(model, (bytes, bytearray, memoryview)):
         proto = onnx.ModelProto()
         try:
