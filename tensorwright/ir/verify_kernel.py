@@ -65,6 +65,7 @@ class _Checker:
         self.buffers: dict[Buffer, For | None] = {}  # -> the parallel loop around its declaration
         self.certain = True  # whether the present statement is executed for sure
         self.parallel: list[tuple[For, set[Symbol], set[Buffer]]] = []
+        self.chosen: frozenset[For] = frozenset()  # loops whose iterations a condition tells apart
 
     def shape(self, at: object, b: Buffer) -> None:
         for d in b.shape:
@@ -89,6 +90,16 @@ class _Checker:
         self.block(s)
         self.certain = before
 
+    def branches(self, s: If) -> None:
+        """Both arms; a condition that varies with a parallel loop may leave one iteration to an arm,
+        which then stores where it likes."""
+        before, used = self.chosen, symbols_of(s.cond)
+        self.chosen = before | {loop for loop, varying, _ in self.parallel if used & varying}
+        self.guarded(s.then)
+        if s.orelse is not None:
+            self.guarded(s.orelse)
+        self.chosen = before
+
     def statement(self, s: Stmt) -> None:
         for e in expressions(s):
             if not (isinstance(s, Alloc) and s.buffer.scope == "input"):
@@ -104,9 +115,7 @@ class _Checker:
                 self.guarded(s.body)
             case If(cond=cond):
                 self.typed(s, cond, boolean)
-                self.guarded(s.then)
-                if s.orelse is not None:
-                    self.guarded(s.orelse)
+                self.branches(s)
             case Let():
                 self.let(s)
             case Store():
@@ -214,7 +223,7 @@ class _Checker:
         for loop, varying, own in self.parallel:
             used = symbols_of(*s.indices)
             indirect = any(e.op == "load" for e in walk(*s.indices))
-            if b not in own and not (used & varying) and not indirect:
+            if b not in own and not (used & varying) and not indirect and loop not in self.chosen:
                 raise Offence(s, f"iterations of the loop over {loop.var.name} store to one place")
 
     def loads(self, s: Stmt, root: Expr) -> None:
