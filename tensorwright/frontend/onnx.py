@@ -152,7 +152,11 @@ class Importer:
                 scope.bind(v.name, self.given_constant(v))
                 continue
             if v.kind != "tensor":
-                what = {"string": "strings", "unknown": "no tensor of known type"}
+                what = {
+                    "string": "strings",
+                    "unknown": "no tensor of known type",
+                    "optional": "an optional value",
+                }
                 raise FrontendError(
                     f"input {v.name!r} is {what.get(v.kind, f'a {v.kind} value')}",
                     help="only tensors can be inputs",

@@ -65,7 +65,7 @@ class _Checker:
         self.buffers: dict[Buffer, For | None] = {}  # -> the parallel loop around its declaration
         self.certain = True  # whether the present statement is executed for sure
         self.parallel: list[tuple[For, set[Symbol], set[Buffer]]] = []
-        self.chosen: frozenset[For] = frozenset()  # loops whose iterations a condition tells apart
+        self.chosen: frozenset[For] = frozenset()  # parallel loops that a condition picks from
 
     def shape(self, at: object, b: Buffer) -> None:
         for d in b.shape:
@@ -90,14 +90,11 @@ class _Checker:
         self.block(s)
         self.certain = before
 
-    def branches(self, s: If) -> None:
-        """Both arms; a condition that varies with a parallel loop may leave one iteration to an arm,
-        which then stores where it likes."""
-        before, used = self.chosen, symbols_of(s.cond)
+    def branch(self, s: Stmt, cond: Expr) -> None:
+        """An arm of an If: a condition on a parallel loop's variable may leave one iteration."""
+        before, used = self.chosen, symbols_of(cond)
         self.chosen = before | {loop for loop, varying, _ in self.parallel if used & varying}
-        self.guarded(s.then)
-        if s.orelse is not None:
-            self.guarded(s.orelse)
+        self.guarded(s)
         self.chosen = before
 
     def statement(self, s: Stmt) -> None:
@@ -115,7 +112,9 @@ class _Checker:
                 self.guarded(s.body)
             case If(cond=cond):
                 self.typed(s, cond, boolean)
-                self.branches(s)
+                self.branch(s.then, cond)
+                if s.orelse is not None:
+                    self.branch(s.orelse, cond)
             case Let():
                 self.let(s)
             case Store():
@@ -223,7 +222,8 @@ class _Checker:
         for loop, varying, own in self.parallel:
             used = symbols_of(*s.indices)
             indirect = any(e.op == "load" for e in walk(*s.indices))
-            if b not in own and not (used & varying) and not indirect and loop not in self.chosen:
+            shared = b not in own and loop not in self.chosen
+            if shared and not (used & varying) and not indirect:
                 raise Offence(s, f"iterations of the loop over {loop.var.name} store to one place")
 
     def loads(self, s: Stmt, root: Expr) -> None:

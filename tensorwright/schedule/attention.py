@@ -18,7 +18,7 @@ from tensorwright.ir.expr import Buffer, Symbol, as_expr, bounds, is_const
 from tensorwright.ir.loop import Alloc, For, Kernel, Pack, Seq, Stmt, seq
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.contraction import choose_tile, tile_nest
-from tensorwright.schedule.form import MAX_ROW_BYTES, Form, inverse
+from tensorwright.schedule.form import MAX_ROW_BYTES, Form, inverse, temps_in_order
 from tensorwright.schedule.legal import ScheduleError
 from tensorwright.schedule.maps import fuse_all, is_small, total
 from tensorwright.schedule.nest import Stage, read_nest
@@ -36,7 +36,7 @@ def schedule_attention(form: Form, target: Target) -> Kernel:
     """The kernel with its rows in tiles, one task a tile."""
     k, rows = form.kernel, form.rows
     values = next(s for s in reversed(form.stages) if s.is_contraction)
-    body, temps = k.body, [s.buffer for s in ir.statements(k.body) if isinstance(s, Alloc)]
+    body, temps = k.body, temps_in_order(k.body)
     body, parts = together(body, form, values, temps)
     loops, row = [f.var for f in parts[:-1]], parts[-1]
     if not is_small(total([*parts, *form.stages[0].spatial[rows:], *form.stages[0].reduce])):
