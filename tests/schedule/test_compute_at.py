@@ -13,7 +13,9 @@ from tensorwright.ir.loop import Alloc, For, Kernel, Store, loops, seq
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.legal import ScheduleError
 from tensorwright.schedule.primitives_memory import compute_at
-from tensorwright.schedule.primitives_nests import distribute, in_place, jam, privatize
+from tensorwright.schedule.primitives_nests import (
+    distribute, divide_once, in_place, jam, privatize,
+)  # fmt: skip
 from tests.schedule.nests import Dim, assert_same, chain_kernel, dim, kernel, loop_of
 
 sizes = st.integers(1, 9) | st.just("n")
@@ -160,3 +162,15 @@ def test_in_place_refuses_reversed_reads():
     body = ir.replace_buffers(k.body, {k.results[0]: u})
     with pytest.raises(ScheduleError, match="other elements"):
         in_place(seq(Alloc(u), body), t, u)
+
+
+def test_divide_once():
+    x, y = Buffer("x", f32, (3, 4)), Buffer("y", f32, (3, 4))
+    k = kernel("quotient", [x], y, loops("ij", (3, 4), lambda i, j: Store(
+        y, (i, j), x[i, j] / ((x[i, 0] * x[i, 0]) * 0.0 + 4.0))))  # fmt: skip
+    after = divide_once(k.body)
+    assert sum(e.op == "div" for s in ir.statements(after) if isinstance(s, Store)
+               for e in ir.walk(s.value)) == 1  # fmt: skip
+    inner = next(s for s in ir.statements(after) if isinstance(s, For) and s.var.name == "j")
+    assert not any(e.op == "div" for e in ir.walk(inner.body.value))
+    assert_same(k, after)
