@@ -18,6 +18,8 @@ import numpy as np
 
 from tensorwright.codegen.engine import compile_object
 from tensorwright.driver.build import build_program
+from tensorwright.driver.jobs import Jobs
+from tensorwright.driver.objects import ObjectCache
 from tensorwright.driver.pipeline import run_pipeline
 from tensorwright.ir.module import Module
 from tensorwright.runtime.buffer import numpy_dtype
@@ -106,9 +108,9 @@ class Block:
 def build(m: Module, target: str = "aarch64", threads: int = 1) -> Objects:
     """The objects of a module for a target that this machine may not be."""
     machine = find(target)
-    compiled = lambda texts: [compile_object(t, machine) for t in texts.values()]
+    jobs = Jobs(ObjectCache(None), machine)
     lowered = run_pipeline(m, machine)
-    return build_program(lowered, machine, m.entry, threads, compiled, {}, Objects)[0]
+    return build_program(lowered, machine, m.entry, threads, jobs, {}, Objects)[0]
 
 
 def run(m: Module, arrays, folder: Path, threads: int = 1) -> list[np.ndarray]:
