@@ -13,7 +13,7 @@ from tensorwright.base.errors import CompileError
 from tensorwright.codegen.math import expand_math
 from tensorwright.codegen.narrow import NARROW_FLOATS, NIBBLES, expand_cast, low_bits
 from tensorwright.ir.dtype import DType, boolean, dtype, f16, f32, i32, index, u32
-from tensorwright.ir.expr import COMPARISONS, PREDICATES, Expr, cast, const, make, rebuild, select
+from tensorwright.ir.expr import COMPARISONS, PREDICATES, Expr, cast, const, make, rebuild, select, walk
 from tensorwright.target.target import Target
 
 DIRECT = frozenset(
@@ -32,12 +32,15 @@ class Legalizer:
         self.native = frozenset((f16,) if target is None else map(dtype, target.conversions))
 
     def __call__(self, e: Expr) -> Expr:
-        found = self.memo.get(e)
-        if found is None:
-            args = tuple(self(a) for a in e.args)
-            found = e if not args else self.step(rebuild(e, args))
-            self.memo[e] = self.memo[found] = found
-        return found
+        memo = self.memo
+        if e in memo:
+            return memo[e]
+        for part in walk(e):  # deep expressions must not meet Python's limit on recursion
+            if part not in memo:
+                args = tuple(memo[a] for a in part.args)
+                found = part if not args else self.step(rebuild(part, args))
+                memo[part] = memo[found] = found
+        return memo[e]
 
     def step(self, e: Expr) -> Expr:
         """One node whose arguments are legal already."""

@@ -25,6 +25,7 @@ FLOAT_OPS = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv", "rem": 
 FLOAT_UNARY = {"neg": "fneg", "floor": "floor", "ceil": "ceil", "trunc": "trunc",
                "round": "roundeven", "sqrt": "sqrt", "abs": "fabs"}  # fmt: skip
 FCMP = {"eq": "oeq", "ne": "une", "lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge"}
+_LONGEST = 200  # of the names that values and labels get
 LETTER = {"double": "f64", "float": "f32"}
 HALVES = {"f16": "half", "bf16": "bfloat"}
 
@@ -86,7 +87,8 @@ class Values:
         self.block = label
 
     def ident(self, name: str) -> str:
-        """A unique LLVM identifier made from a name."""
+        """A unique LLVM identifier made from a name (LLVM cuts very long ones)."""
+        name = name[:_LONGEST]
         clean = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name) or "v"
         if clean[0].isdigit():
             clean = "_" + clean

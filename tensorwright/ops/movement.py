@@ -47,6 +47,8 @@ def text(shape: Shape) -> str:
 
 def _infer_broadcast(x: TensorType, *, shape: Shape) -> TensorType:
     shape = shape_of(shape)
+    require(not any(isinstance(d, int) and d < 0 for d in shape),
+            f"broadcast_to: {text(shape)} has a negative dimension")  # fmt: skip
     tail = shape[len(shape) - x.rank :]
     fits = len(tail) == x.rank and all(broadcast_dims(a, b) == b for a, b in zip(x.shape, tail))
     require(fits, f"broadcast_to: {text(x.shape)} does not broadcast to {text(shape)}")

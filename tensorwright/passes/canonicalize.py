@@ -15,10 +15,11 @@ from tensorwright.ir.match import A, P, Rest, V, rewrite, rule
 from tensorwright.ir.module import Module, map_graphs
 from tensorwright.ops.define import normalize_axes
 from tensorwright.ops.elementwise import cast, select
-from tensorwright.ops.movement import broadcast_to, flip, reshape, transpose
+from tensorwright.ops.movement import broadcast_to, flip, inverse, reshape, transpose
 from tensorwright.ops.positions import full
 from tensorwright.passes.canonicalize_slices import SLICE_RULES, typed
 from tensorwright.passes.layout_rules import RULES as LAYOUTS
+from tensorwright.passes.layout_rules import build_reading, identity, reads
 from tensorwright.passes.movement_chain import simplify_chain
 from tensorwright.passes.pointwise import BROADCASTING
 
@@ -61,6 +62,19 @@ def without_leading_ones(node: Node, x: Node, y: Node) -> Node | None:
     return broadcast_to(x, shape=node.shape)
 
 
+def contraction_of_transpose(node: Node) -> Node | None:
+    """The contraction with its axes renamed, where it keeps the order of its result."""
+    orders, args = [], []
+    for k, a in enumerate(node.args):
+        order = inverse(a.attrs["perm"]) if a.op is transpose else identity(a.rank)
+        fits = a.op is transpose and reads(node, k, order)
+        orders.append(order if fits else identity(a.rank))
+        args.append(a.args[0] if fits else a)
+    if all(a is b for a, b in zip(args, node.args)):
+        return None
+    return build_reading(node, orders, args)
+
+
 def flipped(node: Node, x: Node, axes) -> Node | None:
     """A flip of the axes that are longer than 1, or none."""
     moved = tuple(a for a in normalize_axes("flip", axes, x.rank) if x.shape[a] != 1)
@@ -96,6 +110,10 @@ MOVEMENT = (
          lambda node, x: broadcast_to(x, shape=node.shape)),
     rule("broadcast-of-expanded", P.broadcast_to(P.reshape(x)),
          lambda node, x: without_leading_ones(node, x, node.args[0])),
+    rule("contraction-of-transpose", P.dot_general(P.transpose(x), y),
+         lambda node: contraction_of_transpose(node)),
+    rule("contraction-of-transpose", P.dot_general(x, P.transpose(y)),
+         lambda node: contraction_of_transpose(node)),
     rule("flip-short", P.flip(x, axes=A("axes")), flipped),
     rule("flip-of-flip", P.flip(P.flip(x, axes=A("axes")), axes=A("more")), flip_of_flip),
 )  # fmt: skip

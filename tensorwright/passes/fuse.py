@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from tensorwright.base import trace
 from tensorwright.ir.graph import CONST, PARAM, Graph, Node, param, structure, users
 from tensorwright.ir.module import Module, map_graphs, unique
 from tensorwright.ir.type import TensorType, TupleType
@@ -68,16 +69,28 @@ class Fusion:
         return node.op.name != "reshape" and has_form([node], node, self.known)
 
     def target(self, node: Node) -> Group | None:
-        """The group that the node joins, if any."""
-        if node in self.outputs or not isinstance(node.type, TensorType) or node.op.lower is None:
+        """The group that the node joins, if any; why not is recorded."""
+        if not isinstance(node.type, TensorType) or node.op.lower is None:
             return None
         groups = {self.group_of.get(u) for u in self.users[node]}
-        if len(groups) != 1 or None in groups:
+        if node in self.outputs or len(groups) != 1 or None in groups:
+            where = "a result of the graph" if node in self.outputs else "used by several kernels"
+            trace.decision("fuse", node, "no", where)
             return None
         (group,) = groups
-        if not group.fusable or len(group.nodes) >= MAX_GROUP:
-            return None
-        return group if has_form([*group.nodes, node], group.root, self.known) else None
+        reason = self.obstacle(node, group)
+        trace.decision("fuse", node, "no" if reason else "yes", reason or f"into {group.root}")
+        return None if reason else group
+
+    def obstacle(self, node: Node, group: Group) -> str:
+        """Why the node cannot join the group of its users; "" if it can."""
+        if not group.fusable:
+            return f"{group.root.op.name} is a kernel of its own"
+        if len(group.nodes) >= MAX_GROUP:
+            return f"the group of {group.root} is full"
+        if not has_form([*group.nodes, node], group.root, self.known):
+            return f"no rule schedules {node.op.name} together with the kernel of {group.root}"
+        return ""
 
     def reach_back(self, node: Node) -> None:
         """Take in everything from an earlier contraction to this one, if the whole has a form where

@@ -16,10 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from tensorwright.base.config import options
 from tensorwright.codegen.engine import compile_object
-from tensorwright.driver.build import build_program
-from tensorwright.driver.jobs import Jobs
-from tensorwright.driver.objects import ObjectCache
+from tensorwright.driver.compile import build_native
 from tensorwright.driver.pipeline import run_pipeline
 from tensorwright.ir.module import Module
 from tensorwright.runtime.buffer import numpy_dtype
@@ -108,9 +107,8 @@ class Block:
 def build(m: Module, target: str = "aarch64", threads: int = 1) -> Objects:
     """The objects of a module for a target that this machine may not be."""
     machine = find(target)
-    jobs = Jobs(ObjectCache(None), machine)
-    lowered = run_pipeline(m, machine)
-    return build_program(lowered, machine, m.entry, threads, jobs, {}, Objects)[0]
+    with options(cache="off"):
+        return build_native(run_pipeline(m, machine), machine, m.entry, threads, make=Objects)
 
 
 def run(m: Module, arrays, folder: Path, threads: int = 1) -> list[np.ndarray]:

@@ -234,7 +234,9 @@ def report(cases: list[Case], results: dict[str, dict], via: str) -> str:
         "- *pass*: right within the case's own tolerance; some of them with inputs that only make "
         "sense as constants (axes and the like) fixed while compiling: *of these fixed*",
         "- *refused*: the compiler says that it does not support the model, and why",
-        "- *wrong*, *crash*: must be zero", "",
+        "- *wrong*, *crash*: must be zero",
+        "- *random*: only shapes and types are compared. Tolerances (relative, absolute) other "
+        "than the suite's own: " + ", ".join(f"{n} {t}" for n, t in TOLERANCES.items()), "",
         "| cases | total | pass | of these fixed | refused | wrong | crash |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]  # fmt: skip

@@ -11,8 +11,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tensorwright.base.config import options
-from tensorwright.codegen.engine import compile_object
-from tensorwright.driver.build import build_program
 from tensorwright.driver.compile import compile
 from tensorwright.ir.dtype import dtype
 from tensorwright.ir.facts import evaluate
@@ -20,22 +18,13 @@ from tensorwright.ir.graph import Graph
 from tensorwright.ir.interp import run_graph
 from tensorwright.ir.module import Module
 from tensorwright.ir.printer import to_text
-from tensorwright.passes.expand import expand_composites
-from tensorwright.passes.lower import lower
-from tensorwright.target.host import find
+from tensorwright.ir.type import type_symbols
+from tests.codegen.unscheduled import compile_as_defined
 from tests.fuzz.graphs import Maker
 from tests.ops.rows import flat
 
 ROUNDING = {"f64": 1e-13, "f32": 1e-6, "f16": 2e-3, "bf16": 2e-2}
 EXAMPLES = 70
-
-
-def run_as_defined(m: Module, inputs) -> list[np.ndarray]:
-    """Every operator as its unscheduled loop nest, in native code."""
-    target = find("host")
-    objects = lambda texts: [compile_object(t, target) for t in texts.values()]
-    program, _ = build_program(lower(expand_composites(m)), target, "plain", 1, objects, {})
-    return flat(program(*inputs))
 
 
 def run_compiled(m: Module, inputs) -> list[np.ndarray]:
@@ -53,8 +42,6 @@ def input_arrays(g: Graph, size: int, random) -> list[np.ndarray]:
 
 
 def symbols(g: Graph) -> set:
-    from tensorwright.ir.type import type_symbols
-
     return type_symbols(*(p.type for p in g.params))
 
 
@@ -112,5 +99,5 @@ def check(g: Graph, size: int, seed: int) -> None:
     with np.errstate(all="ignore"):
         expected = flat(run_graph(g, inputs))
         limits = allowed(g, inputs, expected)
-    assert_close(run_as_defined(m, inputs), expected, limits, "as defined", m)
+    assert_close(flat(compile_as_defined(m)(*inputs)), expected, limits, "as defined", m)
     assert_close(run_compiled(m, inputs), expected, limits, "compiled", m)

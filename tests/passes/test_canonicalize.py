@@ -10,6 +10,7 @@ from tensorwright.ir.type import tensor
 from tensorwright.ops.control import item, make_tuple
 from tensorwright.ops.elementwise import add, cast, exp, logical_not, mul, neg, select
 from tensorwright.ops.index import dynamic_slice, gather
+from tensorwright.ops.linalg import dot_general
 from tensorwright.ops.movement import (
     broadcast_to,
     concat,
@@ -335,3 +336,19 @@ def test_pointwise_operators_read_only_their_own_element():
 
 def test_rules_have_names():
     assert all(r.name and r.name == r.name.lower() for r in RULES)
+
+
+def test_contraction_of_transposes():
+    x, w = x_of(5, 3), x_of(4, 5, name="w")
+    y = dot_general(transpose(x, perm=(1, 0)), transpose(w, perm=(1, 0)), contract=((1,), (0,)))
+    check_pass(canonicalize, module(y, x, w), ["dot_general"])
+    x, w = x_of(2, 5, 3, 4), x_of(2, 3, 6, 4, name="w")
+    heads = transpose(x, perm=(0, 2, 1, 3))
+    y = dot_general(heads, transpose(w, perm=(0, 1, 3, 2)), batch=((0, 1), (0, 1)),
+                    contract=((3,), (2,)))  # fmt: skip
+    check_pass(canonicalize, module(y, x, w), ["dot_general"])
+    y = dot_general(transpose(x, perm=(3, 2, 1, 0)), w, contract=((0,), (3,)))
+    check_pass(canonicalize, module(y, x, w), ["transpose", "dot_general"])
+    x = x_of(3, 4)
+    t = transpose(x, perm=(1, 0))
+    check_pass(canonicalize, module(dot_general(t, t, contract=((1,), (1,))), x), ["dot_general"])
