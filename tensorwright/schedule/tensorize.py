@@ -4,8 +4,8 @@
 ->  for l in vector(16): c[j + l] = call("dot_u8i8", i32, c[j + l], a as i32 at k, b as i32 at j)
 
 An `Intrinsic` is declared by its semantics, a small kernel over buffers of the instruction's own
-shapes. A nest is one of it if it has the same loops and the same expressions, and accesses memory in
-the same steps, from wherever each buffer's part begins.
+shapes. A nest is one of it if it has the same loops and the same expressions, and accesses memory
+in the same steps, from wherever each buffer's part begins.
 """
 
 from __future__ import annotations

@@ -50,7 +50,8 @@ def test_refuses_sources_that_change():
     x, y = Buffer("x", f32, (5,)), Buffer("y", f32, (4,))
     c = Buffer("c", f32, (1,), "local")
     loop = ir.loop("i", 4, lambda i: seq(
-        Alloc(c), ir.store(c, 0, x[i]), ir.store(y, i, c[0]), ir.store(x, i + 1, c[0])))  # fmt: skip
+        Alloc(c), ir.store(c, 0, x[i]), ir.store(y, i, c[0]),
+        ir.store(x, i + 1, c[0])))  # fmt: skip
     with pytest.raises(ScheduleError, match="stores to what c is filled from"):
         pipeline(loop, loop.var, c)
 

@@ -107,7 +107,7 @@ def test_is_one_instruction():
 @pytest.mark.parametrize("change, why", [
     (lambda k: p.split(k.body, loop_of(k, "l"), 8)[0], "runs"),
     (lambda k: p.reorder(k.body, [loop_of(k, "r"), loop_of(k, "l")]), "runs|moves"),
-    (lambda k: ir.replace_buffers(k.body, {k.params[0]: Buffer("x", i8, (2, 8))}), "holds|computes"),
+    (lambda k: ir.replace_buffers(k.body, {k.params[0]: Buffer("x", i8, (2, 8))}), "holds"),
 ], ids=["split", "reordered", "signed"])  # fmt: skip
 def test_refuses(change, why):
     k = product(2, 16, 8)
