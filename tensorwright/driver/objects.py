@@ -83,8 +83,8 @@ class ObjectCache:
             raise
 
     def settle(self) -> None:
-        """Keep to the limit after something was written. Keys are spread evenly over the folders, so
-        that a few of them tell whether all files are worth looking at; if so, half of them go."""
+        """Keep to the limit after something was written. Keys are spread evenly over the folders,
+        so a few of them tell whether to look at all files; if those are too many, half go."""
         sample = list(self.touched)[:SAMPLE]
         self.touched.clear()
         if not sample or FOLDERS * sum(map(size_of, sample)) // len(sample) < 0.8 * self.limit:
