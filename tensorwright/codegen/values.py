@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from itertools import chain
 
 from tensorwright.base.errors import InternalError
+from tensorwright.codegen.instructions import INSTRUCTIONS
 from tensorwright.ir.dtype import DType, boolean, index
 from tensorwright.ir.expr import COMPARISONS, Buffer, Expr, Symbol, as_expr, bounds, const, make
 from tensorwright.ir.simplify import from_linear, linear
@@ -413,8 +414,8 @@ class Values:
             return self.op(f"bitcast {self.type(source, lanes)} {v[0]} to {type_}")
         if e.op == "fma":
             return self.fma(v, t, lanes)
-        if e.op == "call" and e.value == "opaque":
-            return v[0]
+        if e.op == "call":
+            return v[0] if e.value == "opaque" else self.instruction(e, v, lanes)
         if e.op in ("min", "max"):
             return self.minmax(e, v, type_)
         if e.op == "isnan":
@@ -425,6 +426,20 @@ class Values:
         if t.is_float:
             return self.float_operation(e, v, type_)
         return self.integer_operation(e, v, type_, lanes)
+
+    def instruction(self, e: Expr, v: list[str], lanes: int) -> str:
+        """A function that the target has an instruction for (else it was expanded before), if it
+        comes in so many lanes."""
+        known = INSTRUCTIONS[e.value]
+        if lanes not in known.name:
+            expanded = self.legal(known.expand(*e.args))
+            return self.widen(expanded) if lanes else self.scalar(expanded)
+        operands = [(self.type(a.dtype, lanes), x) for a, x in zip(e.args, v)]
+        types = ", ".join(t for t, _ in operands)
+        result = self.type(e.dtype, lanes)
+        self.module.declare(f"declare {result} @{known.name[lanes]}({types})")
+        args = ", ".join(f"{t} {x}" for t, x in operands)
+        return self.op(f"call {result} @{known.name[lanes]}({args})")
 
     def ones(self, t: DType, lanes: int) -> str:
         one = "true" if t is boolean else "-1"
