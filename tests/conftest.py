@@ -1,7 +1,25 @@
-"""Options of the test suite."""
+"""Options of the test suite, and what holds in all of it."""
+
+import pytest
 
 
 def pytest_addoption(parser):
     parser.addoption(
         "--update-golden", action="store_true", help="rewrite the expected parts of golden files"
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def proved_plans():
+    """Every memory plan made by any test is proved right."""
+    from tensorwright.driver import build
+    from tensorwright.memory.overlap import verify_plan
+
+    def plan(k, make=build.plan_memory):
+        planned = make(k)
+        verify_plan(planned)
+        return planned
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "plan_memory", plan)
+        yield

@@ -8,6 +8,8 @@ Every error says what is wrong in one line, then where, then what is known, then
       help: w.shape[1] is 16; if w is stored as [out, in], transpose it
 """
 
+import traceback
+
 
 class TensorwrightError(Exception):
     """Base of all errors raised on purpose; catch this one to catch them all."""
@@ -52,6 +54,18 @@ class ArtifactError(TensorwrightError):
 
 class InternalError(TensorwrightError):
     """Our bug, never the user's."""
+
+
+def unexpected(e: Exception) -> InternalError:
+    """An exception that should not have come so far, in the form of ours."""
+    if isinstance(e, TensorwrightError):
+        return InternalError(e.message, e.notes, e.help, e.location)
+    last = traceback.extract_tb(e.__traceback__)[-1]
+    where = f"{last.filename.rpartition('tensorwright/')[2]}:{last.lineno} in {last.name}"
+    return InternalError(
+        f"{type(e).__name__}: {e}", location=where,
+        help="run it again with --debug for the traceback, and please report it",
+    )  # fmt: skip
 
 
 def render(error: TensorwrightError) -> str:

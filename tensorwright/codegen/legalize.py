@@ -12,8 +12,18 @@ from __future__ import annotations
 from tensorwright.base.errors import CompileError
 from tensorwright.codegen.math import expand_math
 from tensorwright.codegen.narrow import NARROW_FLOATS, NIBBLES, expand_cast, low_bits
-from tensorwright.ir.dtype import boolean, dtype, f16, f32, i32, index, u32
-from tensorwright.ir.expr import COMPARISONS, PREDICATES, Expr, cast, const, make, rebuild, select, walk
+from tensorwright.ir.dtype import DType, boolean, dtype, f16, f32, i32, index, u32
+from tensorwright.ir.expr import (
+    COMPARISONS,
+    PREDICATES,
+    Expr,
+    cast,
+    const,
+    make,
+    rebuild,
+    select,
+    walk,
+)  # fmt: skip
 from tensorwright.target.target import Target
 
 DIRECT = frozenset(
@@ -50,7 +60,7 @@ class Legalizer:
         if e.op in ("cast", "bitcast"):
             simpler = expand_cast(e, self.native)
             return e if simpler is None else self(simpler)
-        wide = _wider(e, operand)
+        wide = wider(operand)
         if wide is not None and e.op == "popcount":
             return self(cast(make("popcount", u32, (low_bits(e.args[0]),)), e.dtype))
         if wide is not None:
@@ -84,8 +94,8 @@ class Legalizer:
         return e
 
 
-def _wider(e: Expr, operand):
-    """The type in which an operation on a narrow one is computed."""
+def wider(operand: DType) -> DType | None:
+    """The type in which operations on a narrow one are computed; None for those that are not."""
     if operand in NARROW_FLOATS:
         return f32
     if operand in NIBBLES:

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from contextlib import contextmanager
 
 from tensorwright.base.errors import InternalError
-from tensorwright.codegen.legalize import Legalizer
+from tensorwright.codegen.legalize import Legalizer, wider
 from tensorwright.codegen.values import Values, llvm_storage
 from tensorwright.ir import loop as ir
 from tensorwright.ir.dtype import DType, boolean, f64, index
@@ -58,15 +58,18 @@ class ModuleText:
         self.declarations: dict[str, None] = {}
         self.functions: list[str] = []
         self.errors = [] if errors is None else errors
+        self.codes: dict[str, int] = {}  # of the messages that this module uses
         self.extern = set(extern)
 
     def declare(self, line: str) -> None:
         self.declarations[line] = None
 
     def error_code(self, message: str) -> int:
-        if message not in self.errors:
-            self.errors.append(message)
-        return self.errors.index(message) + 1
+        if message not in self.codes:
+            if message not in self.errors:
+                self.errors.append(message)
+            self.codes[message] = self.errors.index(message) + 1
+        return self.codes[message]
 
     def text(self, triple: str = "") -> str:
         head = f'target triple = "{triple}"\n' if triple else ""
@@ -291,7 +294,8 @@ class Function(Values):
         self.open(good)
 
     def call_function(self, s: ir.Call) -> None:
-        args = ["ptr %ctx", *(f"ptr {self.pointers[b]}" for b in s.buffers)]
+        context = [] if s.extern else ["ptr %ctx"]
+        args = [*context, *(f"ptr {self.pointers[b]}" for b in s.buffers)]
         args += [f"i64 {self.scalar(self.legal(a))}" for a in s.scalars]
         types = ", ".join(a.split()[0] for a in args)
         self.module.declare(f"declare void @{s.callee}({types})")
@@ -375,14 +379,16 @@ class Function(Values):
         t = s.buffer.dtype
         if op == "fma":
             op, e = "add", e.args[0] * e.args[1]
-        lanes = self.widen(self.legal(e))
-        neutral = NEUTRAL[op](t)
+        wide = wider(t) or t
+        lanes = self.widen(self.legal(cast(e, wide)))
         if self.mask is not None:
-            lanes = self.choose(self.mask, lanes, self.splat_const(neutral), t)
-        total = self.reduce_lanes(op, lanes, t)
+            neutral = cast(NEUTRAL[op](t), wide)
+            lanes = self.choose(self.mask, lanes, self.splat_const(neutral), wide)
+        total = self.named(self.reduce_lanes(op, lanes, wide), wide)
         with self.uniform():
-            combined = self.combine(op, self.scalar(self.legal(target)), total, t)
-            self.store_value(s.buffer, self.flat(s.buffer, s.indices), combined)
+            combined = cast(make(op, wide, (cast(target, wide), total)), t)
+            flat = self.flat(s.buffer, s.indices)
+            self.store_value(s.buffer, flat, self.scalar(self.legal(combined)))
 
     @contextmanager
     def uniform(self):

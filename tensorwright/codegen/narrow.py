@@ -72,7 +72,7 @@ def expand_cast(e: Expr, native: frozenset[DType] = frozenset((f16,))) -> Expr |
         return _to_nibble(x, source, to)
     if source in NARROW_FLOATS:
         if to is f32:
-            return None if source in native or source is bf16 else decode(x)
+            return None if source in native and source is not bf16 else decode(x)
         return cast(cast(x, f32), to)
     if to in NARROW_FLOATS:
         if source is not f32:
@@ -89,7 +89,7 @@ def _bitcast(x: Expr, source: DType, to: DType) -> Expr | None:
 
 def byte(x: Expr) -> Expr:
     """The bits of a narrow value as an unsigned integer of the width that it has in memory."""
-    return make("bitcast", FORMATS[x.dtype].bits if x.dtype in FORMATS else u8, (x,))
+    return make("bitcast", u16 if x.dtype.bits == 16 else u8, (x,))
 
 
 def raw(bits: Expr, to: DType) -> Expr:
@@ -164,6 +164,8 @@ def decode(x: Expr) -> Expr:
     is exact, corrects the bias and normalizes what is below the normal range."""
     if x.dtype is f8e8m0:
         return _decode_power(x)
+    if x.dtype is bf16:
+        return float_of(binary("shl", cast(byte(x), u32), const(16, u32)))
     f = FORMATS[x.dtype]
     sign = f.sign_bit(x.dtype)
     code = cast(byte(x), u32) & (2 * sign - 1)

@@ -15,7 +15,7 @@ from itertools import chain
 
 from tensorwright.base.errors import InternalError
 from tensorwright.ir.dtype import DType, boolean, index
-from tensorwright.ir.expr import COMPARISONS, Buffer, Expr, Symbol, as_expr, bounds, const, walk
+from tensorwright.ir.expr import COMPARISONS, Buffer, Expr, Symbol, as_expr, bounds, const, make, walk
 from tensorwright.ir.simplify import from_linear, linear
 
 INT_OPS = {"add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor"}
@@ -24,8 +24,9 @@ FLOAT_OPS = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv", "rem": 
 FLOAT_UNARY = {"neg": "fneg", "floor": "floor", "ceil": "ceil", "trunc": "trunc",
                "round": "roundeven", "sqrt": "sqrt", "abs": "fabs"}  # fmt: skip
 FCMP = {"eq": "oeq", "ne": "une", "lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge"}
+LETTER = {"double": "f64", "float": "f32"}
+HALVES = {"f16": "half", "bf16": "bfloat"}
 _LONGEST = 200  # of the names that values and labels get
-LETTER = {"double": "f64", "float": "f32", "half": "f16", "bfloat": "bf16"}
 
 
 def llvm_storage(t: DType) -> str:
@@ -97,7 +98,7 @@ class Values:
         if name:
             return "%" + self.ident(name)
         self.counter += 1
-        return f"%t{self.counter}"
+        return f"%.{self.counter}"  # no identifier starts with a dot
 
     def label(self, name: str) -> str:
         self.counter += 1
@@ -397,6 +398,8 @@ class Values:
             return self.comparison(e.op, source, v, lanes)
         if e.op == "cast":
             return self.cast(v[0], source, t, lanes)
+        if e.op == "bitcast" and self.type(source, lanes) == type_:
+            return v[0]
         if e.op == "bitcast":
             return self.op(f"bitcast {self.type(source, lanes)} {v[0]} to {type_}")
         if e.op == "fma":
@@ -561,9 +564,7 @@ class Values:
         if a is boolean:
             return self.op(f"{'uitofp' if b.is_float else 'zext'} {ta} {v} to {tb}")
         if a.is_float and b.is_float:
-            if a.bits == b.bits:
-                raise InternalError(f"cast {a} to {b} was not taken apart")
-            return self.op(f"{'fpext' if b.bits > a.bits else 'fptrunc'} {ta} {v} to {tb}")
+            return self.float_cast(v, a, b, lanes)
         if a.is_float:
             name = "fptosi.sat" if b.is_signed else "fptoui.sat"
             return self.intrinsic(name, tb, [(ta, v)], f"{suffix(tb)}.{suffix(ta)}")
@@ -573,6 +574,22 @@ class Values:
             return v
         word = "trunc" if b.bits < a.bits else "sext" if a.is_signed else "zext"
         return self.op(f"{word} {ta} {v} to {tb}")
+
+    def float_cast(self, v: str, a: DType, b: DType, lanes: int) -> str:
+        """Between two widths. 16-bit floats are i16 everywhere but here, where LLVM would otherwise
+        call library functions for what it does not know of them."""
+        if 32 not in (a.bits, b.bits) or a.bits == b.bits or min(a.bits, b.bits) < 16:
+            raise InternalError(f"cast {a} to {b} was not taken apart")
+        ta, tb = self.type(a, lanes), self.type(b, lanes)
+        if a.bits == 16:
+            narrow = ta.replace("i16", HALVES[a.name])
+            v = self.op(f"bitcast {ta} {v} to {narrow}")
+            return self.op(f"fpext {narrow} {v} to {tb}")
+        if b.bits == 16:
+            narrow = tb.replace("i16", HALVES[b.name])
+            v = self.op(f"fptrunc {ta} {v} to {narrow}")
+            return self.op(f"bitcast {narrow} {v} to {tb}")
+        return self.op(f"{'fpext' if b.bits > a.bits else 'fptrunc'} {ta} {v} to {tb}")
 
     # ---- select, loads, stores -----------------------------------------------------------------
 
@@ -737,8 +754,8 @@ class Values:
         else:
             sign = "s" if t.is_signed else "u"
             name = f"{sign}{op}" if op in ("min", "max") else op
-            if t is boolean and op in ("min", "max"):
-                name = "and" if op == "min" else "or"
+            if t is boolean:
+                name = {"min": "and", "max": "or", **BOOL_OPS}.get(op, op)
         return self.intrinsic_reduce(name, t, wide, v)
 
     def intrinsic_reduce(self, name: str, t: DType, wide: str, v: str) -> str:
@@ -746,14 +763,11 @@ class Values:
         self.module.declare(f"declare {t.llvm} @{full}({wide})")
         return self.op(f"call {t.llvm} @{full}({wide} {v})")
 
-    def combine(self, op: str, a: str, b: str, t: DType) -> str:
-        if op in ("min", "max"):
-            if t.is_float:
-                return self.intrinsic(f"{op}imum", t.llvm, [(t.llvm, a), (t.llvm, b)])
-            return self.intrinsic(f"{'s' if t.is_signed else 'u'}{op}", t.llvm,
-                                  [(t.llvm, a), (t.llvm, b)])  # fmt: skip
-        name = FLOAT_OPS[op] if t.is_float else INT_OPS[op]
-        return self.op(f"{name} {t.llvm} {a}, {b}")
+    def named(self, value: str, t: DType) -> Expr:
+        """An SSA value of the present statement as an expression."""
+        e = make("load", t, (), Buffer("value", t, (), "local"))
+        self.remember(e, e, value)
+        return e
 
 
 def is_number(e: Expr) -> bool:
@@ -767,10 +781,8 @@ def literal(value, t: DType) -> str:
         return "true" if value else "false"
     if not t.is_float:
         return str(int(value))
-    if t.llvm == "half":
-        return f"0xH{struct.unpack('<H', t.numpy.type(value).tobytes())[0]:04X}"
-    if t.llvm == "bfloat":
-        return f"0xR{struct.unpack('<H', t.numpy.type(value).tobytes())[0]:04X}"
+    if t.llvm == "i16":
+        return str(t.numpy.type(value).view("uint16").item())
     if t.llvm == "i8":
         return str(t.numpy.type(value).view("uint8").item())
     return f"0x{struct.unpack('<Q', struct.pack('<d', float(value)))[0]:016X}"

@@ -3,27 +3,37 @@
     lowered module  ->  host functions, memory plan, LLVM text, objects  ->  Program
 
 Equal kernels are compiled once: a kernel's text without its name is its identity, in the process
-and in the object cache on disk.
+and in the object cache on disk. Kernels are compiled while the texts of others are written.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from tensorwright.base import config
 from tensorwright.codegen.host import emit_entry, emit_function
 from tensorwright.codegen.llvm import ModuleText, emit_kernel
 from tensorwright.codegen.support import support_ir
+from tensorwright.driver.jobs import Jobs
+from tensorwright.driver.kernels import KnownKernels
 from tensorwright.ir.expr import Expr, Symbol, as_dim
 from tensorwright.ir.graph import Graph, Node, array_of
 from tensorwright.ir.loop import Kernel
 from tensorwright.ir.module import Module, digest
 from tensorwright.ir.type import dim_text, type_symbols
+from tensorwright.memory.overlap import verify_plan
 from tensorwright.memory.plan import plan_memory
 from tensorwright.passes.host import lower_entry, lower_function
 from tensorwright.runtime.manifest import (
-    KernelInfo, Manifest, SymbolInfo, TargetInfo, TensorInfo,
+    KernelInfo,
+    Manifest,
+    SymbolInfo,
+    TargetInfo,
+    TensorInfo,
 )  # fmt: skip
 from tensorwright.runtime.program import Program
 from tensorwright.target.target import Target
@@ -31,36 +41,62 @@ from tensorwright.target.target import Target
 
 @dataclass(frozen=True)
 class Built:
-    """What building leaves for tools: the host functions and each kernel's LLVM text."""
+    """What building leaves for tools: the host functions."""
 
     host: tuple[Kernel, ...]
-    texts: dict[str, str]
 
 
 def build_program(
-    m: Module, target: Target, name: str, threads: int, objects, extra: dict, make=Program
-) -> tuple[Program, Built]:
-    """Compile a lowered module. `objects(key, text)` gives the object code of an LLVM text."""
+    m: Module, target: Target, name: str, threads: int, jobs: Jobs, extra: dict, make=Program,
+    known: KnownKernels | None = None, progress: Callable[[int, int], None] | None = None,
+) -> tuple[Program, Built]:  # fmt: skip
+    """Compile a lowered module."""
     constants: dict[Node, int] = {}
     entry = lower_entry(m, constants)
     functions = [lower_function(m, g, constants) for k, g in m.graphs.items() if k != m.entry]
+    planned = tuple(plan_memory(f) for f in (entry, *functions))
+    for f in planned if config.get("verify") else ():
+        verify_plan(f)
     errors: list[str] = []
-    rename, texts = kernel_texts(m.kernels, target, errors)
+    with jobs:
+        report = reporter(jobs, progress, len(m.kernels) + 2)
+        support = jobs.add(support_ir(target.triple))
+        code = kernel_code(m.kernels, target, errors, jobs, known, report)
+        symbols = {k: c.symbol for k, c in code.items()}
+        host = jobs.add(host_text(planned, m, target, errors, symbols))
+        keys = dict.fromkeys((host, *(c.key for c in code.values()), support))
+        objects = [jobs.result(key) for key in keys]
+        learn(m.kernels, code, known)
+        report(len(m.kernels) + 2)
+    jobs.cache.settle()
+    manifest = make_manifest(m, target, name, threads, errors, extra)
+    weights = [np.ascontiguousarray(array_of(n)) for n in constants]
+    return make(manifest, objects, weights), Built(planned)
+
+
+def reporter(jobs: Jobs, progress, total: int) -> Callable[[int], None]:
+    """Tells `progress` how many of all kernels are compiled, of those whose text is written."""
+
+    def report(written: int) -> None:
+        if progress is not None:
+            progress(written - (len(jobs.found) - jobs.done), total)
+
+    return report
+
+
+def host_text(
+    planned: tuple[Kernel, ...], m: Module, target: Target, errors: list[str],
+    symbols: dict[str, str],
+) -> str:  # fmt: skip
+    """The LLVM text of the host functions, calling kernels by the names of their shared code."""
     host = ModuleText(errors)
     ids = {k: i for i, k in enumerate(m.kernels)}
-    planned = [plan_memory(entry), *(plan_memory(f) for f in functions)]
     emit_entry(planned[0], host, ids)
     for f in planned[1:]:
         emit_function(f, host, ids)
-    host_text = host.text(target.triple)
-    for old, new in rename.items():
-        host_text = host_text.replace(f"@{old}(", f"@{new}(")
-    host_text = unique_lines(host_text)
-    all_texts = {"host": host_text, **texts, "support": support_ir(target.triple)}
-    code = objects({k: t for k, t in all_texts.items()})
-    manifest = make_manifest(m, target, name, threads, errors, extra)
-    weights = [np.ascontiguousarray(array_of(n)) for n in constants]
-    return make(manifest, code, weights), Built(tuple(planned), all_texts)
+    called = re.compile(r"@([\w.$-]+)\(")
+    text = called.sub(lambda c: f"@{symbols.get(c[1], c[1])}(", host.text(target.triple))
+    return unique_lines(text)
 
 
 def unique_lines(text: str) -> str:
@@ -76,21 +112,57 @@ def unique_lines(text: str) -> str:
     return "\n".join(out) + "\n"
 
 
-def kernel_texts(
-    kernels: dict[str, Kernel], target: Target, errors: list[str]
-) -> tuple[dict[str, str], dict[str, str]]:
-    """(kernel name -> name of the equal kernel that is compiled, that name -> LLVM text)."""
-    rename: dict[str, str] = {}
-    texts: dict[str, str] = {}
+@dataclass(frozen=True)
+class Code:
+    """Where a kernel's machine code is: a function in the object of a key. `codes`: the numbers of
+    its messages, None if they were known before."""
+
+    symbol: str
+    key: str
+    codes: dict[str, int] | None = None
+
+
+def kernel_code(
+    kernels: dict[str, Kernel], target: Target, errors: list[str], jobs: Jobs,
+    known: KnownKernels | None, report: Callable[[int], None],
+) -> dict[str, Code]:  # fmt: skip
+    """Each kernel's code, known or begun."""
+    code: dict[str, Code] = {}
     for name, k in kernels.items():
-        module = ModuleText(errors)
-        emit_kernel(k, module, target)
-        text = module.text(target.triple)
-        anonymous = text.replace(f"@{name}(", "@K(").replace(f"@{name}.", "@K.")
-        shared = "k" + digest(anonymous)[:16]
-        rename[name] = shared
-        texts.setdefault(shared, anonymous.replace("@K(", f"@{shared}(").replace("@K.", f"@{shared}."))
-    return rename, texts
+        record = None if known is None else known.records.get(k)
+        if record is not None and numbered(record.codes, errors):
+            jobs.keep(record.object, known.objects[k])
+            code[name] = Code(record.symbol, record.object)
+        else:
+            symbol, text, codes = kernel_text(k, target, errors)
+            code[name] = Code(symbol, jobs.add(text), codes)
+        report(len(code))
+    return code
+
+
+def numbered(codes: dict[str, int], errors: list[str]) -> bool:
+    """Whether messages get the numbers that compiled code has for them; they are then added."""
+    module = ModuleText(list(errors))
+    if any(module.error_code(message) != code for message, code in codes.items()):
+        return False
+    errors[:] = module.errors
+    return True
+
+
+def kernel_text(k: Kernel, target: Target, errors: list[str]) -> tuple[str, str, dict[str, int]]:
+    """(name by content, LLVM text under that name, the numbers of its messages)."""
+    module = ModuleText(errors)
+    emit_kernel(k, module, target)
+    own = re.compile(rf"@{re.escape(k.name)}([(.])")
+    symbol = "k" + digest(own.sub(r"@K\1", module.text(target.triple)))[:16]
+    return symbol, own.sub(rf"@{symbol}\1", module.text(target.triple)), module.codes
+
+
+def learn(kernels: dict[str, Kernel], code: dict[str, Code], known: KnownKernels | None) -> None:
+    """Keep what new kernels became, now that it is compiled."""
+    for name, c in code.items():
+        if known is not None and c.codes is not None:
+            known.learn(kernels[name], c.symbol, c.key, c.codes)
 
 
 def make_manifest(m, target: Target, name, threads, errors, extra) -> Manifest:

@@ -8,13 +8,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from tensorwright.base import config
 from tensorwright.base.errors import CompileError, FrontendError, RunError
 from tensorwright.driver.bound import BoundProgram
 from tensorwright.driver.build import build_program
+from tensorwright.driver.jobs import Jobs
+from tensorwright.driver.kernels import KnownKernels
 from tensorwright.driver.objects import ObjectCache, cache_folder
 from tensorwright.driver.pipeline import run_pipeline
 from tensorwright.driver.textfile import SUFFIXES, read_text
 from tensorwright.ir.module import Module
+from tensorwright.ir.simplify import forgetting
+from tensorwright.passes.schedule_kernels import schedule_kernels
 from tensorwright.runtime.program import Program, thread_count
 from tensorwright.target.host import find
 from tensorwright.target.target import Target
@@ -32,7 +37,7 @@ def compile(
     target: "host" or a name from `tw targets`. threads: default: all CPUs this process may use.
     precision: "model" keeps the model's own types.
     shapes: {"x": "n[1..64], 3, h{224,320}, w=h"} or what torch.export takes.
-    verify: run the verifier after every pass.
+    verify: run the verifier after every pass, and prove the memory plan.
     observe: called with "import" and the name of each pass and the module after it, then with
         "code" and (objects compiled so far, how many there are).
     Raises FrontendError (model not understood) or CompileError (cannot be compiled so).
@@ -49,12 +54,15 @@ def compile(
         module, name = convention.module, getattr(model, "__name__", type(model).__name__)
     if observe is not None:
         observe("import", module)
+    known = KnownKernels(ObjectCache(cache_folder()), machine)
+    later = {"schedule": lambda m, t: schedule_kernels(m, t, known.schedule)}
     make = Program if convention is None else BoundProgram
-    try:
-        lowered = run_pipeline(module, machine, verify, observe)
-        program = build_native(lowered, machine, name, threads, observe, make)
-    except RecursionError as e:
-        raise CompileError(f"{name}: sizes or bodies are nested too deeply to compile") from e
+    with forgetting(), config.options(verify=max(int(verify), config.get("verify"))):
+        try:
+            lowered = run_pipeline(module, machine, verify, observe, later)
+            program = build_native(lowered, machine, name, threads, observe, make, known)
+        except RecursionError as e:
+            raise CompileError(f"{name}: sizes or bodies are nested too deeply to compile") from e
     if convention is not None:
         program.bind_convention(convention)
     program.source, program.module = model, module
@@ -69,16 +77,17 @@ def checked_threads(threads: int | None) -> int:
 
 
 def build_native(
-    lowered: Module, machine: Target, name: str, threads=None, observe=None, make=Program
-) -> Program:
-    """The program of a module that went through the pipeline."""
+    lowered: Module, machine: Target, name: str, threads=None, observe=None, make=Program,
+    known: KnownKernels | None = None,
+) -> Program:  # fmt: skip
+    """The program of a module that went through the pipeline; `known`: what is known of its
+    kernels."""
     used = checked_threads(threads)
-    cache = ObjectCache(cache_folder())
+    jobs = Jobs(ObjectCache(cache_folder()) if known is None else known.cache, machine)
     progress = None if observe is None else lambda done, total: observe("code", (done, total))
     program, built = build_program(
-        lowered, machine, name, threads or 0,
-        lambda texts: cache.objects(texts, machine, progress), {}, make,
-    )  # fmt: skip
+        lowered, machine, name, threads or 0, jobs, {}, make, known, progress
+    )
     program.threads = used
     program.target, program.lowered, program.built = machine, lowered, built
     return program

@@ -1,4 +1,4 @@
-"""Object code by content: compile what is new, in parallel, and keep it on disk.
+"""Files by key, shared by processes and compilations: object code, and what is known of kernels.
 
 The key of an object is the SHA-256 of its LLVM text, the target and the LLVM version. Entries are
 files written atomically, so any number of processes may share a folder; the oldest go when it is
@@ -10,14 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import llvmlite.binding as llvm
 import platformdirs
 
 from tensorwright.base import config
-from tensorwright.codegen.engine import compile_object
 from tensorwright.ir.module import digest
 from tensorwright.target.target import Target
 
@@ -39,32 +38,14 @@ class ObjectCache:
     def __init__(self, folder: str | os.PathLike | None, limit: int = LIMIT):
         self.folder = None if folder is None else Path(folder)
         self.limit = limit
-        self.hits = self.misses = 0
+        self.hits = self.misses = self.written = 0
 
-    def objects(
-        self,
-        texts: dict[str, str],
-        target: Target,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> list[bytes]:
-        """The object of every LLVM text, in order."""
-        done: list[bytes] = []
-        missed = self.misses
-        for k, text in enumerate(texts.values()):
-            key = digest(text, repr(target), str(llvm.llvm_version_info))
-            found = self.read(key)
-            if found is None:
-                found = compile_object(text, target)
-                self.misses += 1
-                self.write(key, found)
-            else:
-                self.hits += 1
-            done.append(found)
-            if progress is not None:
-                progress(k + 1, len(texts))
-        if self.misses > missed:
-            self.trim()
-        return done
+    def object(self, key: str) -> bytes | None:
+        """The object kept under a key; counted as a hit or a miss."""
+        found = self.read(key)
+        self.hits += found is not None
+        self.misses += found is None
+        return found
 
     def path(self, key: str) -> Path:
         return self.folder / "objects" / key[:2] / f"{key}.o"
@@ -83,20 +64,26 @@ class ObjectCache:
     def write(self, key: str, body: bytes) -> None:
         if self.folder is None:
             return
-        path, temporary = self.path(key), None
+        path = self.path(key)
+        temporary = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as f:
                 temporary = f.name
                 f.write(body + digest(body).encode())
             os.replace(temporary, path)
-            temporary = None
+            self.written += 1
         except OSError:  # a full or read-only disk costs the cache, never the compilation
-            return
-        finally:
-            if temporary is not None:
-                with contextlib.suppress(OSError):
-                    os.unlink(temporary)
+            discard(temporary)
+        except BaseException:  # an interruption leaves no half of a file behind
+            discard(temporary)
+            raise
+
+    def settle(self) -> None:
+        """Keep to the limit after something was written."""
+        if self.written:
+            self.trim()
+            self.written = 0
 
     def entries(self) -> Iterator[tuple[Path, os.stat_result]]:
         """Every file of the cache, the least recently used first."""
@@ -125,3 +112,13 @@ def checked(data: bytes) -> bytes | None:
     """The object in a cache file, None if it is damaged."""
     body, check = data[:-_CHECK], data[-_CHECK:]
     return body if digest(body).encode() == check else None
+
+
+def discard(path: str | None) -> None:
+    if path is not None:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+def object_key(text: str, target: Target) -> str:
+    return digest(text, repr(target), str(llvm.llvm_version_info))

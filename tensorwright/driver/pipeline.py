@@ -8,7 +8,8 @@ tools can show, stop after and bisect them:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 
 from tensorwright.base import config, trace
 from tensorwright.ir.module import Module
@@ -47,11 +48,13 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
 
 
 def run_pipeline(
-    m: Module, target: Target, verify: bool = False, observe: Observe | None = None
-) -> Module:
-    """`m` lowered to kernels for `target`; `observe` is told the module after each pass."""
+    m: Module, target: Target, verify: bool = False, observe: Observe | None = None,
+    instead: Mapping[str, Pass] = MappingProxyType({}),
+) -> Module:  # fmt: skip
+    """`m` lowered to kernels for `target`; `observe` is told the module after each pass; `instead`
+    names passes to run in another way."""
     verify = verify or config.get("verify") > 0
-    for name, after in stages(m, target):
+    for name, after in stages(m, target, instead=instead):
         m = after
         if verify:
             check(m)
@@ -62,13 +65,15 @@ def run_pipeline(
     return m
 
 
-def stages(m: Module, target: Target, after: str = "") -> Iterator[tuple[str, Module]]:
+def stages(
+    m: Module, target: Target, after: str = "", instead: Mapping[str, Pass] = MappingProxyType({})
+) -> Iterator[tuple[str, Module]]:
     """(pass, module after it) one after another, as far as they are asked for; those behind the
     pass `after` only, if it is named."""
     names = [name for name, _ in PIPELINE]
     for name, run in PIPELINE[names.index(after) + 1 if after else 0 :]:
         with trace.running(name) as timing:
-            changed = run(m, target)
+            changed = instead.get(name, run)(m, target)
             timing.changed = changed is not m
         m = changed
         yield name, m

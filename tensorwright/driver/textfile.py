@@ -1,6 +1,6 @@
 """A module as files: its text form, and beside it the arrays that the text only names.
 
-    write_text(m, "mlp.tw.py")    mlp.tw.py: the program    mlp.tw.npz: its constants
+write_text(m, "mlp.tw.py")    mlp.tw.py: the program    mlp.tw.npz: its constants
 """
 
 from __future__ import annotations

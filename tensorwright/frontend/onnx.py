@@ -22,6 +22,7 @@ from tensorwright.frontend import (  # noqa: F401  (each fills the converter tab
     onnx_ops_control,
     onnx_ops_elementwise,
     onnx_ops_index,
+    onnx_ops_ml,
     onnx_ops_movement,
     onnx_ops_nn,
     onnx_ops_norm,
@@ -151,7 +152,11 @@ class Importer:
                 scope.bind(v.name, self.given_constant(v))
                 continue
             if v.kind != "tensor":
-                what = {"string": "strings", "unknown": "no tensor of known type"}
+                what = {
+                    "string": "strings",
+                    "unknown": "no tensor of known type",
+                    "optional": "an optional value",
+                }
                 raise FrontendError(
                     f"input {v.name!r} is {what.get(v.kind, f'a {v.kind} value')}",
                     help="only tensors can be inputs",

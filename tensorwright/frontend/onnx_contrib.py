@@ -107,9 +107,7 @@ def fused_gemm(
     beta: float = 1.0, transA: int = 0, transB: int = 0, activation: str = "",
     activation_alpha: float = 0.0, activation_beta: float = 0.0, activation_gamma: float = 0.0,
 ) -> Node:  # fmt: skip
-    y = ops.gemm(
-        a, b, addend, alpha=alpha, beta=beta, trans_a=bool(transA), trans_b=bool(transB)
-    )
+    y = ops.gemm(a, b, addend, alpha=alpha, beta=beta, trans_a=bool(transA), trans_b=bool(transB))
     return activated(c, y, activation, (activation_alpha, activation_beta))
 
 

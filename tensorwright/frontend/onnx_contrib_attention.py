@@ -229,5 +229,3 @@ def cached(past: Node, new: Node, at: Node, room: Dim) -> Node:
     if extra != 0:
         past = ops.pad(past, low=(0,) * 4, high=(0, 0, extra, 0))
     return ops.tensor_scatter(past, new, at, axis=2)
-
-

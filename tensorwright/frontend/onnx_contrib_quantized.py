@@ -232,5 +232,3 @@ def zero_points(c: Call, zeros: Node | None, bits: int, rows: int, blocks: int) 
     if packed.dtype != np.uint8 or packed.shape[1] != width:
         raise c.fail(f"the zero points are {zeros.type}, {rows} x {width} bytes were expected")
     return np.stack([unpack(row, bits)[:blocks] for row in packed])
-
-

@@ -9,6 +9,7 @@ Whatever is wrong is a FrontendError. Nothing above this file touches protobuf.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from tensorwright.base.errors import FrontendError
+from tensorwright.frontend.onnx_raw import take_out
 from tensorwright.frontend.onnx_tensor import TensorReader, element_type
 from tensorwright.ir.dtype import DType
 
@@ -91,19 +93,20 @@ def read_model(model) -> ModelRecord:
     import onnx
     from google.protobuf.message import DecodeError
 
-    folder, name = None, "model.onnx"
+    folder, name, taken = None, "model.onnx", {}
     if isinstance(model, (str, Path)):
         path = Path(model)
         folder, name = path.parent, path.name
         try:
-            model = path.read_bytes()
+            model = mapped(path)
         except (OSError, ValueError) as e:
             reason = getattr(e, "strerror", None) or e
             raise FrontendError(f"{str(path)!r} cannot be read: {reason}") from None
-    if isinstance(model, (bytes, bytearray, memoryview)):
+    if isinstance(model, (bytes, bytearray, memoryview, mmap.mmap)):
         proto = onnx.ModelProto()
+        rest, taken = take_out(memoryview(model))
         try:
-            proto.ParseFromString(bytes(model))
+            proto.ParseFromString(rest)
         except (DecodeError, ValueError, RecursionError) as e:
             raise FrontendError(
                 f"{name} is not an ONNX model: {e}", help="is the file complete?"
@@ -113,7 +116,16 @@ def read_model(model) -> ModelRecord:
         raise FrontendError(
             f"an ONNX model is a path, bytes or a ModelProto, not {type(model).__name__}"
         )
-    return ModelReader(name, TensorReader(folder)).model(model)
+    return ModelReader(name, TensorReader(folder, taken)).model(model)
+
+
+def mapped(path: Path) -> bytes | mmap.mmap:
+    """The bytes of a file, read where they are looked at."""
+    with path.open("rb") as f:
+        try:
+            return mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError):  # an empty file, or one that is no regular file
+            return f.read()
 
 
 def normal_domain(domain: str) -> str:

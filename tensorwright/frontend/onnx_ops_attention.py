@@ -107,5 +107,3 @@ def angles(c: Call, cache: Node, position_ids: Node | None) -> Node:
     if cache.rank != 3:
         raise c.fail(f"a cache has rank {cache.rank} for the positions, not 3")
     return ops.reshape(cache, shape=(cache.shape[0], 1, *cache.shape[1:]))
-
-

@@ -124,11 +124,26 @@ def if_(c: Call, condition: Node, *, then_branch: Body, else_branch: Body) -> ob
         then, orelse = (imported(c, b, []) for b in (then_branch, else_branch))
     except Broken:
         return [POISON] * c.outputs
+    check_branches(c, condition, then, orelse)
     captured = captures_of(then, orelse)
     y = ops.conditional(
         truth(condition), captured, then.graph("then", captured), orelse.graph("orelse", captured)
     )
     return ops.items(y)
+
+
+def check_branches(c: Call, condition: Node, then: Part, orelse: Part) -> None:
+    """Branches may give other sizes, not another number of dimensions: exporters write that where
+    they did not know a size (`squeeze`), which then has to be known."""
+    for k, (a, b) in enumerate(zip(then.results, orelse.results)):
+        if a.rank == b.rank:
+            continue
+        known = c.known(condition)
+        why = f", by {known.reshape(-1)[0]}" if known is not None and known.size == 1 else ""
+        raise c.fail(
+            f"the branches give {a.type} and {b.type} for result {k}{why}",
+            help='fix the sizes that decide it, as in shapes={"x": "1, 512"}',
+        )
 
 
 def truth(x: Node) -> Node:
@@ -278,9 +293,7 @@ def write(buffer: Node, at: Node, value: Node) -> Node:
     starts = ops.concat(
         ops.reshape(at, shape=(1,)), constant(np.zeros(value.rank, np.int64)), axis=0
     )
-    return ops.dynamic_update_slice(
-        buffer, ops.reshape(value, shape=(1, *value.shape)), starts
-    )
+    return ops.dynamic_update_slice(buffer, ops.reshape(value, shape=(1, *value.shape)), starts)
 
 
 def append(buffer: Node, value: Node) -> Node:
@@ -289,9 +302,7 @@ def append(buffer: Node, value: Node) -> Node:
 
 def head(x: Node, count: Dim) -> Node:
     rest = x.shape[1:]
-    return ops.slice(
-        x, starts=(0,) * x.rank, stops=(count, *rest), steps=(1,) * x.rank
-    )
+    return ops.slice(x, starts=(0,) * x.rank, stops=(count, *rest), steps=(1,) * x.rank)
 
 
 def unrolled(c: Call, trips, condition, state: list, body: GraphRecord) -> list:
@@ -411,4 +422,3 @@ def scan_in_batches(
 
 def to_front_of_batch(x: Node) -> Node:
     return ops.flip(x, axes=(1,))
-

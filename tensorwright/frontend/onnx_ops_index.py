@@ -58,9 +58,7 @@ def scatter_elements(
 
 
 @converter("ScatterND")
-def scatter_nd(
-    c: Call, x: Node, indices: Node, updates: Node, *, reduction: str = "none"
-) -> Node:
+def scatter_nd(c: Call, x: Node, indices: Node, updates: Node, *, reduction: str = "none") -> Node:
     return ops.scatter_nd(x, indices, updates, mode=mode_of(c, reduction))
 
 

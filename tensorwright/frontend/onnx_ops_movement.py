@@ -107,9 +107,7 @@ def resolved_shape(c: Call, x: Node, dims: Sequence[Dim], allowzero: bool) -> tu
         return tuple(map(as_dim, dims))
     others = [1 if o is True else _replaced(d, -1, 1) for d, o in zip(dims, open_)]
     rest = _quotient(x.shape, others)
-    return tuple(
-        d if o is False else as_dim(_replaced(d, -1, rest)) for d, o in zip(dims, open_)
-    )
+    return tuple(d if o is False else as_dim(_replaced(d, -1, rest)) for d, o in zip(dims, open_))
 
 
 def _kept(c: Call, x: Node, k: int, d: Dim) -> Dim:
@@ -274,9 +272,7 @@ def eye_like(c: Call, x: Node, *, dtype: int | None = None, k: int = 0) -> Node:
 
 
 @converter("Range")
-def range_(
-    c: Call, start: Node, limit: Node, delta: Node, *, stash_type: int = 1
-) -> Node:
+def range_(c: Call, start: Node, limit: Node, delta: Node, *, stash_type: int = 1) -> Node:
     if start.dtype.is_integer:
         first, last, step = (c.dim(v, low=None) for v in (start, limit, delta))
         if step == 0:
@@ -346,4 +342,3 @@ def image_shape(c: Call, x: Node, block: int) -> tuple[Dim, ...]:
     if block < 1:
         raise c.fail(f"blocksize is {block}")
     return x.shape
-

@@ -277,4 +277,3 @@ def einsum(c: Call, *xs: Node, equation: str) -> Node:
 @converter("Det")
 def det(c: Call, x: Node) -> Node:
     return ops.det(x)
-

@@ -31,9 +31,7 @@ def reduced(c: Call, op: OpDef, x: Node, axes: Sequence[int] | None, keepdims: i
 
 def _register(name: str, op: OpDef, since: int) -> None:
     @converter(name)
-    def by_attribute(
-        c: Call, x: Node, *, axes: Ints | None = None, keepdims: int = 1
-    ) -> Node:
+    def by_attribute(c: Call, x: Node, *, axes: Ints | None = None, keepdims: int = 1) -> Node:
         return reduced(c, op, x, axes, keepdims)
 
     @converter(name, since=since)
@@ -96,9 +94,7 @@ def top_k_v1(c: Call, x: Node, *, k: int, axis: int = -1) -> tuple:
 
 
 @converter("TopK", since=10)
-def top_k(
-    c: Call, x: Node, k: Node, *, axis: int = -1, largest: int = 1, sorted: int = 1
-) -> tuple:
+def top_k(c: Call, x: Node, k: Node, *, axis: int = -1, largest: int = 1, sorted: int = 1) -> tuple:
     return _top(c, x, c.dim(k), axis, largest, sorted)
 
 
@@ -115,4 +111,3 @@ def _top(c: Call, x: Node, k, axis: int, largest: int, ordered: int) -> tuple:
 
 def item_of(t: Node, k: int) -> Node:
     return ops.item(t, index=k)
-

@@ -168,4 +168,3 @@ def optional_get_element(c: Call, x: object) -> object:
             raise c.fail("the optional is empty")
         return x.item
     return x
-

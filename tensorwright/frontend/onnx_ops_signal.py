@@ -71,7 +71,7 @@ def transformed(c: Call, x: Node, n: Dim, inverse: bool, rows: Dim) -> list[Node
 
 
 def dft(c: Call, x: Node, n: Dim | None, axis: int, inverse: bool, onesided: bool) -> Node:
-    if x.rank < 2 or x.shape[-1] not in (1, 2):
+    if x.rank < 2 or x.shape[-1] not in (1, 2) or not x.dtype.is_float:
         raise c.fail(f"the input is {x.type}; its last dimension is 1 (real) or 2 (complex)")
     axis = axis_of(c, axis, x.rank)
     if axis == x.rank - 1:
@@ -138,7 +138,7 @@ def stft(
 ) -> Node:  # fmt: skip
     if signal.rank == 2:
         signal = ops.reshape(signal, shape=(*signal.shape, 1))
-    if signal.rank != 3 or signal.shape[-1] not in (1, 2):
+    if signal.rank != 3 or signal.shape[-1] not in (1, 2) or not signal.dtype.is_float:
         raise c.fail(f"the signal is {signal.type}, not [batch, length, 1 or 2]")
     step = c.dim(frame_step, low=1)
     if frame_length is not None:
@@ -185,5 +185,3 @@ def mel_weight_matrix(
     weights = np.where((rows == middle) & (middle == left), 1.0, weights)
     weights = np.where((rows >= middle) & (rows < right), falling, weights)
     return constant(weights.astype(tensor_dtype(c, output_datatype).numpy))
-
-

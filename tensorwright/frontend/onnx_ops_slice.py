@@ -184,9 +184,7 @@ def divided(c: Call, x: Node, axis: int, sizes, count: int) -> list[Node]:
         starts[axis] = as_dim(total)
         total = total + as_expr(n)
         stops[axis] = as_dim(total)
-        pieces.append(
-            ops.slice(x, starts=tuple(starts), stops=tuple(stops), steps=(1,) * x.rank)
-        )
+        pieces.append(ops.slice(x, starts=tuple(starts), stops=tuple(stops), steps=(1,) * x.rank))
     return pieces
 
 

@@ -190,5 +190,3 @@ def _is_small(x: Node) -> bool:
         and (x.rank == 0 or x.shape[0] <= MAX_BOUND)
         and x.dtype.kind in ("int", "uint", "bool")
     )
-
-

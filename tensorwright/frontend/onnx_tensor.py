@@ -8,11 +8,13 @@ no `..`, no link that leads out) and are read only between their declared offset
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from tensorwright.base.errors import FrontendError
+from tensorwright.frontend.onnx_raw import TOKEN, aligned_copy
 from tensorwright.ir.dtype import DTYPES, SUBBYTE, DType, boolean
 
 STRING = 8  # TensorProto.STRING
@@ -40,10 +42,11 @@ def element_type(number: int) -> DType | str | None:
 
 
 class TensorReader:
-    """Reads the tensors of one file; `folder` is where its external data may lie."""
+    """Reads the tensors of one file; `folder` is where its external data may lie, `taken` the bytes
+    of large tensors by the tokens that stand for them."""
 
-    def __init__(self, folder: Path | None):
-        self.folder = folder
+    def __init__(self, folder: Path | None, taken: Mapping[bytes, memoryview] | None = None):
+        self.folder, self.taken = folder, taken or {}
         self.maps: dict[Path, np.memmap] = {}
 
     def read(self, t) -> np.ndarray:
@@ -61,8 +64,12 @@ class TensorReader:
         if t.data_location == type(t).EXTERNAL:
             return _from_bytes(self.external(t), kind, dims)
         if t.HasField("raw_data"):
-            return _from_bytes(np.frombuffer(t.raw_data, np.uint8), kind, dims)
+            return _from_bytes(self.raw(t.raw_data), kind, dims)
         return _from_field(getattr(t, FIELD[kind.name]), kind, dims)
+
+    def raw(self, data: bytes) -> np.ndarray:
+        taken = self.taken.get(data) if len(data) == TOKEN else None
+        return np.frombuffer(data, np.uint8) if taken is None else aligned_copy(taken)
 
     def read_sparse(self, s) -> np.ndarray:
         """A SparseTensorProto written out densely."""

@@ -19,8 +19,7 @@ from tensorwright.ir.expr import Expr, Symbol, as_dim, as_expr, sym
 from tensorwright.ir.type import Dim, Shape
 
 HELP = (
-    "a dimension is an int, n, n[1..64], s[8..4096%8], h{224,320}, w=h, 2*n, ? or _ "
-    "(as declared)"
+    "a dimension is an int, n, n[1..64], s[8..4096%8], h{224,320}, w=h, 2*n, ? or _ (as declared)"
 )
 _NAMED = re.compile(
     r"(?P<name>[A-Za-z_][\w.]*)\s*"
@@ -233,9 +232,11 @@ def _per_input(spec, names: Sequence[str]) -> dict:
 def _parts(name: str, spec):
     """The dimensions of one input, still unread: a list, or {axis: dimension}."""
     if isinstance(spec, str):
-        text = spec.strip().removeprefix("[").removesuffix("]") if spec.count("[") == spec.count(
-            "]"
-        ) and re.fullmatch(r"\[[^\[\]]*\]", spec.strip()) else spec.strip()
+        text = (
+            spec.strip().removeprefix("[").removesuffix("]")
+            if spec.count("[") == spec.count("]") and re.fullmatch(r"\[[^\[\]]*\]", spec.strip())
+            else spec.strip()
+        )
         parts = re.split(r",(?![^\[{]*[\]}])", text) if text else []
         return [_part(p) for p in parts]
     if isinstance(spec, Mapping):

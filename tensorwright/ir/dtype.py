@@ -80,8 +80,8 @@ def _np(name) -> np.dtype:
 
 f64 = DType("f64", "float", 64, _np("float64"), "double", 11, "float64")
 f32 = DType("f32", "float", 32, _np("float32"), "float", 1, "float32")
-f16 = DType("f16", "float", 16, _np("float16"), "half", 10, "float16")
-bf16 = DType("bf16", "float", 16, _np("bfloat16"), "bfloat", 16, "bfloat16")
+f16 = DType("f16", "float", 16, _np("float16"), "i16", 10, "float16")
+bf16 = DType("bf16", "float", 16, _np("bfloat16"), "i16", 16, "bfloat16")
 f8e4m3fn = DType("f8e4m3fn", "float", 8, _np("float8_e4m3fn"), "i8", 17, "float8_e4m3fn")
 f8e4m3fnuz = DType("f8e4m3fnuz", "float", 8, _np("float8_e4m3fnuz"), "i8", 18, "float8_e4m3fnuz")
 f8e5m2 = DType("f8e5m2", "float", 8, _np("float8_e5m2"), "i8", 19, "float8_e5m2")

@@ -293,6 +293,18 @@ def stored_buffers(root: Stmt) -> set[Buffer]:
     return {s.buffer for s in statements(root) if isinstance(s, Store)}
 
 
+def buffers(root: Stmt) -> set[Buffer]:
+    """Every buffer that statements below and including `root` load from or store to."""
+    found = {e.value for e in loads(root)} | stored_buffers(root)
+    for s in statements(root):
+        match s:
+            case View(buffer=a, base=b) | Copy(target=a, source=b):
+                found |= {a, b}
+            case Call(buffers=more):
+                found.update(more)
+    return found
+
+
 def with_children(s: Stmt, new: tuple[Stmt, ...]) -> Stmt:
     """`s` with other child statements; the same object if none changed."""
     old = children(s)

@@ -14,7 +14,8 @@ operands to a simpler expression or None; the tests prove every one by enumerati
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 
 from tensorwright.ir.dtype import boolean, index
@@ -547,11 +548,23 @@ def _rem(a: Expr, b: Expr) -> Expr:
 
 
 _CACHE_SIZE = 1 << 14
+_MEMOS: list[dict] = []
+
+
+@contextmanager
+def forgetting() -> Iterator[None]:
+    """Let go at the end of remembered results, and with them of symbols and where they are from."""
+    try:
+        yield
+    finally:
+        for memo in _MEMOS:
+            memo.clear()
 
 
 def _cached(f: Rule) -> Rule:
     """`f` remembering its results, until there are too many of them."""
     memo: dict[tuple[Expr, Expr], Expr] = {}
+    _MEMOS.append(memo)
 
     def apply(a: Expr, b: Expr) -> Expr:
         found = memo.get((a, b))

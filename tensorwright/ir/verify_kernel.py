@@ -65,6 +65,7 @@ class _Checker:
         self.buffers: dict[Buffer, For | None] = {}  # -> the parallel loop around its declaration
         self.certain = True  # whether the present statement is executed for sure
         self.parallel: list[tuple[For, set[Symbol], set[Buffer]]] = []
+        self.chosen: frozenset[For] = frozenset()  # parallel loops that a condition picks from
 
     def shape(self, at: object, b: Buffer) -> None:
         for d in b.shape:
@@ -89,6 +90,13 @@ class _Checker:
         self.block(s)
         self.certain = before
 
+    def branch(self, s: Stmt, cond: Expr) -> None:
+        """An arm of an If: a condition on a parallel loop's variable may leave one iteration."""
+        before, used = self.chosen, symbols_of(cond)
+        self.chosen = before | {loop for loop, varying, _ in self.parallel if used & varying}
+        self.guarded(s)
+        self.chosen = before
+
     def statement(self, s: Stmt) -> None:
         for e in expressions(s):
             if not (isinstance(s, Alloc) and s.buffer.scope == "input"):
@@ -104,9 +112,9 @@ class _Checker:
                 self.guarded(s.body)
             case If(cond=cond):
                 self.typed(s, cond, boolean)
-                self.guarded(s.then)
+                self.branch(s.then, cond)
                 if s.orelse is not None:
-                    self.guarded(s.orelse)
+                    self.branch(s.orelse, cond)
             case Let():
                 self.let(s)
             case Store():
@@ -214,7 +222,8 @@ class _Checker:
         for loop, varying, own in self.parallel:
             used = symbols_of(*s.indices)
             indirect = any(e.op == "load" for e in walk(*s.indices))
-            if b not in own and not (used & varying) and not indirect:
+            shared = b not in own and loop not in self.chosen
+            if shared and not (used & varying) and not indirect:
                 raise Offence(s, f"iterations of the loop over {loop.var.name} store to one place")
 
     def loads(self, s: Stmt, root: Expr) -> None:

@@ -3,8 +3,9 @@
     y = attention(q, k, v, causal=True)  # f32[b, h, l, d], f32[b, g, s, d] twice -> f32[b, h, l, d]
 
 Query i may look at key j if i + offset - left <= j <= i + offset (causal) or + right, if j is below
-the number of valid keys, and if a bool mask says so; a float mask is added. A query that may look
-at nothing gives 0. Heads of k and v are shared by consecutive heads of q. Scores are kept in f32.
+the number of valid keys, and if a bool mask says so; a float mask is added. Heads of k and v are
+shared by consecutive heads of q. Scores are kept in f32. `guard` says what a query that may look at
+nothing gives: 0 ("empty"), 0 as does one with a score of NaN ("nan"), or NaN ("none").
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tensorwright.ops.define import (
     accumulator, broadcasts_to, composite, known_positive, require, same_dtype, scalar_like,
 )  # fmt: skip
 from tensorwright.ops.elementwise import (
-    add, div, equal, exp, less, less_equal, logical_and, mul, rsqrt, select, sub, tanh,
+    add, div, equal, exp, is_nan, less, less_equal, logical_and, mul, rsqrt, select, sub, tanh,
 )  # fmt: skip
 from tensorwright.ops.elementwise import mod as modulo
 from tensorwright.ops.index import iota, scatter_elements, size
@@ -33,13 +34,15 @@ from tensorwright.ops.reduce import reduce_max, reduce_sum
 from tensorwright.ops.widen import to_dtype
 
 SHARED = (0, 1)  # batch and key head
+GUARDS = ("empty", "nan", "none")
 
 
 # ---- checks ------------------------------------------------------------------------------------
 
 
-def _check_attention(q, k, v, mask=None, offset=None, valid=None, **attrs) -> None:
+def _check_attention(q, k, v, mask=None, offset=None, valid=None, *, guard="empty", **attrs):
     op = "attention"
+    require(guard in GUARDS, f"{op}: guard {guard!r} is not one of {', '.join(GUARDS)}")
     same_dtype(op, q, k, v)
     for name, t in (("q", q), ("k", k), ("v", v)):
         require(t.rank == 4, f"{op}: {name} is {t}; it must be [batch, heads, length, depth]")
@@ -123,9 +126,24 @@ def _masked_softmax(scores: Node) -> Node:
     return div(e, select(equal(total, 0), scalar_like(total, 1), total))
 
 
+def _forgiving_softmax(scores: Node) -> Node:
+    """Softmax over the last axis in which a row that has NaN, or is all -inf, gives zeros."""
+    last = {"axes": (scores.rank - 1,), "keepdims": True}
+    e = exp(sub(scores, reduce_max(scores, **last)))
+    total = reduce_sum(e, **last)
+    return select(is_nan(total), scalar_like(total, 0), div(e, total))
+
+
+def _weights(scores: Node, safe: bool, guard: str) -> Node:
+    """Softmax over the last axis; `safe` if no row is empty."""
+    if guard == "nan":
+        return _forgiving_softmax(scores)
+    return softmax(scores, axis=-1) if safe or guard == "none" else _masked_softmax(scores)
+
+
 def attention_parts(
     q, k, v, mask=None, offset=None, valid=None, *, scale=None, causal=False, start=0,
-    window=(-1, -1), softcap=0.0, precision=None,
+    window=(-1, -1), softcap=0.0, precision=None, guard="empty",
 ) -> dict[str, Node]:  # fmt: skip
     """Every intermediate of attention by name: `raw`, `capped` and `biased` scores, `weights` (all
     [batch, heads, length, keys]) and the result `y`."""
@@ -151,7 +169,7 @@ def attention_parts(
     # with a causal limit alone every query sees at least the first key
     safe = mask is None and valid is None and offset is None and max(window) < 0
     safe = safe and (start == 0 or known_positive(start))
-    weights = softmax(inner, axis=-1) if safe else _masked_softmax(inner)
+    weights = _weights(inner, safe, guard)
     y = dot_general(to_dtype(weights, q.dtype), v, batch=(SHARED, SHARED), contract=((last,), (2,)))
     found = {"raw": raw, "capped": capped, "biased": biased, "weights": weights}
     found = {n: to_dtype(reshape(s, shape=(b, heads, *s.shape[-2:])) if groups else s, q.dtype)
@@ -167,17 +185,17 @@ def _scale(like: Node, depth: Dim):
 
 def _expand_attention(
     q, k, v, mask=None, offset=None, valid=None, *, scale=None, causal=False, start=0,
-    window=(-1, -1), softcap=0.0, precision=None,
+    window=(-1, -1), softcap=0.0, precision=None, guard="empty",
 ):  # fmt: skip
     return attention_parts(
         q, k, v, mask, offset, valid, scale=scale, causal=causal, start=start, window=window,
-        softcap=softcap, precision=precision,
+        softcap=softcap, precision=precision, guard=guard,
     )["y"]  # fmt: skip
 
 
 def _reference_attention(
     q, k, v, mask=None, offset=None, valid=None, scale=None, causal=False, start=0,
-    window=(-1, -1), softcap=0.0, precision=None,
+    window=(-1, -1), softcap=0.0, precision=None, guard="empty",
 ):  # fmt: skip
     kind, (_, heads, length, depth) = q.dtype, q.shape
     per = heads // k.shape[1]
@@ -198,9 +216,15 @@ def _reference_attention(
         s = s + mask.astype(np.float64)
     s = np.where(keep, s, -np.inf)
     top = s.max(axis=-1, keepdims=True, initial=-np.inf)
-    e = np.exp(s - np.where(np.isneginf(top), 0, top))
+    if guard != "none":
+        top = np.where(np.isneginf(top), 0, top)
+    e = np.exp(s - top)
     total = e.sum(axis=-1, keepdims=True)
-    return (e / np.where(total == 0, 1, total) @ v).astype(kind)
+    if guard == "nan":
+        e, total = np.where(np.isnan(total), 0, e), np.where(np.isnan(total), 1, total)
+    if guard != "none":
+        total = np.where(total == 0, 1, total)
+    return (e / total @ v).astype(kind)
 
 
 attention = composite(
@@ -216,6 +240,9 @@ attention = composite(
         "f32[1,1,6,4] f32[1,1,6,4] f32[1,1,6,4] window=(1,0)",
         "f32[1,2,3,4] f32[1,1,3,4] f32[1,1,3,4] bool[1,2,3,3] softcap=2.0 scale=0.3",
         "f16[1,2,3,8] f16[1,2,3,8] f16[1,2,3,8]",
+        "f32[1,2,3,4] f32[1,2,3,4] f32[1,2,3,4] bool[1,2,3,3] guard='nan'",
+        "f32[1,2,3,4]@special f32[1,2,3,4] f32[1,2,3,4] guard='nan'",
+        "f32[1,2,3,4] f32[1,2,3,4] f32[1,2,3,4] bool[1,2,3,3] guard='none'",
     ),
     doc="softmax(q k' * scale + mask) v over [batch, heads, length, depth].",
 )  # fmt: skip

@@ -179,6 +179,10 @@ def power(node: Node, x: Node, c: Node) -> Node | None:
     return shaped(made, node)
 
 
+def zero_of(x: Node) -> Node:
+    return constant(np.zeros((), x.dtype.numpy))
+
+
 def limited(x: Node, c: Node, d: Node) -> Node | None:
     """max then min with numbers is one clamp."""
     if array_of(c).size != 1 or array_of(d).size != 1 or max(c.rank, d.rank) > x.rank:
@@ -198,6 +202,7 @@ FORMS = (
     rule("maximum-with-zero", P.maximum(x, c), lambda x: relu(x),
          when=lambda node, x, c: node.shape == x.shape and is_all(c, 0)),
     rule("limits", P.minimum(once(P.maximum(x, c)), d), limited),
+    rule("limits", P.minimum(once(P.relu(x)), d), lambda x, d: limited(x, zero_of(x), d)),
 )  # fmt: skip
 
 

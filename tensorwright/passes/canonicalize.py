@@ -15,13 +15,16 @@ from tensorwright.ir.match import A, P, Rest, V, rewrite, rule
 from tensorwright.ir.module import Module, map_graphs
 from tensorwright.ops.define import normalize_axes
 from tensorwright.ops.elementwise import cast, select
-from tensorwright.ops.movement import broadcast_to, flip, reshape, transpose
+from tensorwright.ops.movement import broadcast_to, flip, inverse, reshape, transpose
 from tensorwright.ops.positions import full
 from tensorwright.passes.canonicalize_slices import SLICE_RULES, typed
+from tensorwright.passes.layout_rules import RULES as LAYOUTS
+from tensorwright.passes.layout_rules import build_reading, identity, reads
 from tensorwright.passes.movement_chain import simplify_chain
 from tensorwright.passes.pointwise import BROADCASTING
 
 x, y, z, xs = V("x"), V("y"), V("z"), Rest("xs")
+RESHAPE = LAYOUTS["reshape"]
 REDUCTIONS = ("reduce_sum", "reduce_prod", "reduce_max", "reduce_min", "reduce_any", "reduce_all",
               "reduce_mean")  # fmt: skip
 
@@ -41,12 +44,35 @@ def transpose_of_broadcast(node: Node, x: Node, perm) -> Node | None:
     return typed(broadcast_to(transpose(padded, perm=perm), shape=node.shape), node)
 
 
+def transpose_of_regrouped_broadcast(node: Node, y: Node, x: Node, perm) -> Node | None:
+    """The same under a reshape that takes no dimension apart in another order."""
+    needed = RESHAPE.needs(y, perm)
+    if needed is None:
+        return None
+    wide = y.args[0]
+    turned = transpose_of_broadcast(transpose(wide, perm=needed[0]), x, needed[0])
+    return None if turned is None else reshape(turned, shape=node.shape)
+
+
 def without_leading_ones(node: Node, x: Node, y: Node) -> Node | None:
     """`node`, a broadcast of y = reshape(x), on x if y only has more leading dimensions of 1."""
     lead = y.rank - x.rank
     if lead <= 0 or y.shape[lead:] != x.shape or any(d != 1 for d in y.shape[:lead]):
         return None
     return broadcast_to(x, shape=node.shape)
+
+
+def contraction_of_transpose(node: Node) -> Node | None:
+    """The contraction with its axes renamed, where it keeps the order of its result."""
+    orders, args = [], []
+    for k, a in enumerate(node.args):
+        order = inverse(a.attrs["perm"]) if a.op is transpose else identity(a.rank)
+        fits = a.op is transpose and reads(node, k, order)
+        orders.append(order if fits else identity(a.rank))
+        args.append(a.args[0] if fits else a)
+    if all(a is b for a, b in zip(args, node.args)):
+        return None
+    return build_reading(node, orders, args)
 
 
 def flipped(node: Node, x: Node, axes) -> Node | None:
@@ -67,6 +93,9 @@ MOVEMENT = (
     rule("movement-chain", P.transpose(x), simplify_chain),
     rule("transpose-of-broadcast", P.transpose(P.broadcast_to(x), perm=A("perm")),
          transpose_of_broadcast),
+    rule("transpose-of-regrouped-broadcast",
+         P.transpose(P.reshape(P.broadcast_to(x)), perm=A("perm")),
+         lambda node, x, perm: transpose_of_regrouped_broadcast(node, node.args[0], x, perm)),
     rule("transpose-of-full", P.transpose(P.full(value=A("v"))),
          lambda node, v: full(shape=node.shape, value=v, dtype=node.dtype)),
     rule("reshape-of-full", P.reshape(P.full(value=A("v"))),
@@ -81,6 +110,10 @@ MOVEMENT = (
          lambda node, x: broadcast_to(x, shape=node.shape)),
     rule("broadcast-of-expanded", P.broadcast_to(P.reshape(x)),
          lambda node, x: without_leading_ones(node, x, node.args[0])),
+    rule("contraction-of-transpose", P.dot_general(P.transpose(x), y),
+         lambda node: contraction_of_transpose(node)),
+    rule("contraction-of-transpose", P.dot_general(x, P.transpose(y)),
+         lambda node: contraction_of_transpose(node)),
     rule("flip-short", P.flip(x, axes=A("axes")), flipped),
     rule("flip-of-flip", P.flip(P.flip(x, axes=A("axes")), axes=A("more")), flip_of_flip),
 )  # fmt: skip

@@ -159,6 +159,9 @@ def _of_constant(a: np.ndarray, at: Sequence[Expr]) -> Expr | None:
     """A constant that is a linear function of the position."""
     if not 0 < a.size <= LARGEST:
         return None
+    known = [is_const(i) for i in at]
+    a = a[tuple(i.value if k else np.s_[:] for i, k in zip(at, known))]
+    at = [i for i, k in zip(at, known) if not k]
     if a.dtype == bool:
         same = a.all() or not a.any()
         return const(bool(a.flat[0]), boolean) if same else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tensorwright.ir.build import location
-from tensorwright.ir.graph import Graph, Node, rebuild, with_args
+from tensorwright.ir.graph import Graph, Node, rebuild, subgraphs, with_args
 from tensorwright.ir.module import Module, map_graphs
 
 
@@ -26,10 +26,18 @@ def expand_graph(g: Graph) -> Graph:
 def expand_node(node: Node) -> Node:
     """The definition of a composite node, expanded all the way; primitives stay."""
     if node.op.expand is None or node.op.lower is not None:
-        return node
+        return expand_bodies(node)
     with location(*node.loc):
         made = node.op.expand(*node.args, **node.attrs)
     return expand_below(made, frozenset(node.args), node.name)
+
+
+def expand_bodies(node: Node) -> Node:
+    """The node with its graphs expanded: those that the definition of a composite brings along."""
+    if not subgraphs(node):
+        return node
+    attrs = {k: expand_graph(v) if isinstance(v, Graph) else v for k, v in node.attrs.items()}
+    return replace(node, attrs=attrs)
 
 
 def expand_below(root: Node, stop: frozenset, name: str) -> Node:

@@ -12,7 +12,7 @@ import numpy as np
 
 from tensorwright.base import trace
 from tensorwright.ir.expr import Expr
-from tensorwright.ir.graph import CONST, PARAM, Graph, Node, constant, rebuild, with_args
+from tensorwright.ir.graph import CONST, PARAM, Graph, Node, constant, rebuild, users, with_args
 from tensorwright.ir.interp import run_graph
 from tensorwright.ir.module import Module, map_graphs
 from tensorwright.ir.type import TensorType, leaves
@@ -21,6 +21,7 @@ NEVER = frozenset((
     "bind_size", "if_", "while_", "scan_", "call", "call_kernel", "fused", "random_bits", "uniform",
     "normal", "bernoulli", "multinomial", "dropout",
 ))  # fmt: skip
+CONTRACTIONS = ("dot_general", "matmul")
 SMALL = 64 << 10  # bytes that any constant may have
 GROWTH = 2  # how many times its operands a larger result may be
 LIMIT = 64 << 20  # bytes beyond which a result must not be larger than its operands
@@ -32,7 +33,21 @@ def fold_constants(m: Module) -> Module:
 
 
 def fold_graph(g: Graph) -> Graph:
-    return rebuild(g, lambda node, args: fold_node(with_args(node, args)))
+    left = turned_weights(g)
+    return rebuild(g, lambda node, args: (
+        with_args(node, args) if node in left else fold_node(with_args(node, args))))  # fmt: skip
+
+
+def turned_weights(g: Graph) -> set[Node]:
+    """Transposes of constants that only contractions read, which can do so in any order: a copy
+    would cost memory for nothing."""
+    found = {n for n in g.nodes() if n.op.name == "transpose" and n.args[0].op is CONST
+             and n.type.is_static and _bytes(n.type) > SMALL}  # fmt: skip
+    if not found:
+        return found
+    uses = users(g)
+    return {n for n in found if n not in g.results
+            and all(u.op.name in CONTRACTIONS for u in uses[n])}  # fmt: skip
 
 
 def fold_node(node: Node) -> Node:

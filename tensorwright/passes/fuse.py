@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from tensorwright.base import trace
 from tensorwright.ir.graph import CONST, PARAM, Graph, Node, param, structure, users
-from tensorwright.ir.module import Module, map_graphs
+from tensorwright.ir.module import Module, map_graphs, unique
 from tensorwright.ir.type import TensorType, TupleType
 from tensorwright.ops.kernel import fused
 from tensorwright.passes.lower import HOST_OPS, define_kernel
@@ -50,12 +51,16 @@ class Fusion:
         for node in reversed(order):
             if node.op in (PARAM, CONST) or (node.op.name in HOST_OPS and node.op.name != "reshape"):
                 continue
+            if node in self.group_of:
+                continue
             target = self.target(node)
             if target is not None:
                 target.nodes.append(node)
                 self.group_of[node] = target
             else:
                 self.group_of[node] = Group(node, [node], self.can_grow(node))
+            if node.op.name == "dot_general":
+                self.reach_back(node)
         return self.rebuild(order)
 
     def can_grow(self, node: Node) -> bool:
@@ -64,16 +69,57 @@ class Fusion:
         return node.op.name != "reshape" and has_form([node], node, self.known)
 
     def target(self, node: Node) -> Group | None:
-        """The group that the node joins, if any."""
-        if node in self.outputs or not isinstance(node.type, TensorType) or node.op.lower is None:
+        """The group that the node joins, if any; why not is recorded."""
+        if not isinstance(node.type, TensorType) or node.op.lower is None:
             return None
         groups = {self.group_of.get(u) for u in self.users[node]}
-        if len(groups) != 1 or None in groups:
+        if node in self.outputs or len(groups) != 1 or None in groups:
+            where = "a result of the graph" if node in self.outputs else "used by several kernels"
+            trace.decision("fuse", node, "no", where)
             return None
         (group,) = groups
-        if not group.fusable or len(group.nodes) >= MAX_GROUP:
-            return None
-        return group if has_form([*group.nodes, node], group.root, self.known) else None
+        reason = self.obstacle(node, group)
+        trace.decision("fuse", node, "no" if reason else "yes", reason or f"into {group.root}")
+        return None if reason else group
+
+    def obstacle(self, node: Node, group: Group) -> str:
+        """Why the node cannot join the group of its users; "" if it can."""
+        if not group.fusable:
+            return f"{group.root.op.name} is a kernel of its own"
+        if len(group.nodes) >= MAX_GROUP:
+            return f"the group of {group.root} is full"
+        if not has_form([*group.nodes, node], group.root, self.known):
+            return f"no rule schedules {node.op.name} together with the kernel of {group.root}"
+        return ""
+
+    def reach_back(self, node: Node) -> None:
+        """Take in everything from an earlier contraction to this one, if the whole has a form where
+        its beginnings have none (attention)."""
+        group = self.group_of[node]
+        between = self.chain(node.args[0], group)
+        if between and group.fusable and len(group.nodes) + len(between) <= MAX_GROUP:
+            if has_form([*group.nodes, *between], group.root, self.known):
+                group.nodes += between
+                self.group_of.update(dict.fromkeys(between, group))
+
+    def chain(self, start: Node, group: Group) -> list[Node]:
+        """The nodes from the nearest contraction to `start`, users first, if they are used by each
+        other alone."""
+        depends: dict[Node, bool] = {}  # on a contraction; producers first
+
+        def visit(n: Node | None) -> bool:
+            if n is None or n.op in (PARAM, CONST) or n.op.name in HOST_OPS - {"reshape"}:
+                return False
+            if n not in depends and len(depends) < MAX_GROUP:
+                found = n.op.name == "dot_general" or any([visit(a) for a in n.args])
+                depends[n] = found and n.op.lower is not None
+            return depends.get(n, False)
+
+        visit(start)
+        inside = [n for n, found in depends.items() if found]
+        allowed = {*inside, *group.nodes}
+        alone = all(n not in self.outputs and allowed.issuperset(self.users[n]) for n in inside)
+        return inside[::-1] if alone else []
 
     def rebuild(self, order: list[Node]) -> Graph:
         """The graph with groups as nodes, emitted where their root stood."""
@@ -109,6 +155,7 @@ def group_graph(nodes: list[Node], root: Node) -> tuple[Graph, list[Node]]:
     new: dict[Node, Node] = {}
     inputs: list[Node] = []
     params: list[Node] = []
+    names: set[str] = set()
     for node in reversed(nodes):  # groups grow from users to producers
         for a in node.args:
             if a is None or a in inside or a in new:
@@ -116,7 +163,8 @@ def group_graph(nodes: list[Node], root: Node) -> tuple[Graph, list[Node]]:
             if a.op is CONST and a.type.size == SCALAR_ELEMENTS and a.rank == 0:
                 new[a] = a
             else:
-                new[a] = param(a.name or f"x{len(inputs)}", a.type)
+                new[a] = param(unique(a.name or f"x{len(inputs)}", names), a.type)
+                names.add(new[a].name)
                 inputs.append(a)
                 params.append(new[a])
         new[node] = replace(node, args=tuple(None if a is None else new[a] for a in node.args))

@@ -184,6 +184,15 @@ class Host:
         self.body.append(Call(node.attrs["callee"], (*ins, *outs), scalars))
         return outs if isinstance(node.type, TupleType) else outs[0]
 
+    def emit_call_extern(self, node: Node) -> Value:
+        types = node.type.items if isinstance(node.type, TupleType) else (node.type,)
+        symbol = node.attrs["symbol"]
+        outs = tuple(self.allocate(node, t, f"{symbol}_{k}") for k, t in enumerate(types))
+        ins = tuple(self.buffer(a) for a in node.args)
+        scalars = tuple(self.dim(s) for s in node.attrs["scalars"])
+        self.body.append(Call(symbol, (*ins, *outs), scalars, extern=True))
+        return outs if isinstance(node.type, TupleType) else outs[0]
+
     def emit_item(self, node: Node) -> Value:
         return self.values[node.args[0]][node.attrs["index"]]
 

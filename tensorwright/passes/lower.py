@@ -23,7 +23,7 @@ from tensorwright.passes.cost import kernel_cost
 
 HOST_OPS = frozenset((
     "param", "const", "item", "make_tuple", "reshape", "bind_size", "if_", "while_", "scan_", "call",
-    "call_kernel",
+    "call_kernel", "call_extern",
 ))  # fmt: skip
 
 

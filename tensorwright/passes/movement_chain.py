@@ -13,10 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from tensorwright.ir.expr import as_dim, as_expr
+from tensorwright.ir.expr import Expr, as_dim, as_expr, const, is_const, text_of
 from tensorwright.ir.graph import Node
+from tensorwright.ir.simplify import factors, linear
 from tensorwright.ir.type import Dim, Shape, product
 from tensorwright.ops.movement import reshape, transpose
+
+LONGEST = 16  # terms of a quotient of symbolic sizes
 
 
 @dataclass(eq=False)
@@ -119,8 +122,39 @@ def divide(a: Dim, b: Dim) -> Dim | None:
         return a // b if b and a % b == 0 else None
     if b == 0:
         return None
-    q = as_expr(a) // as_expr(b)
-    return as_dim(q) if as_dim(q * as_expr(b)) == a else None
+    quotient, rest = const(0), as_expr(a)
+    for _ in range(LONGEST):
+        if is_const(rest, 0):
+            return as_dim(quotient)
+        part = _leading_quotient(rest, as_expr(b))
+        if part is None:
+            return None
+        quotient, rest = quotient + part, rest - part * as_expr(b)
+    return None
+
+
+def _leading_quotient(a: Expr, b: Expr) -> Expr | None:
+    """The quotient of the leading terms of two polynomials."""
+    (left, c), (right, d) = _leading(a), _leading(b)
+    for f in right:
+        if f not in left:
+            return None
+        left.remove(f)
+    if c % d:
+        return None
+    result = const(c // d)
+    for f in left:
+        result = result * f
+    return result
+
+
+def _leading(e: Expr) -> tuple[list[Expr], int]:
+    """The factors and the coefficient of the term of highest degree."""
+    terms, constant = linear(e)
+    if not terms:
+        return [], constant
+    atom = max(terms, key=lambda t: (len(factors(t)), text_of(t)))
+    return factors(atom), terms[atom]
 
 
 def _form(start: Shape, end: Shape, before: Dims, after: Dims, coarse: bool, units: bool):

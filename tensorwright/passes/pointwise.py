@@ -65,7 +65,7 @@ def _unrepeated(node: Node) -> Node:
     if node.op.name == "full" and not isinstance(node.attrs["value"], Expr):
         return constant(np.full((), node.attrs["value"], node.dtype.numpy))
     if node.op is CONST:
-        return _shrunk(node)
+        return shrunk(node)
     if node.op is reshape and _adds_leading_ones(node):
         return node.args[0]
     return node
@@ -77,7 +77,7 @@ def _adds_leading_ones(node: Node) -> bool:
     return lead > 0 and node.shape == (*(1,) * lead, *x.shape)
 
 
-def _shrunk(node: Node) -> Node:
+def shrunk(node: Node) -> Node:
     """A constant without dimensions along which all its elements are the same bits."""
     array = array_of(node)
     if array.size == 0:

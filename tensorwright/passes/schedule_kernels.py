@@ -7,22 +7,29 @@ A constant is packed now; anything else by a kernel of its own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
 from tensorwright.ir.expr import as_dim, as_expr, ceildiv
-from tensorwright.ir.graph import CONST, PARAM, Graph, Node, constant, param, rebuild, subgraphs, with_args
+from tensorwright.ir.graph import (
+    CONST, PARAM, Graph, Node, constant, param, rebuild, subgraphs, with_args,
+)  # fmt: skip
 from tensorwright.ir.loop import Kernel, Pack
 from tensorwright.ir.module import Module
 from tensorwright.ops.kernel import call_kernel, fused
 from tensorwright.ops.movement import pad, reshape, transpose
 from tensorwright.passes.lower import lower_to_kernel
+from tensorwright.runtime.buffer import aligned_empty
 from tensorwright.schedule.rules import schedule
 from tensorwright.target.target import Target
 
 
-def schedule_kernels(m: Module, target: Target) -> Module:
+Scheduler = Callable[[Kernel, Target], Kernel]
+
+
+def schedule_kernels(m: Module, target: Target, schedule: Scheduler = schedule) -> Module:
     """`m` with every kernel scheduled for the target."""
     kernels = {name: schedule(k, target) for name, k in m.kernels.items()}
     wanted = {name: k.packs for name, k in kernels.items() if k.packs}
@@ -87,4 +94,8 @@ def evaluate(result: Node, source: Node) -> np.ndarray:
     value = source.attrs["value"]
     for node in reversed(chain):
         value = node.op.reference(value, **node.attrs)
-    return np.ascontiguousarray(value)
+    if value.flags.c_contiguous and value.base is None:
+        return value
+    made, _ = aligned_empty(value.shape, value.dtype, value.nbytes)  # copied once, to its last place
+    made[...] = value
+    return made

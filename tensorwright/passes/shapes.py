@@ -35,6 +35,7 @@ from tensorwright.ops.elementwise import cast
 from tensorwright.ops.movement import reshape
 from tensorwright.ops.positions import full, size
 from tensorwright.passes.elements import element, positions, scalar_value
+from tensorwright.passes.known_reads import READS
 
 COMPARISONS = ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal",
                "logical_and", "logical_or", "logical_not")  # fmt: skip
@@ -96,6 +97,7 @@ def known_truth(node: Node) -> Node | None:
 RULES = (
     *(rule("known-truth", getattr(P, op)(Rest("xs")), known_truth) for op in COMPARISONS),
     *(rule("known-size", getattr(P, op)(Rest("xs")), known_size) for op in ARITHMETIC),
+    *READS,
 )
 
 

@@ -4,6 +4,7 @@
     contraction  one contraction, with an epilogue at its store
     rows         reductions along rows and maps over the same rows, row by row
     columns      one reduction across rows, vectors along the last axis
+    attention    a contraction, reductions and maps along its rows, a contraction of what they make
 
 `read_form` first inlines intermediate maps where recomputing them costs less than storing them.
 """
@@ -11,6 +12,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import Buffer, Expr, as_expr, bounds, const, is_const, sym, walk
@@ -18,12 +20,15 @@ from tensorwright.ir.loop import Kernel
 from tensorwright.ir.simplify import linear
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.nest import Stage, loads_of, read_stage, stages, stride_of
+from tensorwright.schedule.roles import Tile, choose_pack, find_roles
 
 EXPENSIVE = frozenset(
     "div sqrt rsqrt exp exp2 expm1 log log2 log1p sin cos tan asin acos atan atan2 sinh cosh tanh "
     "asinh acosh atanh erf erfc sigmoid lgamma digamma pow mod rem floordiv truncdiv".split()
 )
 MAX_INLINED = 200  # nodes of one expression
+MAX_ROW_BYTES = 48 << 10  # of a tile of rows between two contractions
+MIN_ROWS = 6  # that a tile must hold, else weights are read too often
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,20 +52,14 @@ def read_form(k: Kernel) -> Form | None:
         return None
     if len(found) == 1 and found[0].is_map:
         return Form("map", k, tuple(found))
-    if found[0].is_contraction and not is_dot_like(found[0]):
-        return None
     if found[0].is_contraction:
-        return _contraction(k, found)
+        return _contraction(k, found) or _attention(k, found)
     rows = shared_rows(found)
     if rows is not None:
         return Form("rows", k, tuple(found), rows)
     if len(found) == 1 and is_column_reduction(found[0]):
         return Form("columns", k, tuple(found))
     return None
-
-
-def is_dot_like(s: Stage) -> bool:
-    return s.step.value.op == "fma"
 
 
 def _contraction(k: Kernel, found: list[Stage]) -> Form | None:
@@ -180,6 +179,57 @@ def inverse(producer: Stage, consumer: Stage) -> dict[Expr, Expr] | None:
 def _axes(s: Stage) -> list[int]:
     """The output axis of each spatial loop."""
     return [axis for v in s.variables for axis, i in enumerate(s.final.indices) if i is v]
+
+
+# ---- attention ---------------------------------------------------------------------------------
+
+
+def _attention(k: Kernel, found: list[Stage]) -> Form | None:
+    """q k', rows of it, times v, and a map behind."""
+    end = len(found) - 1 if found[-1].is_contraction else len(found) - 2
+    if end < 2 or not found[end].is_contraction:
+        return None
+    if end < len(found) - 1 and not (found[-1].is_map and inverse(found[end], found[-1])):
+        return None
+    scores, between, values = found[0], found[1:end], found[end]
+    rows = shared_rows(between)
+    if rows is None or all(s.is_map for s in between) or rows != len(scores.spatial) - 1:
+        return None
+    first = between[0].spatial[:rows]
+    made = {s.out for s in found}
+    for s in (scores, values):
+        if len(s.spatial) <= rows or len(s.out.shape) <= rows:
+            return None
+        if any(a.extent is not b.extent for a, b in zip(s.spatial, first)):
+            return None
+    for s in found[: end + 1]:
+        reads = [e for e in ir.loads(s.root) if e.value in made and e.value is not s.out]
+        if s is scores and reads or not all(_same_row(e, s, rows) for e in reads):
+            return None
+    fits = all(_fits(s.out, rows) for s in found[:end])
+    return Form("attention", k, tuple(found), rows) if fits and _panels(k, scores, values) else None
+
+
+def _fits(b: Buffer, rows: int) -> bool:
+    """Whether a tile of rows of a temporary stays in the cache."""
+    size = [bounds(as_expr(d))[1] for d in b.shape[rows:]]
+    return None not in size and prod(size) * MIN_ROWS * b.dtype.bytes <= MAX_ROW_BYTES
+
+
+def _panels(k: Kernel, scores: Stage, values: Stage) -> bool:
+    """Whether both contractions run over the last axis, rows inside, and read panels of different
+    parameters."""
+    packed = []
+    for s in (scores, values):
+        roles = find_roles(s)
+        if roles is None or roles.column is not s.spatial[-1] or is_const(s.spatial[-2].extent, 1):
+            return False
+        pack = choose_pack(k, s, roles, Tile(1, 1, 1))
+        packed.append(None if pack is None else k.params[pack.param])
+    if None in packed or packed[0] is packed[1]:
+        return False
+    reads = [e for e in ir.loads(k.body) if e.value in packed]
+    return len(reads) == 2
 
 
 # ---- rows and columns --------------------------------------------------------------------------

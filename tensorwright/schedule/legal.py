@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from tensorwright.base.errors import CompileError
 from tensorwright.ir import loop as ir
-from tensorwright.ir.expr import Buffer, Expr, Symbol, bounds, is_const, sym, walk
-from tensorwright.ir.loop import Alloc, For, Store
-from tensorwright.ir.simplify import linear
+from tensorwright.ir.expr import Buffer, Expr, Symbol, as_expr, bounds, const, is_const, sym, walk
+from tensorwright.ir.loop import Alloc, For, Seq, Store
+from tensorwright.ir.simplify import from_linear, linear
 
 
 class ScheduleError(CompileError):
@@ -68,6 +68,8 @@ def check_parallel(s: For) -> None:
 
 def why_not_parallel(s: For) -> str:
     """"" if the iterations are independent, else the reason."""
+    if bounds(s.extent)[1] in (0, 1):
+        return ""
     private = {p.buffer for p in ir.statements(s.body) if isinstance(p, Alloc)}
     stored: dict[Buffer, list[tuple[Expr, ...]]] = {}
     for p in ir.statements(s.body):
@@ -77,28 +79,46 @@ def why_not_parallel(s: For) -> str:
             stored.setdefault(p.buffer, []).append(p.indices)
     for b, accesses in stored.items():
         loads = [e.args for e in ir.loads(s.body) if e.value is b]
-        if not any(all(separates(a[d], s) for a in (*accesses, *loads)) and
-                   len({_distance(a[d], s) for a in (*accesses, *loads)}) == 1
-                   for d in range(len(b.shape))):  # fmt: skip
+        touched = [(*a, flat(a, b)) for a in (*accesses, *loads)]
+        if not any(are_apart([a[d] for a in touched], s) for d in range(len(b.shape) + 1)):
             return f"{b.name} may be stored to at one place by two of them"
     return ""
 
 
-def separates(index: Expr, s: For) -> bool:
-    """Whether equal values of a subscript imply the same iteration: v * c + rest, |rest| < c."""
-    terms = dict(linear(index)[0])
+def flat(indices: tuple[Expr, ...], b: Buffer) -> Expr:
+    """The row-major position: where a fused loop is taken apart by // and %, it is the loop."""
+    position = const(0)
+    for i, d in zip(indices, b.shape):
+        taken_apart = position.op == "floordiv" and i.op == "mod" and position.args == i.args
+        whole = taken_apart and position.args[1] is as_expr(d)
+        position = position.args[0] if whole else position * d + i
+    return position
+
+
+def are_apart(indices: list[Expr], s: For) -> bool:
+    """Whether equal values of any two of these subscripts imply the same iteration: all of them are
+    v * c + a constant of the loop + rest, and the rests lie within less than c."""
+    steps = [_step(i, s) for i in indices]
+    if None in steps or len({(c, fixed) for c, fixed, _, _ in steps}) != 1:
+        return False
+    lows, highs = [low for _, _, low, _ in steps], [high for _, _, _, high in steps]
+    return max(highs) - min(lows) < abs(steps[0][0])
+
+
+def _step(index: Expr, s: For) -> tuple[int, Expr, int, int] | None:
+    """(c, what does not change in the loop, least rest, largest rest) of a subscript."""
+    terms, constant = linear(index)
     c = terms.pop(sym(s.var), 0)
     if c == 0 or any(sym(s.var) in set(walk(t)) for t in terms):
-        return False
-    low = high = 0
-    for t, k in terms.items():
+        return None
+    low, high = constant, constant
+    for t in [t for t in terms if _varies_inside(t, s)]:
         lo, hi = bounds(t)
-        if not _varies_inside(t, s):
-            continue
+        k = terms.pop(t)
         if lo is None or hi is None:
-            return False
+            return None
         low, high = low + min(lo * k, hi * k), high + max(lo * k, hi * k)
-    return high - low < abs(c)
+    return c, from_linear(terms), low, high
 
 
 def _varies_inside(t: Expr, s: For) -> bool:
@@ -106,6 +126,76 @@ def _varies_inside(t: Expr, s: For) -> bool:
     return bool(inner & set(walk(t))) or any(p.op == "load" for p in walk(t))
 
 
-def _distance(index: Expr, s: For) -> int:
-    """The coefficient of the loop variable: all accesses must step alike."""
-    return linear(index)[0].get(sym(s.var), 0)
+def check_same_range(loops: Sequence[For]) -> None:
+    """All loops run over one range, in one way."""
+    first = loops[0]
+    for s in loops[1:]:
+        if s.begin is not first.begin or s.extent is not first.extent:
+            raise ScheduleError(f"loops {first.var} and {s.var} run over different ranges: "
+                                f"{first.extent} and {s.extent} iterations")  # fmt: skip
+        check_kinds(first, s)
+
+
+def check_neighbours(around: Seq | None, loops: Sequence[For]) -> None:
+    """The loops stand in one Seq, in this order, with only allocations between them."""
+    names = ", ".join(s.var.name for s in loops)
+    if around is None or any(s not in around.body for s in loops):
+        raise ScheduleError(f"loops {names} do not follow each other")
+    places = [around.body.index(s) for s in loops]
+    between = around.body[places[0] : places[-1] + 1]
+    others = [s for s in between if s not in loops and not isinstance(s, Alloc)]
+    if places != sorted(places) or others:
+        raise ScheduleError(f"loops {names} do not follow each other")
+
+
+def check_distribute(s: For, groups: Sequence[Sequence[ir.Stmt]], private: set[Buffer]) -> None:
+    """No group of statements stores what another one touches, except in private buffers."""
+    stored = [{b for part in g for b in ir.stored_buffers(part)} - private for g in groups]
+    touched = [{b for part in g for b in ir.buffers(part)} for g in groups]
+    for k, own in enumerate(stored):
+        for n, other in enumerate(touched):
+            for b in own & other if n != k else ():
+                raise ScheduleError(f"parts of loop {s.var} share {b.name}, which one of them stores")
+
+
+def check_private(root: ir.Stmt, s: For, b: Buffer, rank: int) -> None:
+    """`b` is a temporary that only loop `s` accesses, each of its iterations (and of the loops
+    around it) at another place along the first `rank` dimensions."""
+    inside = _accesses(s, b)
+    if len(inside) != len(_accesses(root, b)):
+        raise ScheduleError(f"{b.name} is used outside of loop {s.var}")
+    if b.scope not in ("temp", "local") or any(bounds(as_expr(d))[1] is None for d in b.shape[rank:]):
+        raise ScheduleError(f"{b.name} is no temporary whose size a row has a bound")
+    unit = [is_const(as_expr(d), 1) for d in b.shape[:rank]]
+    places = {tuple(None if u else i for u, i in zip(unit, a[:rank])) for a in inside}
+    if len(places) > 1:
+        raise ScheduleError(f"loop {s.var} uses {b.name} at more than one place")
+    used = set(next(iter(places), ()))
+    loops = [f for f in ir.statements(root) if isinstance(f, For) and s in set(ir.statements(f))]
+    for f in loops:
+        if sym(f.var) not in used and not is_const(f.extent, 1):
+            raise ScheduleError(f"iterations of {f.var} share {b.name}")
+
+
+def _accesses(root: ir.Stmt, b: Buffer) -> list[tuple[Expr, ...]]:
+    """Subscripts of every load and store of a buffer, a load counting once a statement."""
+    stores = [p.indices for p in ir.statements(root) if isinstance(p, Store) and p.buffer is b]
+    return stores + [e.args for e in ir.loads(root) if e.value is b]
+
+
+def check_in_place(root: ir.Stmt, old: Buffer, new: Buffer) -> None:
+    """One map makes `new`, reads `old` only at the element that it stores, and is the last to read
+    it."""
+    if old.dtype is not new.dtype or old.shape != new.shape or old.scope != new.scope:
+        raise ScheduleError(f"{old.name} and {new.name} are not alike")
+    makers = [p for p in ir.statements(root) if isinstance(p, Store) and p.buffer is new]
+    if len(makers) != 1:
+        raise ScheduleError(f"{new.name} is stored to more than once")
+    order = list(ir.statements(root))
+    last = order.index(makers[0])
+    for e in ir.loads(makers[0]):
+        if e.value is new or (e.value is old and e.args != makers[0].indices):
+            raise ScheduleError(f"{new.name} depends on other elements of {old.name}")
+    for p in order[last + 1 :]:
+        if old in ir.buffers(p) and not isinstance(p, (For, ir.Seq, ir.If)):
+            raise ScheduleError(f"{old.name} is used after {new.name} is made")

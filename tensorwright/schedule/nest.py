@@ -6,6 +6,7 @@ A stage is one perfect nest of spatial loops around either a single store ("map"
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tensorwright.ir import loop as ir
@@ -59,12 +60,18 @@ def stages(body: Stmt) -> list[Stage] | None:
 
 def read_stage(s: Stmt) -> Stage | None:
     """`s` as a stage, None if it is not one."""
+    stage = read_nest(s)
+    return stage if stage is not None and _is_identity(stage.final, stage.spatial) else None
+
+
+def read_nest(s: Stmt) -> Stage | None:
+    """`s` as a stage that may store its result anywhere (a part of a larger one, say)."""
     root, spatial = s, []
     while isinstance(s, For):
         spatial.append(s)
         s = s.body
     if isinstance(s, Store):
-        return Stage(root, tuple(spatial), s.buffer, s) if _is_identity(s, spatial) else None
+        return Stage(root, tuple(spatial), s.buffer, s)
     parts = s.body if isinstance(s, Seq) else ()
     stores = [p for p in parts if isinstance(p, Store)]
     loops = [p for p in parts if isinstance(p, For)]
@@ -79,12 +86,12 @@ def read_stage(s: Stmt) -> Stage | None:
     init, final = stores[0], stores[-1]
     if len(stores) == 1:
         final = init
-    if init.buffer is not step.buffer or not _is_identity(final, spatial):
+    if init.buffer is not step.buffer:
         return None
     return Stage(root, tuple(spatial), final.buffer, final, init, tuple(reduce), step)
 
 
-def _is_identity(s: Store, spatial: list[For]) -> bool:
+def _is_identity(s: Store, spatial: Sequence[For]) -> bool:
     """Whether each element is stored once, its subscripts being the loop variables in order (units
     may be constants)."""
     variables = [sym(f.var) for f in spatial]

@@ -75,6 +75,22 @@ def split(
     return replace_loop(root, v, lambda _: nest), outer, inner
 
 
+def gather_tail(root: Stmt, v: Symbol, rows: int) -> tuple[Stmt, Symbol, Symbol, Symbol]:
+    """A loop of fewer than `rows` iterations -> one step (or none) that runs a single iteration as
+    itself, and more of them as `rows` of which those past the end repeat the last, which must be
+    harmless. Returns the loop over the step, and those over its one or `rows` iterations."""
+    s = find(root, v)
+    low = const(0)
+    step = loop_symbol(f"{v.name}t", low, ceildiv(s.extent, rows))
+    one, many = loop_symbol(v.name, low, const(1)), loop_symbol(v.name, low, const(rows))
+    alone = For(one, low, const(1), ir.substitute(s.body, {sym(v): s.begin + sym(one)}))
+    place = s.begin + minimum(sym(many), s.extent - 1)
+    repeated = For(many, low, const(rows), renew(ir.substitute(s.body, {sym(v): place})))
+    both = If(compare("eq", s.extent, const(1)), alone, repeated)
+    nest = For(step, low, ceildiv(s.extent, rows), both, s.kind)
+    return replace_loop(root, v, lambda _: nest), step, one, many
+
+
 def fuse(root: Stmt, a: Symbol, b: Symbol) -> tuple[Stmt, Symbol]:
     """Two perfectly nested loops -> one over the product of their extents."""
     outer, inner = find(root, a), find(root, b)

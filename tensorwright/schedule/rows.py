@@ -120,7 +120,7 @@ def schedule_inside(s: Stmt, target: Target) -> Stmt:
     while isinstance(inner, For):
         loops.append(inner.var)
         inner = inner.body
-    if not isinstance(inner, ir.Store) or ir.update(inner) is not None:
+    if not isinstance(inner, ir.Store) or any(map(_is_reducing, _loops_in(s))):
         return _reduction_inside(s, target)
     if not loops:
         return s
@@ -128,9 +128,13 @@ def schedule_inside(s: Stmt, target: Target) -> Stmt:
     return vectorize_innermost(s, loops[-1], target)[0]
 
 
+def _loops_in(s: Stmt) -> list[For]:
+    return [x for x in ir.statements(s) if isinstance(x, For)]
+
+
 def _reduction_inside(s: Stmt, target: Target) -> Stmt:
     """Vectorize the reduction loop inside (unit loops around it stay)."""
-    reduce = [x for x in ir.statements(s) if isinstance(x, For) and _is_reducing(x)]
+    reduce = [x for x in _loops_in(s) if _is_reducing(x)]
     if not reduce:
         return s
     names = [f.var for f in reduce]

@@ -10,6 +10,7 @@ from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import as_expr, const, is_const
 from tensorwright.ir.loop import For, Kernel, Seq, seq
 from tensorwright.schedule import primitives as p
+from tensorwright.schedule.attention import schedule_attention
 from tensorwright.schedule.contraction import schedule_contraction
 from tensorwright.schedule.form import read_form
 from tensorwright.schedule.legal import ScheduleError, why_not_parallel
@@ -37,6 +38,8 @@ def schedule_by_form(k: Kernel, target: Target) -> Kernel | None:
         return schedule_map(form.kernel, form.stages[0].spatial, target)
     if form.kind == "contraction":
         return schedule_contraction(form.kernel, form.stages, target)
+    if form.kind == "attention":
+        return schedule_attention(form, target)
     if form.kind == "rows":
         return schedule_rows(form, target)
     return schedule_columns(form.kernel, form.stages[0], target)

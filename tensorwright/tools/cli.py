@@ -6,6 +6,7 @@ help is quick. Whatever goes wrong ends in one rendered error and a documented e
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import sys
@@ -21,6 +22,7 @@ from tensorwright.base.errors import (
     InternalError,
     RunError,
     TensorwrightError,
+    unexpected,
 )
 
 COMMANDS = {
@@ -61,6 +63,9 @@ class Commands(click.RichGroup):
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
+            near = difflib.get_close_matches(name, COMMANDS, 1)
+            if near:
+                ctx.fail(f"No such command '{name}'; did you mean '{near[0]}'?")
             return None
         if self.listing:
             return click.RichCommand(name, short_help=COMMANDS[name], help=COMMANDS[name])
@@ -134,16 +139,6 @@ def fail(error: TensorwrightError, arguments: list[str]) -> int:
     code = exit_code(error)
     Output("--json" in arguments).error(error, code)
     return code
-
-
-def unexpected(e: Exception) -> InternalError:
-    """An exception that should not have come so far, in the form of ours."""
-    last = traceback.extract_tb(e.__traceback__)[-1]
-    where = f"{last.filename.rpartition('tensorwright/')[2]}:{last.lineno} in {last.name}"
-    return InternalError(
-        f"{type(e).__name__}: {e}", location=where,
-        help="run it again with --debug for the traceback, and please report it",
-    )  # fmt: skip
 
 
 def main() -> None:

@@ -71,8 +71,10 @@ def compare(
     random ones where none are given, and measure how far the outputs are apart."""
     feeds = complete_feeds(program, inputs, named, seed)
     module, source = getattr(program, "module", None), getattr(program, "source", None)
-    theirs = open_engine(against, source, module, program.threads)(feeds)
-    ours = as_list(program(**feeds))
+    theirs = open_engine(against, source, module, program.threads)(
+        their_feeds(program, feeds, against)
+    )
+    ours = as_list(run_flat(program, feeds))
     names = [o.name for o in program.outputs]
     found = tuple(
         difference(n, a, np.asarray(b), dtype_name(a.dtype), tolerance)
@@ -86,15 +88,30 @@ def as_list(results) -> list[np.ndarray]:
     return list(results) if isinstance(results, tuple) else [results]
 
 
+def run_flat(program: Program, feeds: Mapping):
+    """The flat outputs for inputs by name, also of programs that take a model's own arguments."""
+    return Program.__call__(program, **feeds)
+
+
+def their_feeds(program: Program, feeds: Mapping, against: str) -> Mapping:
+    """What another engine is given: a torch module has its buffers itself."""
+    state = getattr(program, "state", {}) if against == "torch" else {}
+    return {n: v for n, v in feeds.items() if n not in state}
+
+
 def complete_feeds(program: Program, inputs: Sequence, named: Mapping, seed: int) -> dict:
     """Inputs by name, random where they are not given."""
     infos, symbols = signature(program)
-    given = {**dict(zip((i.name for i in infos), inputs)), **named}
+    state = dict(getattr(program, "state", {}))  # what a torch module keeps from call to call
+    free = [i for i in infos if i.name not in state]
+    given = {**dict(zip((i.name for i in free), inputs)), **named}
     if given:
+        given = {**given, **state}
         program._bind((), given)  # complains of what is missing or unknown
         return {i.name: np.asarray(given[i.name]) for i in infos}
     m = getattr(program, "module", None)
-    return make_inputs(infos, symbols, seed=seed, limits={} if m is None else index_limits(m))
+    limits = {} if m is None else index_limits(m)
+    return {**make_inputs(infos, symbols, seed=seed, limits=limits), **state}
 
 
 # ---- layers ------------------------------------------------------------------------------------

@@ -127,7 +127,8 @@ def cache() -> Iterator[Check]:
 
 def options() -> Iterator[Check]:
     known = {o.variable for o in config.OPTIONS}
-    for name, value in sorted(config.environment().items()):
+    found = config.environment()
+    for name, value in sorted(found.items()):
         if name in known:
             yield Check("options", name, OK, repr(value))
         else:

@@ -18,7 +18,7 @@ from tensorwright.ir.loop import Call, Kernel, statements
 from tensorwright.ir.module import Module
 from tensorwright.runtime.program import Program
 from tensorwright.tools.memory import placed
-from tensorwright.tools.summary import summarize
+from tensorwright.tools.summary import short_source, summarize
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def explain(program: Program, module: Module) -> Explanation:
 def _name(subject) -> str:
     """A node by its name and place, anything else as it prints."""
     name, loc = getattr(subject, "name", ""), getattr(subject, "loc", ())
-    return f"{name or subject}{f' ({loc[0]})' if loc else ''}"
+    return f"{name or subject}{f', {short_source(loc[0])}' if loc else ''}"
 
 
 def call_counts(host: tuple[Kernel, ...]) -> Counter[str]:

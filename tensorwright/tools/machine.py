@@ -36,7 +36,8 @@ MEMORY_BYTES = 256 << 20
 PEAK = """
 @graph
 def main(x: f32[{lanes}]) -> f32[{threads}, {chains}, {lanes}]:
-    y: f32[{threads}, {chains}, {lanes}] = call_kernel(x, scalars=(), callee='peak', type=f32[{threads}, {chains}, {lanes}])
+    y: f32[{threads}, {chains}, {lanes}] = call_kernel(
+        x, scalars=(), callee='peak', type=f32[{threads}, {chains}, {lanes}])
     return y
 
 @kernel
@@ -53,12 +54,13 @@ def peak(x: f32[{lanes}], y: out[f32[{threads}, {chains}, {lanes}]]):
         for u in unroll({chains}):
             for j in vector({lanes}):
                 y[t, u, j] = acc[u, j]
-"""  # noqa: E501
+"""
 
 READ = """
 @graph
 def main(x: f32[{parts}, {count}, 8, {lanes}]) -> f32[{parts}, 8, {lanes}]:
-    y: f32[{parts}, 8, {lanes}] = call_kernel(x, scalars=(), callee='read', type=f32[{parts}, 8, {lanes}])
+    y: f32[{parts}, 8, {lanes}] = call_kernel(
+        x, scalars=(), callee='read', type=f32[{parts}, 8, {lanes}])
     return y
 
 @kernel
@@ -76,7 +78,7 @@ def read(x: f32[{parts}, {count}, 8, {lanes}], y: out[f32[{parts}, 8, {lanes}]])
         for u in unroll(8):
             for j in vector({lanes}):
                 y[t, u, j] = acc[u, j]
-"""  # noqa: E501
+"""
 
 
 @dataclass(frozen=True)

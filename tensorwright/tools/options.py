@@ -14,16 +14,24 @@ from pathlib import Path
 import numpy as np
 import rich_click as click
 
-from tensorwright.base.errors import ArtifactError, CompileError
-from tensorwright.driver.compile import compile, import_model
-from tensorwright.driver.textfile import SUFFIXES, read_arrays
+from tensorwright.base.errors import (
+    ArtifactError,
+    CompileError,
+    FrontendError,
+    InternalError,
+    unexpected,
+)
+from tensorwright.driver.compile import compile
+from tensorwright.driver.textfile import SUFFIXES, read_arrays, write_text
 from tensorwright.ir.module import Module
 from tensorwright.runtime.artifact import load
 from tensorwright.runtime.program import Program
 from tensorwright.tools.inputs import Spec, make_inputs, parse_specs
 from tensorwright.tools.limits import index_limits
 from tensorwright.tools.output import Output
-from tensorwright.tools.signature import signature
+from tensorwright.tools.signature import import_any, signature
+
+REPRODUCER_BYTES = 64 << 20  # of constants, above which none is written
 
 
 @dataclass(frozen=True)
@@ -54,10 +62,29 @@ class Request:
         if self.is_artifact:
             return load(self.path, self.threads)
         with output.progress(self.name) as progress:
-            return compile(
-                self.path, target=self.target, threads=self.threads, precision=self.precision,
-                shapes=self.shapes, verify=self.verify, observe=progress,
-            )  # fmt: skip
+            try:
+                return compile(
+                    self.path, target=self.target, threads=self.threads, precision=self.precision,
+                    shapes=self.shapes, verify=self.verify, observe=progress,
+                )  # fmt: skip
+            except (FrontendError, CompileError):
+                raise
+            except Exception as e:
+                raise self.with_reproducer(e) from e
+
+    def with_reproducer(self, e: Exception) -> InternalError:
+        """A bug of ours, with the imported module written to a file that shows it again."""
+        error = unexpected(e)
+        path = Path(f"{self.name}.repro.py")
+        try:
+            m = self.module()
+            if sum(a.nbytes for a in m.constants().values()) > REPRODUCER_BYTES:
+                return error
+            write_text(m, path, f"{type(e).__name__}: {e}")
+        except Exception:  # the import itself is what fails, or the disk is full
+            return error
+        return InternalError(error.message, (*error.notes, f"the program is in {path}"),
+                             error.help, error.location)  # fmt: skip
 
     def module(self) -> Module:
         """The model imported, not compiled."""
@@ -67,7 +94,7 @@ class Request:
                 f"{self.path} holds machine code, not the program it was made from",
                 help="give the model that it was compiled from",
             )
-        return import_model(self.path, self.shapes)[0]
+        return import_any(self.path, None, self.shapes)
 
     def check_path(self) -> None:
         if Path(self.path).is_dir():

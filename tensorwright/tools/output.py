@@ -182,6 +182,11 @@ def plain(data):
     return str(data) if isinstance(data, Path) else data
 
 
+def clip(text: str, length: int) -> str:
+    """A text that fits, with a mark where it was cut."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
 def duration(seconds: float) -> str:
     for unit, scale in (("s", 1), ("ms", 1e-3), ("µs", 1e-6)):
         if seconds >= scale:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from tensorwright.base.errors import RunError
-from tensorwright.driver.compile import import_model
 from tensorwright.ir.interp import run_module
 from tensorwright.runtime.program import Program
-from tensorwright.tools.signature import module_of
+from tensorwright.tools.signature import import_any, module_of
 
 
 def reference(model, *inputs, precise: bool = False, shapes=None):
     """The results of a model on arrays, slowly and plainly; `precise` computes in float64.
 
     model: whatever `compile` takes, or a compiled program."""
-    m = module_of(model) if isinstance(model, Program) else import_model(model, shapes)[0]
+    m = module_of(model) if isinstance(model, Program) else import_any(model, inputs, shapes)
     if len(inputs) != len(m.main.params):
         wanted = ", ".join(f"{p.name}: {p.type}" for p in m.main.params)
         raise RunError(f"{len(inputs)} inputs given, expected {wanted}")

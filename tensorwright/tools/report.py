@@ -18,7 +18,7 @@ from tensorwright import __version__
 from tensorwright.base.errors import ArtifactError
 from tensorwright.driver.compile import compile
 from tensorwright.runtime.program import Program
-from tensorwright.tools.compare import complete_feeds
+from tensorwright.tools.compare import complete_feeds, run_flat
 from tensorwright.tools.machine import measured
 from tensorwright.tools.output import plain
 from tensorwright.tools.report_data import report_data
@@ -39,7 +39,7 @@ def write_report(
     program = model if isinstance(model, Program) else compile(model)
     module = module_of(program)
     feeds = complete_feeds(program, (), inputs or {}, 0)
-    latency = interleaved([lambda: program(**feeds)], seconds)[0]
+    latency = interleaved([lambda: run_flat(program, feeds)], seconds)[0]
     profile = program.profile(**feeds, repeat=repeat)
     machine = measured(program.target, program.threads)
     data = report_data(program, module, feeds, profile, machine, latency, native)

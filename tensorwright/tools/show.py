@@ -12,7 +12,6 @@ import difflib
 
 from tensorwright.base.errors import CompileError
 from tensorwright.codegen.engine import assembly
-from tensorwright.driver.compile import import_model
 from tensorwright.driver.pipeline import PIPELINE, stages
 from tensorwright.ir.module import Module
 from tensorwright.ir.printer import to_text
@@ -20,6 +19,7 @@ from tensorwright.memory.plan import plan_memory
 from tensorwright.passes.host import lower_entry
 from tensorwright.target.host import find
 from tensorwright.target.target import Target
+from tensorwright.tools.signature import import_any
 
 PASSES = tuple(name for name, _ in PIPELINE)
 STAGES = ("import", *PASSES, "host", "llvm", "asm")
@@ -27,7 +27,7 @@ STAGES = ("import", *PASSES, "host", "llvm", "asm")
 
 def show(model, after: str = PASSES[-1], *, target="host", shapes=None) -> None:
     """Print the program of a model (whatever `compile` takes) after a stage."""
-    module = import_model(model, shapes)[0]
+    module = import_any(model, None, shapes)
     print(text_after(module, after, find(target)))
 
 
@@ -55,7 +55,7 @@ def text_after(m: Module, stage: str, target: Target, kernel: str = "") -> str:
         return native_text(m, stage, target, kernel)
     after = module_after(m, PASSES[-1] if stage == "host" else stage, target)
     if stage == "host":
-        return to_text(plan_memory(lower_entry(after)[0]))
+        return to_text(plan_memory(lower_entry(after, {})))
     return to_text(select(after, kernel) if kernel else after)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tensorwright.base.errors import FrontendError
 from tensorwright.driver.build import make_symbols, tensor_info
+from tensorwright.driver.compile import calling_convention, import_model, loaded
 from tensorwright.ir.module import Module
 from tensorwright.runtime.manifest import SymbolInfo, TensorInfo
 from tensorwright.runtime.program import Program
@@ -26,3 +27,10 @@ def module_of(program: Program) -> Module:
             help="compile the model to look inside",
         )
     return m
+
+
+def import_any(model, example_inputs=None, shapes=None) -> Module:
+    """The module of whatever `compile` takes, not compiled."""
+    model = loaded(model)
+    convention = calling_convention(model, example_inputs, shapes)
+    return import_model(model, shapes)[0] if convention is None else convention.module

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from math_reference import BINARY, HAS_EXTENDED, inputs, points, reference, specials, ulp_error
-from native_math import Kernel
-from numpy_math import evaluate
+from tests.codegen.math_reference import BINARY, HAS_EXTENDED, inputs, points, reference, specials, ulp_error
+from tests.codegen.native_math import Kernel
+from tests.codegen.numpy_math import evaluate
 
 from tensorwright.codegen.math import ABSOLUTE_BOUNDS, ULP_BOUNDS, expand_math
 from tensorwright.ir.dtype import bf16, f16, f32, f64, i32

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.conformance.cases import KINDS, Case, load_cases
+from tests.conformance.cases import KINDS, TOLERANCES, Case, load_cases
 
 LIMIT_S = {"reference": 60, "native": 120}
 CONSTANT = re.compile(r'constants=\{"([^"]+)"')
@@ -123,8 +123,9 @@ def _values_differ(a, b, rtol: float, atol: float) -> str:
     if a.dtype.name == "bfloat16":
         rtol = max(rtol, 2**-6)
     if a.dtype.kind not in "iub":
-        a, b = a.astype(np.complex128 if a.dtype.kind == "c" else np.float64), b.astype(
-            np.complex128 if b.dtype.kind == "c" else np.float64
+        a, b = (
+            a.astype(np.complex128 if a.dtype.kind == "c" else np.float64),
+            b.astype(np.complex128 if b.dtype.kind == "c" else np.float64),
         )
     close = np.isclose(a, b, rtol=rtol, atol=atol, equal_nan=True)
     if close.all():
@@ -233,7 +234,9 @@ def report(cases: list[Case], results: dict[str, dict], via: str) -> str:
         "- *pass*: right within the case's own tolerance; some of them with inputs that only make "
         "sense as constants (axes and the like) fixed while compiling: *of these fixed*",
         "- *refused*: the compiler says that it does not support the model, and why",
-        "- *wrong*, *crash*: must be zero", "",
+        "- *wrong*, *crash*: must be zero",
+        "- *random*: only shapes and types are compared. Tolerances (relative, absolute) other "
+        "than the suite's own: " + ", ".join(f"{n} {t}" for n, t in TOLERANCES.items()), "",
         "| cases | total | pass | of these fixed | refused | wrong | crash |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]  # fmt: skip

@@ -130,7 +130,8 @@ def test_data_dependent_size_is_one_symbol():
 
 def test_model_functions_are_inlined():
     m = onnx.parser.parse_model(
-        HEADER + """f (float[n] x) => (float[n] y) { y = own.scaled <by = 3.0> (x) }
+        HEADER
+        + """f (float[n] x) => (float[n] y) { y = own.scaled <by = 3.0> (x) }
         <domain: "own", opset_import: ["" : 18]>
         scaled <by> (a) => (b) { s = Constant <value_float: float = @by> () b = Mul (a, s) }"""
     )
@@ -141,7 +142,8 @@ def test_model_functions_are_inlined():
 
 def test_recursive_functions():
     m = onnx.parser.parse_model(
-        HEADER + """f (float[n] x) => (float[n] y) { y = own.g (x) }
+        HEADER
+        + """f (float[n] x) => (float[n] y) { y = own.g (x) }
         <domain: "own", opset_import: ["" : 18, "own" : 1]> g (a) => (b) { b = own.g (a) }"""
     )
     with pytest.raises(FrontendError, match="calls itself"):

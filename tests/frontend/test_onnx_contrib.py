@@ -51,9 +51,7 @@ def check(op, inputs, outputs=1, constants=(), rtol=1e-4, atol=1e-5, domain=MS, 
     found = run_module(m, [feeds[p.name] for p in m.main.params])
     for a, b in zip(found, expected, strict=True):
         assert a.shape == b.shape and a.dtype == b.dtype
-        np.testing.assert_allclose(
-            a.astype(np.float64), b.astype(np.float64), rtol=rtol, atol=atol
-        )
+        np.testing.assert_allclose(a.astype(np.float64), b.astype(np.float64), rtol=rtol, atol=atol)
 
 
 X = floats(2, 5, 8)

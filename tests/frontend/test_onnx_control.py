@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
+from tensorwright.base.errors import FrontendError
 from tensorwright.frontend.onnx import import_onnx
 from tensorwright.ir.interp import run_module
 
@@ -129,3 +130,16 @@ def test_nested_bodies_capture_through_each_other():
                     else_branch = q () => (float[3] v) { v = Sub (s, x) }>
       }>
     }""", X[1], np.array(3), np.array(False))  # fmt: skip
+
+
+def test_branches_of_different_rank_say_what_decides():
+    text = """f (float[2, n] x) => (float[m] y) <int64 one = {1}, int64[1] axis = {1}> {
+      s = Shape <start = 1> (x)
+      c = Equal (s, one)
+      q = Squeeze (c)
+      y = If (q) <then_branch = a () => (float[k] u) { u = Squeeze (x, axis) },
+                  else_branch = b () => (float[k, l] v) { v = Identity (x) }>
+    }"""
+    with pytest.raises(FrontendError, match=r"n == 1") as e:
+        import_onnx(onnx.parser.parse_model(HEADER + text))
+    assert "fix the sizes" in str(e.value)

@@ -1,7 +1,6 @@
 """Reading ONNX files: every claim of a file is checked."""
 
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -90,13 +89,20 @@ def test_element_types_survive(number):
     assert np.array_equal(found.astype(np.float64), a.astype(np.float64))
 
 
-def test_typed_fields():
-    for kind, values in ((TensorProto.FLOAT, [1.5, -2.0]), (TensorProto.INT64, [1, -2]),
-                         (TensorProto.FLOAT16, [1.0, 2.0]), (TensorProto.BOOL, [1, 0]),
-                         (TensorProto.UINT32, [1, 4000000000]), (TensorProto.INT4, [-8, 7])):  # fmt: skip
-        t = helper.make_tensor("t", kind, [2], values)
-        found = TensorReader(None).read(t)
-        assert found.astype(np.float64).tolist() == [float(v) for v in values]
+TYPED = (
+    (TensorProto.FLOAT, [1.5, -2.0]),
+    (TensorProto.INT64, [1, -2]),
+    (TensorProto.FLOAT16, [1.0, 2.0]),
+    (TensorProto.BOOL, [1, 0]),
+    (TensorProto.UINT32, [1, 4000000000]),
+    (TensorProto.INT4, [-8, 7]),
+)
+
+
+@pytest.mark.parametrize("kind, values", TYPED)
+def test_typed_fields(kind, values):
+    found = TensorReader(None).read(helper.make_tensor("t", kind, [2], values))
+    assert found.astype(np.float64).tolist() == [float(v) for v in values]
 
 
 def test_sizes_are_checked():

@@ -275,7 +275,7 @@ def mutated(m: onnx.ModelProto, rng: random.Random) -> bytes:
 
 
 def outcome(raw: bytes) -> str:
-    """"ok", the kind of typed error, or "FOUND ..."."""
+    """What importing gives: "ok", the kind of typed error, or "FOUND ..."."""
     from tensorwright.base.errors import InternalError, TensorwrightError
     from tensorwright.frontend.onnx import import_onnx
 

@@ -149,6 +149,7 @@ def test_limits():
     x = x_of(200)
     check(maximum(x, 0.0), x, ops=["relu"])
     check(minimum(maximum(x, -1.0), 6.0), x, ops=["clamp"])
+    check(minimum(maximum(x, 0.0), 6.0), x, ops=["clamp"])
     check(minimum(maximum(x, c([0.0, 1.0] * 100)), 6.0), x, ops=["maximum", "minimum"])
 
 

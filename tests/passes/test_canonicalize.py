@@ -10,6 +10,7 @@ from tensorwright.ir.type import tensor
 from tensorwright.ops.control import item, make_tuple
 from tensorwright.ops.elementwise import add, cast, exp, logical_not, mul, neg, select
 from tensorwright.ops.index import dynamic_slice, gather
+from tensorwright.ops.linalg import dot_general
 from tensorwright.ops.movement import (
     broadcast_to,
     concat,
@@ -24,6 +25,7 @@ from tensorwright.ops.movement import (
 from tensorwright.ops.positions import full, size
 from tensorwright.ops.reduce import reduce_max, reduce_sum
 from tensorwright.passes.canonicalize import RULES, canonicalize, is_lossless
+from tensorwright.passes.movement_chain import divide
 from tensorwright.passes.pointwise import POINTWISE
 from tests.passes.equivalence import check_pass, module, x_of
 
@@ -94,6 +96,16 @@ def test_symbolic_chain():
     y = reshape(transpose(reshape(x, shape=(n, 2, 3)), perm=(1, 0, 2)), shape=(2, n * 3))
     y = reshape(transpose(reshape(y, shape=(2, n, 3)), perm=(1, 0, 2)), shape=(n * 6,))
     check(y, x, ops=["reshape"], sizes={"n": 3})
+
+
+def test_symbolic_sums():
+    n, k = var("n", min=1), var("k", min=1)
+    x = x_of(2, n + 1, 3)
+    y = reshape(transpose(reshape(x, shape=(2 * n + 2, 3)), perm=(1, 0)), shape=(3, 2, n + 1))
+    check(transpose(y, perm=(1, 2, 0)), x, ops=[], sizes={"n": 3})
+    assert divide(k * (n + 1) * 6, n + 1) is k * 6
+    assert divide((n + k) * (n - 1), n + k) is n - 1
+    assert divide(n + 1, n) is None and divide(n * 3, 2) is None and divide(n, n) == 1
 
 
 def test_symbolic_dimension_cut_by_a_constant():
@@ -226,6 +238,8 @@ def test_movement_of_broadcast():
     x = x_of(2, 1, 3)
     wide = broadcast_to(x, shape=(5, 2, 4, 3))
     check(transpose(wide, perm=(0, 2, 1, 3)), x, ops=["reshape", "broadcast_to"])
+    heads = reshape(wide, shape=(10, 4, 3))
+    check(transpose(heads, perm=(0, 2, 1)), x, ops=["reshape", "broadcast_to", "reshape"])
     check(broadcast_to(reshape(x, shape=(1, 1, 2, 1, 3)), shape=(5, 6, 2, 4, 3)), x,
           ops=["broadcast_to"])  # fmt: skip
     check(broadcast_to(wide, shape=(7, 5, 2, 4, 3)), x, ops=["broadcast_to"])
@@ -322,3 +336,19 @@ def test_pointwise_operators_read_only_their_own_element():
 
 def test_rules_have_names():
     assert all(r.name and r.name == r.name.lower() for r in RULES)
+
+
+def test_contraction_of_transposes():
+    x, w = x_of(5, 3), x_of(4, 5, name="w")
+    y = dot_general(transpose(x, perm=(1, 0)), transpose(w, perm=(1, 0)), contract=((1,), (0,)))
+    check_pass(canonicalize, module(y, x, w), ["dot_general"])
+    x, w = x_of(2, 5, 3, 4), x_of(2, 3, 6, 4, name="w")
+    heads = transpose(x, perm=(0, 2, 1, 3))
+    y = dot_general(heads, transpose(w, perm=(0, 1, 3, 2)), batch=((0, 1), (0, 1)),
+                    contract=((3,), (2,)))  # fmt: skip
+    check_pass(canonicalize, module(y, x, w), ["dot_general"])
+    y = dot_general(transpose(x, perm=(3, 2, 1, 0)), w, contract=((0,), (3,)))
+    check_pass(canonicalize, module(y, x, w), ["transpose", "dot_general"])
+    x = x_of(3, 4)
+    t = transpose(x, perm=(1, 0))
+    check_pass(canonicalize, module(dot_general(t, t, contract=((1,), (1,))), x), ["dot_general"])

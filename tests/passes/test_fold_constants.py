@@ -9,6 +9,7 @@ from tensorwright.ir.graph import graph as make_graph
 from tensorwright.ir.type import tensor
 from tensorwright.ops.control import if_, item
 from tensorwright.ops.elementwise import add, mul, rsqrt
+from tensorwright.ops.linalg import matmul
 from tensorwright.ops.movement import broadcast_to, reshape, transpose
 from tensorwright.ops.positions import full, iota, size
 from tensorwright.ops.sort import top_k
@@ -81,3 +82,12 @@ def test_keeps_the_type(d):
     x = x_of(3, d=d)
     c = constant(np.arange(3).astype(x.dtype.numpy))
     check_pass(fold_constants, module(mul(x, add(c, c)), x), ["mul"], tol=0)
+
+
+def test_weights_of_contractions_are_not_copied():
+    x = x_of(8, 256)
+    w = constant(np.ones((128, 256), np.float32), "w")
+    m = module(matmul(x, transpose(w, perm=(1, 0))), x)
+    assert fold_constants(m) is m
+    m = module((matmul(x, t := transpose(w, perm=(1, 0))), t), x)
+    assert op_names(fold_constants(m)) == ["matmul"]

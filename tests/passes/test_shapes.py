@@ -20,12 +20,14 @@ from tensorwright.ops.elementwise import (
     mul,
     select,
 )  # fmt: skip
-from tensorwright.ops.index import gather
-from tensorwright.ops.movement import concat, expand_dims, reshape, slice_axis
-from tensorwright.ops.positions import bind_size, iota, size
+from tensorwright.ops.index import gather, gather_elements, gather_nd
+from tensorwright.ops.movement import broadcast_to, concat, expand_dims, reshape, slice_axis
+from tensorwright.ops.positions import bind_size, full, iota, size
+from tensorwright.passes.canonicalize import canonicalize
 from tensorwright.passes.elements import element, is_always, positions
+from tensorwright.passes.fold_constants import fold_constants
 from tensorwright.passes.shapes import holds_for, simplify_shapes
-from tests.passes.equivalence import check_pass, module, op_names, x_of
+from tests.passes.equivalence import assert_equal_results, check_pass, module, op_names, x_of
 
 
 def scalar(e):
@@ -81,7 +83,7 @@ def test_two_names_of_one_value():
     m = module(z, k)
     after = simplify_shapes(m)
     assert len(after.main.binders) == 1
-    assert str(after.main.results[0].shape[0]) == "a * 2"
+    assert str(after.main.results[0].shape[0]) in ("a * 2", "b * 2")
     assert run_module(after, [np.array(2)])[0].tolist() == [0, 1, 1, 2]
 
 
@@ -140,3 +142,63 @@ def test_elements():
     assert element(picked, (const(1),)) is const(1) and element(picked, (const(3),)) is const(9)
     assert is_always(constant(np.ones((2, 2), bool)), True)
     assert element(constant(np.array([0, 1, 3])), positions((3,))) is None
+
+
+# ---- reads -------------------------------------------------------------------------------------
+
+
+def clean(result, *params, ops, **how):
+    m = module(result, *params)
+    after = canonicalize(fold_constants(canonicalize(simplify_shapes(m))))
+    assert_equal_results(m, after, tol=0, **how)
+    assert op_names(after) == ops
+
+
+def test_rows_in_order():
+    n = var("n", min=1, max=6)
+    ids, x = x_of(n, d="i64", name="ids"), x_of(6, 3)
+    rows = slice_axis(constant(np.arange(8)[None]), 1, 0, n)
+    clean(gather(x, rows, axis=0), ids, x, ops=["slice", "reshape"], sizes={"n": 4})
+    clean(gather(x, add(iota(shape=(2,)), 3), axis=0), x, ops=["slice"])
+    clean(gather(x, iota(shape=(n,), start=1), axis=0), ids, x, ops=["iota", "gather"])
+    clean(gather(x, expand_dims(iota(shape=(3,)), 0), axis=1), x, ops=["reshape"])
+
+
+def test_grid_of_all_positions():
+    b, s = var("b", min=1), var("s", min=1)
+    m = x_of(b, s, d="bool", name="m")
+    at = (b, 1, 1, s)
+    i = broadcast_to(reshape(iota(shape=(b,)), shape=(b, 1, 1, 1)), shape=at)
+    j = broadcast_to(iota(shape=(s,)), shape=at)
+    grid = concat(expand_dims(i, 4), expand_dims(j, 4), axis=4)
+    clean(gather_nd(m, grid), m, ops=["reshape"], sizes={"b": 2, "s": 3})
+    x = x_of(2, 5)
+    grid = np.stack(np.meshgrid([0, 1], [1, 2, 3], indexing="ij"), axis=-1)
+    clean(gather_nd(x, constant(grid)), x, ops=["slice"])
+    clean(gather_nd(x, constant(grid.swapaxes(0, 1))), x, ops=["slice", "transpose"])
+    clean(gather_nd(x, constant(grid[:, [0, 2, 1]])), x, ops=["gather_nd"])
+
+
+def test_one_row_for_all():
+    n = var("n", min=1)
+    ids, t = x_of(n, 4, d="i64", name="ids"), x_of(2, 3, name="t")
+    zeros = full(shape=(n, 4), value=0, dtype="i64")
+    ops = ["slice", "broadcast_to"]
+    clean(gather(t, zeros, axis=0), ids, t, ops=ops, sizes={"n": 2})
+    clean(gather(t, add(zeros, -1), axis=0), ids, t, ops=ops, sizes={"n": 2})
+    table = constant(np.zeros((1, 9), np.int64))
+    picked = gather_elements(table, slice_axis(constant(np.arange(9)[None]), 1, 2, 5), axis=1)
+    clean(gather(t, picked, axis=0), t, ops=ops)
+
+
+def test_elements_along_an_axis():
+    x = x_of(3, 6)
+    at = constant(np.tile(np.arange(1, 5), (2, 1)))
+    clean(gather_elements(x, at, axis=1), x, ops=["slice"])
+    at = constant(np.full((3, 2), 4))
+    clean(gather_elements(x, at, axis=1), x, ops=["slice", "broadcast_to"])
+
+
+def test_positions_outside_are_clamped():
+    x = x_of(3, 6)
+    clean(gather(x, add(iota(shape=(4,)), 4), axis=1), x, ops=["gather"])

@@ -1,7 +1,7 @@
 import json
+import resource
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -36,13 +36,19 @@ def test_every_command_teaches_by_example(name, capsys):
 
 
 def test_help_is_quick():
-    best = 10.0
+    """In CPU time, so that other work on the machine does not count."""
+
+    def used() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    times = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = used()
         subprocess.run([sys.executable, "-m", "tensorwright.tools.cli", "--help"],
                        capture_output=True, check=True)  # fmt: skip
-        best = min(best, time.perf_counter() - start)
-    assert best < 0.5
+        times.append(used() - start)
+    assert min(times) < 0.3
 
 
 def test_run(capsys):
@@ -128,7 +134,8 @@ def test_cache(capsys, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "arguments, code, message",
     [
-        (["rum"], 2, "No such command"),
+        (["rum"], 2, "did you mean 'run'"),
+        (["xyz"], 2, "No such command"),
         (["run", MODEL, "--frob"], 2, "frob"),
         (["run", MODEL, "--size", "n"], 2, "not NAME=N"),
         (["run", "none.onnx"], 6, "there is no file none.onnx"),
@@ -146,6 +153,21 @@ def test_exit_codes_and_messages(arguments, code, message, capsys):
 def test_errors_as_json(capsys):
     code, found = as_json(capsys, "run", "none.onnx")
     assert code == found["exit_code"] == 6 and found["error"]["kind"] == "ArtifactError"
+
+
+def test_a_bug_leaves_a_reproducer(capsys, monkeypatch, tmp_path):
+    from tensorwright.tools import options
+
+    def broken(*_, **__):
+        raise KeyError("oops")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(options, "compile", broken)
+    assert tw("run", MODEL) == 70
+    assert "the program is in digits.repro.py" in capsys.readouterr().err
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert tw("run", "digits.repro.py") == 0
 
 
 def test_a_bug_of_ours_is_an_internal_error(capsys, monkeypatch):

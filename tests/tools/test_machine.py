@@ -26,7 +26,11 @@ def test_attainable():
 
 
 def test_points():
-    kernels = (KernelInfo("dense", 1000, 100), KernelInfo("copy", 0, 1 << 30), KernelInfo("sized", "8*n", 1))
+    kernels = (
+        KernelInfo("dense", 1000, 100),
+        KernelInfo("copy", 0, 1 << 30),
+        KernelInfo("sized", "8*n", 1),
+    )
     profile = Profile("p", kernels, [marks(0, 100, (0, 0), (1, 20), (2, 60), (-1, 90))], {"n": 4})
     found = {p.kernel: p for p in points(profile, LIMITS, host())}
     assert found["dense"].bound == "arithmetic" and found["dense"].of_limit == pytest.approx(0.5)

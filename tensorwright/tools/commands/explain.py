@@ -8,6 +8,9 @@ from tensorwright.tools.explain import Explanation, KernelNote
 from tensorwright.tools.options import Request, command, model_options
 from tensorwright.tools.output import Column, Output
 from tensorwright.tools.program import program_explain
+from tensorwright.tools.summary import short_source
+
+SHOWN = 5  # places in the model for each kernel, unless it was asked for by name
 
 
 @command()
@@ -27,20 +30,25 @@ def command(request: Request, output: Output, kernel: str) -> None:
         output.json({**vars(found), "kernels": kernels})
         return
     output.pairs(found.summary)
-    show_kernels(output, kernels)
+    show_kernels(output, kernels, bool(kernel))
     show_decisions(output, found)
     output.pairs([("memory", found.memory)])
 
 
-def show_kernels(output: Output, kernels: list[KernelNote]) -> None:
-    columns = (Column("kernel", style="bold"), Column("calls", True), Column("computes"),
-               Column("schedule"), Column("flops", True), Column("bytes", True))  # fmt: skip
-    rows = [
-        (k.name, k.calls, "\n".join(k.sources) or "-", "\n".join(k.schedule) or "as defined",
-         k.flops, k.bytes)
-        for k in kernels
-    ]  # fmt: skip
-    output.table(columns, rows, "kernels, in order of their first call")
+def show_kernels(output: Output, kernels: list[KernelNote], everything: bool) -> None:
+    output.print("kernels, in order of their first call", "bold")
+    for k in kernels:
+        plural = "s"[: k.calls - 1]
+        output.print(f"{k.name}   {k.calls} call{plural}, {k.flops} operations, {k.bytes} bytes",
+                     "cyan")  # fmt: skip
+        shown = k.sources if everything else k.sources[:SHOWN]
+        for source in shown:
+            output.print(f"    from  {short_source(source)}")
+        if len(shown) < len(k.sources):
+            output.print(f"          and {len(k.sources) - len(shown)} more")
+        for step in k.schedule:
+            output.print(f"    does  {step}")
+    output.print()
 
 
 def show_decisions(output: Output, found: Explanation) -> None:

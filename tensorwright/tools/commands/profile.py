@@ -8,7 +8,7 @@ from rich.text import Text
 from tensorwright.target.host import host
 from tensorwright.tools.machine import Machine, measured
 from tensorwright.tools.options import Request, command, input_options, model_options
-from tensorwright.tools.output import Column, Output, duration
+from tensorwright.tools.output import Column, Output, clip, duration
 from tensorwright.tools.roofline import Point, points
 from tensorwright.tools.summary import short_source
 
@@ -69,14 +69,14 @@ def as_data(p: Point) -> dict:
 
 
 def row(p: Point) -> tuple:
-    sources = short_source(p.sources[0]) if p.sources else ""
-    more = f" +{len(p.sources) - 1}" if len(p.sources) > 1 else ""
+    more = f"{len(p.sources)}: " if len(p.sources) > 1 else ""
+    sources = more + (short_source(p.sources[0]) if p.sources else "")
     known = bool(p.bound)
     reached = Text(f"{100 * p.of_limit:.0f} %" if known else "-", style=reached_style(p))
     return (
         p.kernel, p.calls, duration(p.seconds), f"{100 * p.share:.1f} %",
         f"{p.gflops:.1f}" if known else "-", f"{p.gbytes:.1f}" if known else "-", reached, p.bound,
-        sources + more,
+        clip(sources, 48),
     )  # fmt: skip
 
 

@@ -55,7 +55,7 @@ function drawBox({node: n, x, y, w, h}) {
   const kernel = n.kernel === null ? null : data.kernels[n.kernel];
   const classes = ["box", kernel ? "" : "plain", kernel && state.colour === "time" ? "heat" : ""];
   const g = el("g", {class: classes.join(" "), transform: `translate(${x} ${y})`, "data-kernel": n.kernel, "data-id": n.id});
-  if (kernel) g.style.cssText = `${tint(n.kernel)};--heat:${Math.round(100 * kernel.share / hottest)}%`;
+  if (kernel) g.style.cssText = `${tint(n.kernel)};--heat:${Math.round(55 * kernel.share / hottest)}%`;
   g.append(el("rect", {class: "body", width: w, height: h, rx: 8}), el("text", {x: 12, y: 19}, clip(n.label, 46)));
   let line = 35;
   if (n.sub) { g.append(el("text", {class: "sub", x: 12, y: line}, clip(n.sub, 46))); line += 16; }

@@ -1,0 +1,139 @@
+"""Reads at computed positions that are known: slices, repeats, or one number.
+
+    gather(x: f32[512,8], slice(arange, starts=(0,), stops=(n,)))   ->   slice(x, stops=(n, 8))
+    gather_nd(m: bool[b,s], grid of all positions: i64[b,1,1,s,2])  ->   reshape(m, shape=(b,1,1,s))
+    gather(t: f32[2,8], full(shape=(b,s), value=0))                 ->   broadcast_to(slice(t), ...)
+
+Positions are followed through the graph as index expressions (`elements`); what is not proved to
+lie inside the tensor stays a gather.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tensorwright.ir.expr import Expr, as_dim, as_expr, const, is_const
+from tensorwright.ir.graph import CONST, Node, array_of
+from tensorwright.ir.match import P, Rest, rule
+from tensorwright.ir.type import Dim
+from tensorwright.ops.movement import broadcast_to, reshape, slice, transpose
+from tensorwright.ops.positions import full
+from tensorwright.passes.canonicalize_slices import proved
+from tensorwright.passes.elements import element, positions
+from tensorwright.passes.pointwise import shrunk
+
+
+@dataclass(frozen=True)
+class Span:
+    """Elements [start, start + length) of one dimension, along axis `out` of the result (None: the
+    one element serves all)."""
+
+    start: Dim
+    length: Dim
+    out: int | None
+
+
+def span_of(e: Expr | None, at: Sequence[Expr], shape, extent: Dim) -> Span | None:
+    """How a position that is constant, or runs along one axis of the result, walks a dimension."""
+    if e is None:
+        return None
+    axes = [k for k, i in enumerate(at) if not is_const(i) and i in _parts(e)]
+    if len(axes) > 1:
+        return None
+    out = axes[0] if axes else None
+    start = e - at[out] if axes else e
+    if axes and at[out] in _parts(start):
+        return None
+    length = shape[out] if axes else 1
+    inside = proved("le", 0, start) and proved("le", start + as_expr(length), extent)
+    return Span(as_dim(start), length, out) if inside else None
+
+
+def _parts(e: Expr) -> set[Expr]:
+    found, todo = set(), [e]
+    while todo:
+        x = todo.pop()
+        found.add(x)
+        todo.extend(x.args)
+    return found
+
+
+def box(x: Node, spans: Sequence[Span], shape) -> Node | None:
+    """The elements of x in the spans, as a result of the given shape."""
+    used = [s.out for s in spans if s.out is not None]
+    if len(set(used)) != len(used):
+        return None
+    starts = tuple(s.start for s in spans)
+    stops = tuple(as_dim(as_expr(s.start) + as_expr(s.length)) for s in spans)
+    part = slice(x, starts=starts, stops=stops)
+    order = sorted(range(len(spans)), key=lambda k: -1 if spans[k].out is None else spans[k].out)
+    part = transpose(part, perm=tuple(order))
+    aligned = tuple(d if k in used else 1 for k, d in enumerate(shape))
+    return broadcast_to(reshape(part, shape=aligned), shape=shape)
+
+
+def known_gather(node: Node) -> Node | None:
+    x, indices = node.args
+    axis = node.attrs["axis"] % x.rank
+    at = positions(node.shape)
+    own = at[axis : axis + indices.rank]
+    e = _wrapped(element(indices, own), x.shape[axis])
+    found = span_of(e, at, node.shape, x.shape[axis])
+    if found is None:
+        return None
+    shift = indices.rank - 1
+    spans = [Span(0, d, k if k < axis else k + shift) for k, d in enumerate(x.shape)]
+    spans[axis] = found
+    return box(x, spans, node.shape)
+
+
+def known_gather_elements(node: Node) -> Node | None:
+    x, indices = node.args
+    axis = node.attrs["axis"] % x.rank
+    at = positions(node.shape)
+    e = _wrapped(element(indices, at), x.shape[axis])
+    found = span_of(e, at, node.shape, x.shape[axis])
+    if found is None:
+        return None
+    spans = [Span(0, d, k) for k, d in enumerate(node.shape)]
+    spans[axis] = found
+    return box(x, spans, node.shape)
+
+
+def known_gather_nd(node: Node) -> Node | None:
+    x, indices = node.args
+    if node.attrs["batch_dims"] != 0 or indices.shape[-1] != x.rank:
+        return None
+    at = positions(node.shape)
+    spans = []
+    for k, d in enumerate(x.shape):
+        e = _wrapped(element(indices, (*at, const(k))), d)
+        spans.append(span_of(e, at, node.shape, d))
+    return None if None in spans else box(x, spans, node.shape)
+
+
+def _wrapped(e: Expr | None, extent: Dim) -> Expr | None:
+    """A negative constant position counts from the end."""
+    return e + as_expr(extent) if e is not None and is_const(e) and e.value < 0 else e
+
+
+def from_uniform(node: Node) -> Node | None:
+    """Whatever is read from a tensor of one number is that number."""
+    x = node.args[0]
+    if x.op.name == "full":
+        value = x.attrs["value"]
+    elif x.op is CONST and x.type.size and shrunk(x).rank == 0:
+        value = array_of(x).flat[0].item()
+    else:
+        return None
+    return full(shape=node.shape, value=value, dtype=node.dtype)
+
+
+READS = (
+    *(rule("read-of-one-number", getattr(P, op)(Rest("xs")), from_uniform)
+      for op in ("gather", "gather_elements", "gather_nd", "slice")),
+    rule("known-gather", P.gather(Rest("xs")), known_gather),
+    rule("known-gather", P.gather_elements(Rest("xs")), known_gather_elements),
+    rule("known-gather", P.gather_nd(Rest("xs")), known_gather_nd),
+)  # fmt: skip

@@ -1,0 +1,170 @@
+"""Attention on tiles of query rows: the scores of a tile stay in a buffer of its task.
+
+    s = q k'; p = softmax(s); y = p v
+->  for head, tile in parallel:  s[rows, keys] in the cache
+        s = q k' (register tiles);  s = softmax(s) (row by row, in place);  y = s v (register tiles)
+
+The nests are brought to common loops over rows, their intermediates made private to a row, and the
+loop over the rows of a tile is distributed over the three parts again. Each part is a function of
+its own, so that the constants of one do not take the registers of another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tensorwright.ir import loop as ir
+from tensorwright.ir.expr import Buffer, Symbol, as_expr, bounds, is_const
+from tensorwright.ir.loop import Alloc, For, Kernel, Pack, Seq, Stmt, seq
+from tensorwright.schedule import primitives as p
+from tensorwright.schedule.contraction import choose_tile, tile_nest
+from tensorwright.schedule.form import MAX_ROW_BYTES, Form, inverse, temps_in_order
+from tensorwright.schedule.legal import ScheduleError
+from tensorwright.schedule.maps import fuse_all, is_small, total
+from tensorwright.schedule.nest import Stage, read_nest
+from tensorwright.schedule.primitives_nests import (
+    distribute, divide_once, in_place, jam, privatize,
+)  # fmt: skip
+from tensorwright.schedule.roles import choose_pack, find_roles, packed_buffer, packed_index
+from tensorwright.schedule.rows import schedule_inside
+from tensorwright.target.target import Target
+
+MAX_ROWS = 48
+
+
+def schedule_attention(form: Form, target: Target) -> Kernel:
+    """The kernel with its rows in tiles, one task a tile."""
+    k, rows = form.kernel, form.rows
+    values = next(s for s in reversed(form.stages) if s.is_contraction)
+    body, temps = k.body, temps_in_order(k.body)
+    body, parts = together(body, form, values, temps)
+    loops, row = [f.var for f in parts[:-1]], parts[-1]
+    if not is_small(total([*parts, *form.stages[0].spatial[rows:], *form.stages[0].reduce])):
+        for f in parts:
+            body = p.set_kind(body, f.var, "parallel")
+    height = tile_height(row, form)
+    body, tile, inner = p.split(body, row.var, height, clamp=not is_const(row.extent % height, 0))
+    body, three = distribute(body, inner, cut_points(p.find(body, inner)))
+    packs: list[Pack] = []
+    new: dict[Buffer, Buffer] = {}
+    for v in (three[0], three[2]):
+        body = contract_part(replace(k, body=body), v, target, packs, new)
+    body = p.replace_loop(body, three[1], lambda s: rows_part(s, target))
+    body = fuse_all(body, [*loops, tile])
+    made = k.with_body(body, f"attention: tiles of {height} rows over {rows} shared loops")
+    return replace(made, params=tuple(new.get(b, b) for b in k.params), packs=(*k.packs, *packs))
+
+
+def together(
+    body: Stmt, form: Form, values: Stage, temps: list[Buffer]
+) -> tuple[Stmt, list[For]]:
+    """One nest over the rows with all stages in it and every intermediate private to a row; its
+    loops."""
+    last = form.stages[-1]
+    if values.acc is values.out:
+        body = p.cache_write(body, values.init)
+    if last is not values:
+        body = p.fuse_epilogue(body, values, last, inverse(values, last))
+    stages = [s for s in form.stages if s is values or not is_behind(s, values, form)]
+    loops = []
+    for level in range(form.rows):
+        body, v = jam(body, [s.spatial[level].var for s in stages])
+        loops.append(v)
+    own = []
+    for b in temps:
+        if b in ir.buffers(body):
+            body, small = privatize(body, loops[-1], b, form.rows)
+            own.append(small)
+    return reuse_rows(body, own), [p.find(body, v) for v in loops]
+
+
+def is_behind(s: Stage, values: Stage, form: Form) -> bool:
+    return form.stages.index(s) > form.stages.index(values)
+
+
+def reuse_rows(body: Stmt, temps: list[Buffer]) -> Stmt:
+    """Store maps over the row that they read, where that is their only use of it."""
+    kept: list[Buffer] = []
+    for b in temps:
+        for old in kept:
+            try:
+                body = in_place(body, old, b)
+                break
+            except ScheduleError:  # then the row gets a buffer of its own
+                continue
+        else:
+            kept.append(b)
+    return body
+
+
+def tile_height(row: For, form: Form) -> int:
+    """Rows of a tile: as many as keep the scores in the cache, all tiles alike."""
+    width = max(bounds(as_expr(s.out.shape[-1]))[1] or 1 for s in form.stages[:-1])
+    most = max(1, min(MAX_ROWS, MAX_ROW_BYTES // (4 * width)))
+    if not is_const(row.extent):
+        high = bounds(row.extent)[1]
+        return min(most, high) if high is not None else most
+    count = -(-row.extent.value // most)
+    return -(-row.extent.value // count)
+
+
+def cut_points(s: For) -> list[Stmt]:
+    """Where the second and the third part of a row's work begin."""
+    nests = [x for x in s.body.body if not isinstance(x, Alloc)]
+    return [nests[1], nests[-1]]
+
+
+def contract_part(
+    k: Kernel, v: Symbol, target: Target, packs: list[Pack], new: dict[Buffer, Buffer]
+) -> Stmt:
+    """One contraction of a tile on register tiles; its packed operand is added to `packs`."""
+    body, nest = k.body, p.find(k.body, v)
+    stage = read_nest(nest)
+    if stage.acc is stage.out:
+        nest = p.cache_write(nest, stage.init)
+        stage = read_nest(nest)
+    roles = find_roles(stage)
+    high = bounds(roles.column.extent)[1]
+    tile = choose_tile(nest.extent.value, high, target, target.lanes(stage.acc.dtype))
+    pack = choose_pack(k, stage, roles, tile)
+    if pack is not None:
+        old = k.params[pack.param]
+        new[old] = packed_buffer(old, pack)
+        packs.append(pack)
+        nest = p.relayout(nest, old, new[old], lambda i: packed_index(i, pack))
+    done = tile_nest(nest, roles, tile, target)
+    return p.replace_loop(body, v, lambda _: outline(done))
+
+
+def outline(s: Stmt) -> For:
+    """`s` as a function of its own."""
+    if isinstance(s, For):
+        return replace(s, kind="outline")
+    return ir.loop("once", 1, lambda _: s, "outline")
+
+
+def rows_part(s: For, target: Target) -> For:
+    """The stages between the contractions, vectorized along each row. Where a row is divided by the
+    sum of its exponentials it is multiplied by the reciprocal, which is in (0, 1]: what rounding
+    once more costs is less than what the sum of the products behind it rounds."""
+    if is_softmax(s):
+        s = replace(s, body=divide_once(s.body))
+    parts = s.body.body if isinstance(s.body, Seq) else (s.body,)
+    done = [x if isinstance(x, Alloc) else schedule_inside(x, target) for x in parts]
+    return outline(replace(s, body=seq(*done)))
+
+
+def is_softmax(s: For) -> bool:
+    """Whether a row is reduced to its greatest element, then exponentials of what lies below that
+    are summed."""
+    found = []
+    for x in ir.statements(s.body):
+        if isinstance(x, ir.Store):
+            reduced = ir.update(x)
+            if reduced is not None:
+                found.append(reduced[0])
+            elif x.value.op == "exp" and x.value.args[0].op == "sub":
+                found.append("exp")
+            elif any(e.op == "div" for e in ir.walk(x.value)):
+                found.append("div")
+    return found == ["max", "exp", "add", "div"]

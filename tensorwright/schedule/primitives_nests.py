@@ -1,0 +1,160 @@
+"""Schedule primitives that move work between loop nests.
+
+    jam(i, i2)          for i: a;  for i2: b   ->  for i: {a; b}
+    distribute(i, cuts) for i: {a; b; c}       ->  for i: a;  for i: {b; c}    (locals expanded)
+    privatize(i, t)     t = alloc[n, m]; for i: .. t[i, j] ..  ->  for i: t = alloc[m]; .. t[j] ..
+    in_place(a, b)      b[i] = f(a[i])         ->  a[i] = f(a[i])              (a not read later)
+    divide_once         for i: a[i] / d        ->  r = 1 / d; for i: a[i] * r  (rounds once more)
+
+Together they tile a chain of stages over common rows: jam the row loops, make the intermediates
+private to a row, split the row loop, and distribute it over the stages again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tensorwright.ir import loop as ir
+from tensorwright.ir.expr import (
+    Buffer, Expr, Symbol, as_expr, bounds, const, sym, transform, walk,
+)  # fmt: skip
+from tensorwright.ir.loop import Alloc, For, Seq, Stmt, Store, loop_symbol, seq
+from tensorwright.schedule import legal
+from tensorwright.schedule.primitives import find, fresh_copy, index_local, replace_loop
+
+
+def jam(root: Stmt, variables: Sequence[Symbol]) -> tuple[Stmt, Symbol]:
+    """Neighbouring loops of one range -> one loop with all their bodies. Legal if an iteration of
+    the result depends on no other one."""
+    loops = [find(root, v) for v in variables]
+    first = loops[0]
+    legal.check_same_range(loops)
+    v = loop_symbol(first.var.name, first.begin, first.extent)
+    bodies = [ir.substitute(s.body, {sym(s.var): sym(v)}) for s in loops]
+    one = For(v, first.begin, first.extent, seq(*bodies), first.kind)
+    legal.check_parallel(one)
+    around = next((s for s in ir.statements(root) if isinstance(s, Seq) and first in s.body), None)
+    legal.check_neighbours(around, loops)
+
+    def visit(s: Stmt) -> Stmt | None:
+        if s is not around:
+            return None
+        start, end = (s.body.index(x) for x in (first, loops[-1]))
+        allocs = [x for x in s.body[start:end] if isinstance(x, Alloc)]
+        return seq(*s.body[:start], *allocs, one, *s.body[end + 1 :])
+
+    return _replace(root, visit), v
+
+
+def _replace(root: Stmt, visit) -> Stmt:
+    """`root` with the statements that `visit` knows (as they stand in it) replaced."""
+    found = visit(root)
+    if found is not None:
+        return found
+    return ir.with_children(root, tuple(_replace(c, visit) for c in ir.children(root)))
+
+
+def distribute(root: Stmt, v: Symbol, cuts: Sequence[Stmt]) -> tuple[Stmt, list[Symbol]]:
+    """Give each group of statements in the body of a loop a loop of its own; a group begins at each
+    of `cuts`. Local buffers that more than one group uses get a dimension over `v`. Legal if what
+    groups share is such a buffer. Returns the loops' variables."""
+    s = find(root, v)
+    parts = s.body.body if isinstance(s.body, Seq) else (s.body,)
+    groups: list[list[Stmt]] = [[]]
+    for part in parts:
+        if part in cuts and groups[-1]:
+            groups.append([])
+        if not isinstance(part, Alloc):
+            groups[-1].append(part)
+    allocs = [part for part in parts if isinstance(part, Alloc)]
+    legal.check_distribute(s, groups, {a.buffer for a in allocs})
+    touched = [{b for part in g for b in ir.buffers(part)} for g in groups]
+    shared = [a for a in allocs if sum(a.buffer in t for t in touched) > 1]
+    if shared:
+        legal.check_constant(s)
+    wider = {a.buffer: Buffer(a.buffer.name, a.buffer.dtype, (s.extent.value, *a.buffer.shape),
+                              a.buffer.scope, a.buffer.align) for a in shared}  # fmt: skip
+    loops = []
+    for g, t in zip(groups, touched):
+        own = [a for a in allocs if a not in shared and a.buffer in t]
+        body = index_local(seq(*own, *g), wider, sym(v) - s.begin)
+        loops.append(fresh_copy(replace(s, body=body), s.begin, s.extent))
+    new = seq(*(Alloc(b) for b in wider.values()), *loops)
+    return replace_loop(root, v, lambda _: new), [f.var for f in loops]
+
+
+def privatize(root: Stmt, v: Symbol, b: Buffer, rank: int) -> tuple[Stmt, Buffer]:
+    """A temporary of the whole kernel -> a local buffer of one iteration of `v`, without its first
+    `rank` dimensions, which tell iterations apart. A symbolic dimension is kept at its bound."""
+    s = find(root, v)
+    legal.check_private(root, s, b, rank)
+    shape = [bounds(as_expr(d))[1] for d in b.shape[rank:]]
+    small = Buffer(b.name, b.dtype, shape, "local", 64)
+    body = rename_accesses(s.body, b, small, lambda i: i[rank:])
+    inner = seq(Alloc(small), body)
+    return drop_alloc(replace_loop(root, v, lambda s: replace(s, body=inner)), b), small
+
+
+def in_place(root: Stmt, old: Buffer, new: Buffer) -> Stmt:
+    """Store a map of `old` over `old` itself instead of in `new`. Legal if the map reads `old` only
+    where it stores, and nothing reads `old` afterwards."""
+    legal.check_in_place(root, old, new)
+    return ir.replace_buffers(drop_alloc(root, new), {new: old})
+
+
+def divide_once(root: Stmt) -> Stmt:
+    """for j: y[j] = x[j] / d  ->  r = 1 / d; for j: y[j] = x[j] * r. Rounds once more, and 1 / d must
+    be a normal number where x / d is: for the caller to know."""
+
+    def visit(s: Stmt) -> Stmt | None:
+        if not (isinstance(s, For) and isinstance(s.body, Store) and ir.update(s.body) is None):
+            return None
+        j, target = sym(s.var), s.body.buffer
+        divisors = {e.args[1] for e in walk(s.body.value) if e.op == "div"}
+        fixed = [d for d in divisors if not {j} & set(walk(d))
+                 and all(x.value is not target for x in walk(d) if x.op == "load")]  # fmt: skip
+        made = {d: Buffer("reciprocal", d.dtype, (), "local") for d in fixed}
+
+        def leaf(e: Expr) -> Expr | None:
+            if e.op == "div" and e.args[1] in made:
+                return transform(e.args[0], leaf) * made[e.args[1]][()]
+            return None
+
+        if not made:
+            return None
+        body = replace(s.body, value=transform(s.body.value, leaf))
+        before = [x for d, b in made.items()
+                  for x in (Alloc(b), Store(b, (), const(1, d.dtype) / d))]  # fmt: skip
+        return seq(*before, replace(s, body=body))
+
+    return ir.rewrite(root, visit)
+
+
+def drop_alloc(root: Stmt, b: Buffer) -> Stmt:
+    """`root` without the allocation of a buffer."""
+
+    def visit(s: Stmt) -> Stmt | None:
+        if isinstance(s, Seq):
+            kept = [x for x in s.body if not (isinstance(x, Alloc) and x.buffer is b)]
+            return seq(*kept) if len(kept) != len(s.body) else None
+        return None
+
+    return ir.rewrite(root, visit)
+
+
+def rename_accesses(root: Stmt, old: Buffer, new: Buffer, index) -> Stmt:
+    """Every load and store of `old` at i -> of `new` at `index(i)`."""
+    memo: dict = {}
+
+    def leaf(e: Expr) -> Expr | None:
+        if e.op == "load" and e.value is old:
+            return new[tuple(index(tuple(transform(i, leaf, memo) for i in e.args)))]
+        return None
+
+    def visit(s: Stmt) -> Stmt | None:
+        if isinstance(s, Store) and s.buffer is old:
+            return replace(s, buffer=new, indices=tuple(index(s.indices)))
+        return None
+
+    return ir.rewrite(ir.map_expressions(root, lambda e: transform(e, leaf, memo)), visit)

@@ -1,0 +1,118 @@
+"""Which loop of a contraction does what, and in which layout it wants its streamed operand.
+
+    out[i, j] += x[i, k] * w[k, j]     column: j (vectors), row: i (the rows of a tile), weights: w
+
+The weights are packed into panels of a tile's width, contiguous in the order in which they are read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tensorwright.ir.expr import Buffer, Expr, as_dim, as_expr, ceildiv, is_const, sym
+from tensorwright.ir.loop import For, Kernel, Pack
+from tensorwright.schedule.nest import Stage, depends, loads_of, stride_of
+
+
+@dataclass(frozen=True)
+class Tile:
+    """rows x vectors of `lanes` elements."""
+
+    rows: int
+    vectors: int
+    lanes: int
+
+    @property
+    def width(self) -> int:
+        return self.vectors * self.lanes
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which loops of a contraction do what: `column` runs over vectors, `row` (may be None) over
+    the rows of a tile, `weights` is the operand whose load moves along `column`."""
+
+    column: For
+    row: For | None
+    outer: tuple[For, ...]
+    weights: Expr
+    other: Expr | None
+    broadcast: bool
+
+
+def find_roles(stage: Stage) -> Roles | None:
+    """Assign the loops, None if the nest is not one for register tiles."""
+    value = stage.step.value
+    if value.op != "fma" or not stage.spatial:
+        return None
+    column = next((f for f in reversed(stage.spatial) if not is_const(f.extent, 1)), None)
+    if column is None:
+        return None
+    j = sym(column.var)
+    sides = value.args[:2]
+    moving = [s for s in sides if depends(s, j)]
+    if not moving:
+        return None
+    weights = moving[-1]
+    other = next((s for s in sides if s is not weights), None)
+    rows = [f for f in stage.spatial if f is not column and not depends(weights, sym(f.var))
+            and (other is None or depends(other, sym(f.var)))]  # fmt: skip
+    big = [f for f in rows if not is_const(f.extent, 1)]
+    row = big[-1] if big else None
+    outer = tuple(f for f in stage.spatial if f is not row and f is not column)
+    return Roles(column, row, outer, weights, other, len(moving) == 1)
+
+
+def is_streamed(e: Expr, j: Expr) -> bool:
+    """Whether all loads of an operand move by one element (or stay) along `j`."""
+    return all(is_const(s, 0) or is_const(s, 1) for s in (stride_of(x, j) for x in loads_of(e))
+               if s is not None) and None not in [stride_of(x, j) for x in loads_of(e)]  # fmt: skip
+
+
+def choose_pack(k: Kernel, stage: Stage, roles: Roles, tile: Tile) -> Pack | None:
+    """Panels of the tile's width for the streamed operand, if it is a plain load of a parameter that
+    moves by one along the columns; operands without rows to reuse them on stay as they are."""
+    e, j = roles.weights, sym(roles.column.var)
+    while e.op == "cast":
+        e = e.args[0]
+    if e.op != "load" or e.value not in k.inputs or j not in e.args:
+        return None
+    axis = e.args.index(j)
+    if any(depends(i, j) for a, i in enumerate(e.args) if a != axis):
+        return None
+    reduce = [sym(f.var) for f in stage.reduce]
+    rest = [a for a, i in enumerate(e.args) if a != axis and any(depends(i, r) for r in reduce)]
+    lead = [a for a in range(len(e.args)) if a != axis and a not in rest]
+    order = {r: n for n, r in enumerate(reduction_order(stage, roles))}
+    rest.sort(key=lambda a: max(order[r] for r in reduce if depends(e.args[a], r)))
+    order = (*lead, *rest, axis)
+    if order == tuple(range(len(e.args))) and is_const(as_expr(e.value.shape[axis]), tile.width):
+        return None  # one panel, and it lies so already
+    return Pack(k.params.index(e.value), axis, tile.width, tuple(lead), tuple(rest))
+
+
+def packed_buffer(b: Buffer, pack: Pack) -> Buffer:
+    panels = as_dim(ceildiv(as_expr(b.shape[pack.axis]), pack.width))
+    shape = [*(b.shape[a] for a in pack.lead), panels, *(b.shape[a] for a in pack.rest), pack.width]
+    return Buffer(b.name, b.dtype, shape, b.scope, 64)
+
+
+def packed_index(i: tuple[Expr, ...], pack: Pack) -> tuple[Expr, ...]:
+    column = i[pack.axis]
+    return (*(i[a] for a in pack.lead), column // pack.width, *(i[a] for a in pack.rest),
+            column % pack.width)  # fmt: skip
+
+
+def reduction_order(stage: Stage, roles: Roles) -> list[Expr]:
+    """Reduction variables, outermost first: by falling stride of the operand that is not streamed,
+    so that the innermost loop walks through contiguous memory."""
+    variables = [sym(f.var) for f in stage.reduce]
+    loads = loads_of(roles.other) if roles.other is not None else []
+    if not loads:
+        return variables
+
+    def key(v: Expr) -> int:
+        s = stride_of(loads[0], v)
+        return -(s.value if s is not None and s.op == "const" else 1 << 40)
+
+    return sorted(variables, key=key)

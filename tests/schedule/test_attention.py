@@ -1,0 +1,151 @@
+"""Attention as one kernel: that it forms, where it must not, and that it is right."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tensorwright.driver.compile import compile
+from tensorwright.driver.pipeline import run_pipeline
+from tensorwright.ir.expr import var
+from tensorwright.ir.graph import Graph, graph, param
+from tensorwright.ir.interp import run_graph, run_module
+from tensorwright.ir.module import Module
+from tensorwright.ir.type import tensor
+from tensorwright.ops.activations import relu
+from tensorwright.ops.attention import attention
+from tensorwright.ops.linalg import dot_general
+from tensorwright.ops.movement import reshape, transpose
+from tensorwright.ops.norm import softmax
+from tensorwright.target.host import find
+
+
+def model(q, k, v, mask=None, dtype="f32", **attrs) -> Graph:
+    """Attention over the given shapes."""
+    shapes = {"q": q, "k": k, "v": v}
+    params = [param(n, tensor(dtype, *s)) for n, s in shapes.items()]
+    if mask is not None:
+        params.append(param("mask", tensor(*mask)))
+    return graph("main", params, [attention(*params, **attrs)])
+
+
+def arrays(g: Graph, sizes: dict | None = None, seed=0) -> list[np.ndarray]:
+    rng, found = np.random.default_rng(seed), []
+    for p in g.params:
+        shape = [d if isinstance(d, int) else sizes[str(d)] for d in p.shape]
+        x = rng.standard_normal(shape)
+        found.append(x > 0 if p.dtype.kind == "bool" else x.astype(p.dtype.numpy))
+    return found
+
+
+def forms(m: Module) -> list[str]:
+    """The form by which each kernel was scheduled."""
+    return [k.schedule[-1].split(":")[0] for k in m.kernels.values() if k.schedule]
+
+
+def check(g: Graph, inputs, fused: bool = True, interpret: bool = True, tol=1e-5) -> None:
+    """Native and interpreted results are those of the graph."""
+    program = compile(Module({"main": g}), threads=2)
+    assert ("attention" in forms(program.lowered)) is fused
+    (expected,) = run_graph(g, inputs)
+    found = [np.asarray(program(*inputs))]
+    if interpret:
+        found += run_module(program.lowered, inputs)
+    for y in found:
+        np.testing.assert_allclose(y.astype(float), expected.astype(float), tol, tol)
+
+
+SMALL = [(1, 2, 7, 8), (1, 2, 20, 8), (1, 2, 20, 8)]
+
+
+@pytest.mark.parametrize("attrs", [
+    {}, {"causal": True}, {"causal": True, "start": 5}, {"window": (3, 2)}, {"softcap": 2.0},
+    {"scale": 0.3},
+], ids=str)  # fmt: skip
+def test_small(attrs):
+    g = model(*SMALL, **attrs)
+    check(g, arrays(g))
+
+
+@pytest.mark.parametrize("shape", [(7, 20), (1, 2, 7, 20), (2, 1, 20), (1, 1, 1, 20)], ids=str)
+@pytest.mark.parametrize("kind", ["bool", "f32"])
+def test_masks(kind, shape):
+    g = model(*SMALL, mask=(kind, *shape))
+    check(g, arrays(g))
+
+
+def test_rows_that_see_nothing():
+    g = model(*SMALL, mask=("bool", 7, 20))
+    inputs = arrays(g)
+    inputs[3][2] = False
+    check(g, inputs)
+    assert not np.asarray(compile(Module({"main": g}))(*inputs))[0, :, 2].any()
+
+
+def test_rows_of_minus_infinity():
+    g = model(*SMALL, mask=("f32", 7, 20))
+    inputs = arrays(g)
+    inputs[3][2] = -np.inf
+    check(g, inputs)
+
+
+def test_shared_heads():
+    g = model((2, 4, 9, 8), (2, 2, 13, 8), (2, 2, 13, 5), causal=True, start=4)
+    check(g, arrays(g))
+
+
+def test_half_precision():
+    g = model(*SMALL, dtype="f16")
+    check(g, arrays(g), tol=2e-3)
+
+
+@pytest.mark.parametrize("length, keys", [(1, 1), (3, 64), (50, 33), (97, 70)])
+def test_symbolic_lengths(length, keys):
+    n, s = var("n", min=1, max=200), var("s", min=1, max=100)
+    g = model((1, 2, n, 8), (1, 2, s, 8), (1, 2, s, 16), mask=("f32", n, s))
+    check(g, arrays(g, {"n": length, "s": keys}), interpret=length < 10)
+
+
+def test_large():
+    g = model((1, 3, 131, 64), (1, 3, 197, 64), (1, 3, 197, 64), causal=True, start=66)
+    check(g, arrays(g), interpret=False)
+
+
+def test_heads_side_by_side():
+    """As exporters write it: heads split from and merged into one axis."""
+    params = [param(n, tensor("f32", 1, 12, 16)) for n in "qkv"]
+    q, k, v = (transpose(reshape(p, shape=(1, 12, 2, 8)), perm=(0, 2, 1, 3)) for p in params)
+    s = softmax(dot_general(q, k, batch=((0, 1), (0, 1)), contract=((3,), (3,))), axis=-1)
+    y = dot_general(s, v, batch=((0, 1), (0, 1)), contract=((3,), (2,)))
+    y = reshape(transpose(y, perm=(0, 2, 1, 3)), shape=(1, 12, 16))
+    g = graph("main", params, [y])
+    check(g, arrays(g))
+
+
+# ---- where it must not form --------------------------------------------------------------------
+
+
+def test_unbounded_keys_stay_separate():
+    s = var("s", min=1)
+    g = model((1, 2, 7, 8), (1, 2, s, 8), (1, 2, s, 8))
+    check(g, arrays(g, {"s": 11}), fused=False)
+
+
+def test_many_keys_stay_separate():
+    m = run_pipeline(Module({"main": model((1, 1, 8, 8), (1, 1, 4096, 8), (1, 1, 4096, 8))}),
+                     find("host"))  # fmt: skip
+    assert "attention" not in forms(m)
+
+
+def test_scores_that_are_a_result_stay():
+    q, k, v = (param(n, tensor("f32", 6, 8)) for n in "qkv")
+    p = softmax(dot_general(q, k, contract=((1,), (1,))), axis=-1)
+    m = run_pipeline(Module({"main": graph("main", [q, k, v], [p, dot_general(p, v)])}), find("host"))
+    assert "attention" not in forms(m)
+
+
+def test_perceptron_stays_separate():
+    x, a, b = (param(n, tensor("f32", 8, 8)) for n in "xab")
+    y = dot_general(relu(dot_general(x, a, contract=((1,), (0,)))), b, contract=((1,), (0,)))
+    m = run_pipeline(Module({"main": graph("main", [x, a, b], [y])}), find("host"))
+    assert "attention" not in forms(m)
