@@ -30,7 +30,7 @@ def saved(program, tmp_path):
     return tmp_path / "a.tw"
 
 
-def refused(path, word: str = "") -> None:
+def refused(path, word: str | None = None) -> None:
     with pytest.raises(ArtifactError, match=word):
         tw.load(path)
 
