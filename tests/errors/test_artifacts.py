@@ -76,7 +76,8 @@ def rewritten(saved, change, extra: str = ""):
 
 @pytest.mark.parametrize("change, word", [
     ({"format_version": 99}, "version 99"), ({"format_version": "x"}, "format version"),
-    ({"inputs": 3}, "damaged"), ({"weights": [[0, 2**70]]}, "weights"), ({"members": {}}, "members"),
+    ({"inputs": 3}, "damaged"), ({"weights": [[0, 2**70]]}, "weights"),
+    ({"members": {}}, "members"),
     ({"inputs": [{"name": "x", "dtype": "zzz", "shape": []}]}, "zzz"),
     ({"inputs": [{"name": "x", "dtype": "f32", "shape": [-1]}]}, "damaged"),
     ({"target": {"triple": "riscv64-x", "features": [], "description": ""}}, "riscv64"),
