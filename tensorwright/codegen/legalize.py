@@ -10,6 +10,7 @@ polynomials (`math.py`); 8-bit floats and sub-byte integers are taken apart into
 from __future__ import annotations
 
 from tensorwright.base.errors import CompileError
+from tensorwright.codegen.instructions import INSTRUCTIONS
 from tensorwright.codegen.math import expand_math
 from tensorwright.codegen.narrow import NARROW_FLOATS, NIBBLES, expand_cast, low_bits
 from tensorwright.ir.dtype import DType, boolean, dtype, f16, f32, i32, index, u32
@@ -39,6 +40,7 @@ class Legalizer:
     def __init__(self, target: Target | None = None):
         self.memo: dict[Expr, Expr] = {}
         self.fused = target is None or target.fma
+        self.features = frozenset(() if target is None else target.features)
         self.native = frozenset((f16,) if target is None else map(dtype, target.conversions))
 
     def __call__(self, e: Expr) -> Expr:
@@ -55,6 +57,9 @@ class Legalizer:
     def step(self, e: Expr) -> Expr:
         """One node whose arguments are legal already."""
         operand = e.args[0].dtype if e.args else e.dtype
+        if e.op == "call" and e.value in INSTRUCTIONS:
+            known = INSTRUCTIONS[e.value]
+            return e if self.features.issuperset(known.features) else self(known.expand(*e.args))
         if e.op in ("load", "const", "select", "call") or e.dtype is index:
             return e
         if e.op in ("cast", "bitcast"):

@@ -14,19 +14,21 @@ from contextlib import contextmanager
 from itertools import chain
 
 from tensorwright.base.errors import InternalError
+from tensorwright.codegen.instructions import INSTRUCTIONS
 from tensorwright.ir.dtype import DType, boolean, index
-from tensorwright.ir.expr import COMPARISONS, Buffer, Expr, Symbol, as_expr, bounds, const, make, walk
+from tensorwright.ir.expr import COMPARISONS, Buffer, Expr, Symbol, as_expr, bounds, const, make
 from tensorwright.ir.simplify import from_linear, linear
 
+NO_LOADS: frozenset[Expr] = frozenset()
 INT_OPS = {"add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor"}
 BOOL_OPS = {"add": "or", "mul": "and"}
 FLOAT_OPS = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv", "rem": "frem"}
 FLOAT_UNARY = {"neg": "fneg", "floor": "floor", "ceil": "ceil", "trunc": "trunc",
                "round": "roundeven", "sqrt": "sqrt", "abs": "fabs"}  # fmt: skip
 FCMP = {"eq": "oeq", "ne": "une", "lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge"}
+_LONGEST = 200  # of the names that values and labels get
 LETTER = {"double": "f64", "float": "f32"}
 HALVES = {"f16": "half", "bf16": "bfloat"}
-_LONGEST = 200  # of the names that values and labels get
 
 
 def llvm_storage(t: DType) -> str:
@@ -62,6 +64,9 @@ class Values:
         self.lane_begin = ""
         self.mask: str | None = None
         self.varying: dict[Expr, bool] = {}
+        self.varying_with: dict[Symbol, dict[Expr, bool]] = {}  # the above, by lane variable
+        self.safe: dict[Expr, frozenset[Symbol] | None] = {}
+        self.bases: dict[Expr, tuple[Expr | None, int]] = {}
         self.flats: dict = {}
         self.loaded: dict[Expr, frozenset[Expr]] = {}
         self.outer_masks: list[str | None] = []  # enclosing the present one
@@ -176,14 +181,11 @@ class Values:
         """Whether the value differs between the lanes of the present vector loop."""
         if self.lane is None:
             return False
-        known = self.varying
-        if e not in known:
-            for part in walk(e):
-                if part not in known:
-                    known[part] = (part.op == "sym" and part.value is self.lane) or any(
-                        known[a] for a in part.args
-                    )
-        return known[e]
+        found = self.varying.get(e)
+        if found is None:
+            found = (e.op == "sym" and e.value is self.lane) or any(map(self.varies, e.args))
+            self.varying[e] = found
+        return found
 
     def is_pure(self, e: Expr) -> bool:
         """Whether the value stays the same wherever it is computed again."""
@@ -191,17 +193,17 @@ class Values:
 
     def loads_of(self, e: Expr) -> frozenset[Expr]:
         """The loads inside an expression."""
-        known = self.loaded
-        if e not in known:
-            for part in walk(e):
-                if part not in known:
-                    own = frozenset((part,)) if part.op == "load" else frozenset()
-                    below = [known[a] for a in part.args if known[a]]
-                    known[part] = own.union(*below) if below else own
-        return known[e]
+        found = self.loaded.get(e)
+        if found is None:
+            own = frozenset((e,)) if e.op == "load" else NO_LOADS
+            below = [x for x in map(self.loads_of, e.args) if x]
+            found = self.loaded[e] = own.union(*below) if below else own
+        return found
 
     def enter_lanes(self, symbol: Symbol, lanes: int, begin: str) -> None:
-        self.lane, self.lanes, self.varying, self.lane_begin = symbol, lanes, {}, begin
+        self.lane, self.lanes, self.varying, self.lane_begin = (
+            symbol, lanes, self.varying_with.setdefault(symbol, {}), begin,
+        )  # fmt: skip
         steps = ", ".join(f"i64 {k}" for k in range(lanes))
         self.symbols[symbol] = begin
         if begin == "0":
@@ -229,11 +231,13 @@ class Values:
 
     def address(self, b: Buffer, flat: Expr) -> str:
         """Pointer to an element; constant parts of the offset stay literal for the addressing."""
-        terms, offset = linear(flat)
-        base = from_linear(terms)
+        if flat not in self.bases:
+            terms, offset = linear(flat)
+            self.bases[flat] = (from_linear(terms) if terms else None, offset)
+        base, offset = self.bases[flat]
         t = llvm_storage(b.dtype)
         p = self.pointers[b]
-        if terms:
+        if base is not None:
             key = ("address", b, base)
             found = self.remembered(key)
             if found is None:
@@ -285,19 +289,25 @@ class Values:
     def can_hoist(self, e: Expr) -> bool:
         if len(self.levels) < 2:
             return False
-        parts = list(walk(e))
-        safe = ("const", "sym", "add", "sub", "mul", "min", "max")
-        if any(
-            p.op not in safe and not (p.op in ("floordiv", "mod") and p.args[1].op == "const")
-            for p in parts
-        ):
+        found = self.safe_symbols(e)
+        if found is None:
             return False
-        depth = max((self.level_of.get(p.value, 99) for p in parts if p.op == "sym"), default=0)
-        return depth < len(self.levels) - 1
+        return max((self.level_of.get(s, 99) for s in found), default=0) < len(self.levels) - 1
+
+    def safe_symbols(self, e: Expr) -> frozenset[Symbol] | None:
+        """The symbols in an expression that can be computed anywhere, None if it cannot."""
+        if e not in self.safe:
+            below = [self.safe_symbols(a) for a in e.args]
+            safe = e.op in ("const", "sym", "add", "sub", "mul", "min", "max") or (
+                e.op in ("floordiv", "mod") and e.args[1].op == "const"
+            )
+            own = (e.value,) if e.op == "sym" else ()
+            self.safe[e] = frozenset(own).union(*below) if safe and None not in below else None
+        return self.safe[e]
 
     def hoisted(self, e: Expr) -> str:
         """Emit into the preheader of the outermost loop that `e` does not depend on."""
-        depth = max((self.level_of[p.value] for p in walk(e) if p.op == "sym"), default=0)
+        depth = max((self.level_of[s] for s in self.safe_symbols(e)), default=0)
         place, visible = self.levels[depth]
         saved = self.lines, self.cache, self.levels, self.lane
         self.lines, self.cache, self.levels = place, self.cache[:visible], self.levels[: depth + 1]
@@ -404,8 +414,8 @@ class Values:
             return self.op(f"bitcast {self.type(source, lanes)} {v[0]} to {type_}")
         if e.op == "fma":
             return self.fma(v, t, lanes)
-        if e.op == "call" and e.value == "opaque":
-            return v[0]
+        if e.op == "call":
+            return v[0] if e.value == "opaque" else self.instruction(e, v, lanes)
         if e.op in ("min", "max"):
             return self.minmax(e, v, type_)
         if e.op == "isnan":
@@ -416,6 +426,20 @@ class Values:
         if t.is_float:
             return self.float_operation(e, v, type_)
         return self.integer_operation(e, v, type_, lanes)
+
+    def instruction(self, e: Expr, v: list[str], lanes: int) -> str:
+        """A function that the target has an instruction for (else it was expanded before), if it
+        comes in so many lanes."""
+        known = INSTRUCTIONS[e.value]
+        if lanes not in known.name:
+            expanded = self.legal(known.expand(*e.args))
+            return self.widen(expanded) if lanes else self.scalar(expanded)
+        operands = [(self.type(a.dtype, lanes), x) for a, x in zip(e.args, v)]
+        types = ", ".join(t for t, _ in operands)
+        result = self.type(e.dtype, lanes)
+        self.module.declare(f"declare {result} @{known.name[lanes]}({types})")
+        args = ", ".join(f"{t} {x}" for t, x in operands)
+        return self.op(f"call {result} @{known.name[lanes]}({args})")
 
     def ones(self, t: DType, lanes: int) -> str:
         one = "true" if t is boolean else "-1"

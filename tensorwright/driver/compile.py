@@ -57,12 +57,12 @@ def compile(
     known = KnownKernels(ObjectCache(cache_folder()), machine)
     later = {"schedule": lambda m, t: schedule_kernels(m, t, known.schedule)}
     make = Program if convention is None else BoundProgram
-    with forgetting(), config.options(verify=max(int(verify), config.get("verify"))):
-        try:
+    try:
+        with forgetting(), config.options(verify=max(int(verify), config.get("verify"))):
             lowered = run_pipeline(module, machine, verify, observe, later)
             program = build_native(lowered, machine, name, threads, observe, make, known)
-        except RecursionError as e:
-            raise CompileError(f"{name}: sizes or bodies are nested too deeply to compile") from e
+    except RecursionError as e:
+        raise CompileError(f"{name}: sizes or bodies are nested too deeply to compile") from e
     if convention is not None:
         program.bind_convention(convention)
     program.source, program.module = model, module

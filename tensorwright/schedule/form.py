@@ -19,6 +19,7 @@ from tensorwright.ir.expr import Buffer, Expr, as_expr, bounds, const, is_const,
 from tensorwright.ir.loop import Kernel
 from tensorwright.ir.simplify import linear
 from tensorwright.schedule import primitives as p
+from tensorwright.schedule.padding import split_padding
 from tensorwright.schedule.nest import Stage, loads_of, read_stage, stages, stride_of
 from tensorwright.schedule.roles import Tile, choose_pack, find_roles
 
@@ -65,9 +66,17 @@ def read_form(k: Kernel) -> Form | None:
 def _contraction(k: Kernel, found: list[Stage]) -> Form | None:
     if len(found) == 1:
         return Form("contraction", k, tuple(found))
-    if len(found) == 2 and found[1].is_map and inverse(found[0], found[1]) is not None:
+    if len(found) != 2 or not found[1].is_map:
+        return None
+    if inverse(found[0], found[1]) is not None:
         return Form("contraction", k, tuple(found))
-    return None
+    padded = split_padding(found[1])
+    if padded is None or inverse(found[0], padded.inside) is None:
+        return None
+    parts = [padded.border, padded.inside.root]
+    body = ir.seq(*(part for s in k.body.body for part in (
+        parts if s is found[1].root else [s])))  # fmt: skip
+    return Form("contraction", k.with_body(body), (found[0], padded.inside))
 
 
 # ---- inlining ----------------------------------------------------------------------------------

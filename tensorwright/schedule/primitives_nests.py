@@ -104,8 +104,8 @@ def in_place(root: Stmt, old: Buffer, new: Buffer) -> Stmt:
 
 
 def divide_once(root: Stmt) -> Stmt:
-    """for j: y[j] = x[j] / d  ->  r = 1 / d; for j: y[j] = x[j] * r. Rounds once more, and 1 / d must
-    be a normal number where x / d is: for the caller to know."""
+    """for j: y[j] = x[j] / d  ->  r = 1 / d; for j: y[j] = x[j] * r. Rounds once more, and 1 / d
+    must be a normal number where x / d is: for the caller to know."""
 
     def visit(s: Stmt) -> Stmt | None:
         if not (isinstance(s, For) and isinstance(s.body, Store) and ir.update(s.body) is None):

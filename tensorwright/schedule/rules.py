@@ -14,7 +14,7 @@ from tensorwright.schedule.attention import schedule_attention
 from tensorwright.schedule.contraction import schedule_contraction
 from tensorwright.schedule.form import read_form
 from tensorwright.schedule.legal import ScheduleError, why_not_parallel
-from tensorwright.schedule.maps import is_small, schedule_map
+from tensorwright.schedule.maps import is_small, schedule_map, vectorize_innermost
 from tensorwright.schedule.rows import schedule_columns, schedule_rows
 from tensorwright.target.target import Target
 
@@ -37,12 +37,24 @@ def schedule_by_form(k: Kernel, target: Target) -> Kernel | None:
     if form.kind == "map":
         return schedule_map(form.kernel, form.stages[0].spatial, target)
     if form.kind == "contraction":
-        return schedule_contraction(form.kernel, form.stages, target)
+        made = schedule_contraction(form.kernel, form.stages, target)
+        return made if made is None else made.with_body(vectorize_rest(made.body, target))
     if form.kind == "attention":
         return schedule_attention(form, target)
     if form.kind == "rows":
         return schedule_rows(form, target)
     return schedule_columns(form.kernel, form.stages[0], target)
+
+
+def vectorize_rest(body: ir.Stmt, target: Target) -> ir.Stmt:
+    """Vectors for nests that the rule left as they were: the border of a padded result."""
+    for s in body.body if isinstance(body, Seq) else ():
+        innermost = s
+        while isinstance(innermost, For) and isinstance(innermost.body, For):
+            innermost = innermost.body
+        if isinstance(s, For) and s.kind == "serial" and isinstance(innermost.body, ir.If):
+            body, _ = vectorize_innermost(body, innermost.var, target)
+    return body
 
 
 def without_empty_loops(body: ir.Stmt) -> ir.Stmt:
