@@ -14,7 +14,17 @@ from tensorwright.codegen.instructions import INSTRUCTIONS
 from tensorwright.codegen.math import expand_math
 from tensorwright.codegen.narrow import NARROW_FLOATS, NIBBLES, expand_cast, low_bits
 from tensorwright.ir.dtype import DType, boolean, dtype, f16, f32, i32, index, u32
-from tensorwright.ir.expr import COMPARISONS, PREDICATES, Expr, cast, const, make, rebuild, select, walk
+from tensorwright.ir.expr import (
+    COMPARISONS,
+    PREDICATES,
+    Expr,
+    cast,
+    const,
+    make,
+    rebuild,
+    select,
+    walk,
+)  # fmt: skip
 from tensorwright.target.target import Target
 
 DIRECT = frozenset(

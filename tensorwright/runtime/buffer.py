@@ -201,7 +201,8 @@ def _device(value: Any) -> tuple[int, str]:
     try:
         kind = int(value.__dlpack_device__()[0])
     except Exception:
-        return 0, f"the device '{getattr(value, 'device', 'unknown')}', which holds no data we can read"
+        device = getattr(value, "device", "unknown")
+        return 0, f"the device '{device}', which holds no data to read"
     return kind, _DEVICES.get(kind, f"a device of kind {kind}")
 
 

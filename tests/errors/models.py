@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
@@ -32,7 +34,7 @@ def unary(op: str = "Relu", shape=(4,)) -> ModelProto:
 def chain(op: str, count: int, operands: int = 1) -> ModelProto:
     """x -> op -> op ... -> y."""
     names = ["x", *(f"v{k}" for k in range(1, count)), "y"]
-    nodes = [node(op, [a] * operands, [b]) for a, b in zip(names, names[1:])]
+    nodes = [node(op, [a] * operands, [b]) for a, b in pairwise(names)]
     return model(nodes, [value("x", [4])], [value("y", [4])])
 
 

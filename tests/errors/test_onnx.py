@@ -234,7 +234,8 @@ def test_sizes_of_zero():
 
 
 @pytest.mark.parametrize("name", [
-    'ü/é "q" \n {0} %s \\', "x" * 20000, "0", "def", 'a"b', "@x", "\0\1", "{", "{0}", "a}b", "日本語",
+    'ü/é "q" \n {0} %s \\', "x" * 20000, "0", "def", 'a"b', "@x", "\0\1", "{", "{0}", "a}b",
+    "日本語",
 ], ids=range(11))  # fmt: skip
 def test_odd_names(name):
     nodes = [node("Relu", [name], [name + "r"], name=name),
