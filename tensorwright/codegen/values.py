@@ -276,6 +276,8 @@ class Values:
         if e.op == "const":
             return literal(e.value, e.dtype)
         if e.op == "sym":
+            if e.value not in self.symbols:
+                raise InternalError(f"the size {e.value.name} is used where it is not known yet")
             return self.symbols[e.value]
         found = self.remembered(e)
         if found is not None:
