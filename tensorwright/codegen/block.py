@@ -1,7 +1,7 @@
 """The text of one LLVM function under construction: lines, names, scopes.
 
-Lines go into the present block; a place can be reserved and filled later (phi nodes, preheaders). What
-is bound or remembered in a scope is forgotten at its end.
+Lines go into the present block; a place can be reserved and filled later (phi nodes, preheaders).
+What is bound or remembered in a scope is forgotten at its end.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ class Block:
     def ident(self, name: str) -> str:
         """A unique LLVM identifier made from a name (LLVM cuts very long ones)."""
         name = name[:_LONGEST]
-        clean = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name) or "v"
+        clean = (
+            "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name) or "v"
+        )
         if clean[0].isdigit():
             clean = "_" + clean
         if clean in self.names or clean in ("ctx", "env", "lo", "hi", "frame", "entry", "exit"):

@@ -1,8 +1,8 @@
 """The host program -> LLVM IR: the same emitter as for kernels, plus where host buffers live.
 
 `tw_main(ptr ctx, ptr inputs, ptr outputs) -> i32` takes arrays of `{ptr data, ptr shape}`; outputs
-without memory are allocated here and handed over. Called graphs become functions with the signature of
-kernels. Every frame pushed in a loop's body is popped at its end.
+without memory are allocated here and handed over. Called graphs become functions with the signature
+of kernels. Every frame pushed in a loop's body is popped at its end.
 """
 
 from __future__ import annotations

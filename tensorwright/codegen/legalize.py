@@ -28,9 +28,47 @@ from tensorwright.ir.expr import (
 from tensorwright.target.target import Target
 
 DIRECT = frozenset(
-    "const sym load add sub mul div fma neg abs floor ceil trunc round sqrt min max select cast "
-    "bitcast and or xor shl shr not eq ne lt le gt ge isnan popcount call floordiv mod truncdiv rem"
-    .split()
+    [
+        "const",
+        "sym",
+        "load",
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "fma",
+        "neg",
+        "abs",
+        "floor",
+        "ceil",
+        "trunc",
+        "round",
+        "sqrt",
+        "min",
+        "max",
+        "select",
+        "cast",
+        "bitcast",
+        "and",
+        "or",
+        "xor",
+        "shl",
+        "shr",
+        "not",
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "isnan",
+        "popcount",
+        "call",
+        "floordiv",
+        "mod",
+        "truncdiv",
+        "rem",
+    ]
 )
 
 
@@ -111,7 +149,9 @@ def wider(operand: DType) -> DType | None:
 def _sign(e: Expr) -> Expr:
     x = e.args[0]
     zero, one = const(0, x.dtype), const(1, x.dtype)
-    positive = select(make("gt", boolean, (x, zero)), one, zero if not x.dtype.is_float else x * 0.0)
+    positive = select(
+        make("gt", boolean, (x, zero)), one, zero if not x.dtype.is_float else x * 0.0
+    )
     if not x.dtype.is_signed:
         return select(make("gt", boolean, (x, zero)), one, zero)
     if not x.dtype.is_float:
@@ -135,8 +175,8 @@ def _integer_power(e: Expr) -> Expr:
         return result
     odd = make("ne", boolean, (make("and", t, (exponent, one)), zero))
     minus = const(-1, t)
-    inverse = select(make("eq", boolean, (base, one)), one,
-                     select(make("eq", boolean, (base, minus)), select(odd, minus, one), zero))  # fmt: skip
+    sign = select(make("eq", boolean, (base, minus)), select(odd, minus, one), zero)
+    inverse = select(make("eq", boolean, (base, one)), one, sign)
     return select(make("lt", boolean, (exponent, zero)), inverse, result)
 
 

@@ -1,11 +1,12 @@
 """Kernel -> LLVM IR text.
 
-One function per kernel, `void @name(ptr ctx, ptr buffers..., i64 symbols...)`, plus one function per
-parallel loop, which `tw_parallel` calls on ranges of iterations. Vector loops become explicit
+One function per kernel, `void @name(ptr ctx, ptr buffers..., i64 symbols...)`, plus one function
+per parallel loop, which `tw_parallel` calls on ranges of iterations. Vector loops become explicit
 `<lanes x T>` operations; unrolled loops are written out, so that a small local buffer is only ever
 addressed by constants and LLVM's `sroa` turns it into registers.
 
-    for j in vector(16): y[i, j] = max(x[i, j], 0.0)   ->   load, fcmp/select and store of <16 x float>
+    for j in vector(16): y[i, j] = max(x[i, j], 0.0)   ->   load, fcmp/select and store of <16 x
+    float>
 """
 
 from __future__ import annotations

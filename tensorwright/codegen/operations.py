@@ -48,9 +48,8 @@ class Operations(Block):
         one, all_ = self.fresh(), self.fresh()
         wide = f"<{self.lanes} x {type_}>"
         self.emit(f"{one} = insertelement {wide} poison, {type_} {value}, i64 0")
-        self.emit(
-            f"{all_} = shufflevector {wide} {one}, {wide} poison, <{self.lanes} x i32> zeroinitializer"
-        )
+        pick = f"<{self.lanes} x i32> zeroinitializer"
+        self.emit(f"{all_} = shufflevector {wide} {one}, {wide} poison, {pick}")
         return all_
 
     def splat_const(self, e: Expr) -> str:
@@ -61,7 +60,9 @@ class Operations(Block):
         self.emit(f"{v} = {text}")
         return v
 
-    def intrinsic(self, name: str, result: str, operands: list[tuple[str, str]], mangled=None) -> str:
+    def intrinsic(
+        self, name: str, result: str, operands: list[tuple[str, str]], mangled=None
+    ) -> str:
         full = f"llvm.{name}.{suffix(result) if mangled is None else mangled}".rstrip(".")
         types = ", ".join(t for t, _ in operands)
         self.module.declare(f"declare {result} @{full}({types})")

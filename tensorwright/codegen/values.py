@@ -99,11 +99,14 @@ class Values(Operations):
 
     def address_bytes(self, base: str, offset: Expr) -> str:
         p = self.fresh()
-        self.emit(f"{p} = getelementptr inbounds i8, ptr {base}, i64 {self.scalar(self.legal(offset))}")
+        self.emit(
+            f"{p} = getelementptr inbounds i8, ptr {base}, i64 {self.scalar(self.legal(offset))}"
+        )
         return p
 
     def lane_stride(self, flat: Expr) -> tuple[int, Expr] | None:
-        """(stride, flat without the lane) if `flat` is affine in the lane with a constant factor."""
+        """(stride, flat without the lane) if `flat` is affine in the lane with a constant
+        factor."""
         terms, offset = linear(flat)
         stride, rest = 0, {}
         for atom, c in terms.items():
@@ -317,7 +320,9 @@ class Values(Operations):
         p = self.address(b, rest)
         if self.lane_begin == "0":
             return p
-        return self.op(f"getelementptr inbounds {llvm_storage(b.dtype)}, ptr {p}, i64 {self.lane_begin}")
+        return self.op(
+            f"getelementptr inbounds {llvm_storage(b.dtype)}, ptr {p}, i64 {self.lane_begin}"
+        )
 
     def lane_pointers(self, b: Buffer, flat: Expr) -> str:
         offsets = self.vector(flat)

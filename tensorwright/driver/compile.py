@@ -1,6 +1,6 @@
 """`compile`: the one entry, from any model to a callable.
 
-    program = tw.compile("model.onnx");  y = program(x)
+program = tw.compile("model.onnx");  y = program(x)
 """
 
 from __future__ import annotations

@@ -180,8 +180,10 @@ transpose = define(
 
 def _check_lengths(op: str, x: TensorType, **lists) -> None:
     for name, values in lists.items():
-        require(len(values) == x.rank,
-                f"{op}: {name} has {len(values)} entries for a tensor of rank {x.rank}")
+        require(
+            len(values) == x.rank,
+            f"{op}: {name} has {len(values)} entries for a tensor of rank {x.rank}",
+        )
 
 
 def _infer_slice(x: TensorType, *, starts, stops, steps=None) -> TensorType:

@@ -2,10 +2,10 @@
 
     y = relu(add(matmul(x, w), b))      ->      y = fused(x, w, b, body=matmul; add; relu)
 
-From the results backwards: a node joins the group of its users if all of them are in one group and the
-schedule rules have a form for the group with it (`schedule.form.read_form`, on the very loop nests
-that define the operators). So fusion never builds a kernel that no rule schedules, and what kinds of
-operators fuse is inferred from their nests, not declared.
+From the results backwards: a node joins the group of its users if all of them are in one group and
+the schedule rules have a form for the group with it (`schedule.form.read_form`, on the very loop
+nests that define the operators). So fusion never builds a kernel that no rule schedules, and what
+kinds of operators fuse is inferred from their nests, not declared.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ class Fusion:
     def run(self) -> Graph:
         order = self.graph.nodes()
         for node in reversed(order):
-            if node.op in (PARAM, CONST) or (node.op.name in HOST_OPS and node.op.name != "reshape"):
+            if node.op in (PARAM, CONST) or (
+                node.op.name in HOST_OPS and node.op.name != "reshape"
+            ):
                 continue
             if node in self.group_of:
                 continue
@@ -97,10 +99,10 @@ class Fusion:
         its beginnings have none (attention)."""
         group = self.group_of[node]
         between = self.chain(node.args[0], group)
-        if between and group.fusable and len(group.nodes) + len(between) <= MAX_GROUP:
-            if has_form([*group.nodes, *between], group.root, self.known):
-                group.nodes += between
-                self.group_of.update(dict.fromkeys(between, group))
+        fits = group.fusable and len(group.nodes) + len(between) <= MAX_GROUP
+        if between and fits and has_form([*group.nodes, *between], group.root, self.known):
+            group.nodes += between
+            self.group_of.update(dict.fromkeys(between, group))
 
     def chain(self, start: Node, group: Group) -> list[Node]:
         """The nodes from the nearest contraction to `start`, users first, if they are used by each

@@ -57,9 +57,7 @@ def schedule_attention(form: Form, target: Target) -> Kernel:
     return replace(k, body=fuse_all(body, [*loops, tile]))
 
 
-def together(
-    body: Stmt, form: Form, values: Stage, temps: list[Buffer]
-) -> tuple[Stmt, list[For]]:
+def together(body: Stmt, form: Form, values: Stage, temps: list[Buffer]) -> tuple[Stmt, list[For]]:
     """One nest over the rows with all stages in it and every intermediate private to a row; its
     loops."""
     last = form.stages[-1]

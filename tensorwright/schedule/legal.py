@@ -67,7 +67,7 @@ def check_parallel(s: For) -> None:
 
 
 def why_not_parallel(s: For) -> str:
-    """"" if the iterations are independent, else the reason."""
+    """ "" if the iterations are independent, else the reason."""
     if bounds(s.extent)[1] in (0, 1):
         return ""
     private = {p.buffer for p in ir.statements(s.body) if isinstance(p, Alloc)}

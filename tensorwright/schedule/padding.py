@@ -85,4 +85,3 @@ def ranges(cond: Expr, s: Stage) -> dict[Expr, tuple[Expr, Expr]] | None:
                 return None
             box[v][1] = high
     return {v: (low, high) for v, (low, high) in box.items()}
-

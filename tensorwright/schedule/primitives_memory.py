@@ -1,12 +1,12 @@
 """Schedule primitives that move data closer: what a loop reads, and where it is computed.
 
-    cache_read(i, x)    for i: .. x[i * 8 + r] ..  ->  for i: c[:] = x[i * 8 :+ 8]; .. c[r] ..
-    compute_at(t, i)    for j: t[j] = f(j); for i: .. t[i * 8 + r] ..
-                                                   ->  for i: t[:] = f(i * 8 :+ 8); .. t[r] ..
-    pipeline(i)         for i: c = x[i]; use(c)
-                                    ->  c[0] = x[0]; for i: c[(i + 1) % 2] = x[i + 1]; use(c[i % 2])
-    pack(x)             the caller provides x in panels
-    bind(i, "block")    iterations on the blocks or threads of a grid
+cache_read(i, x)    for i: .. x[i * 8 + r] ..  ->  for i: c[:] = x[i * 8 :+ 8]; .. c[r] ..
+compute_at(t, i)    for j: t[j] = f(j); for i: .. t[i * 8 + r] ..
+                                               ->  for i: t[:] = f(i * 8 :+ 8); .. t[r] ..
+pipeline(i)         for i: c = x[i]; use(c)
+                                ->  c[0] = x[0]; for i: c[(i + 1) % 2] = x[i + 1]; use(c[i % 2])
+pack(x)             the caller provides x in panels
+bind(i, "block")    iterations on the blocks or threads of a grid
 """
 
 from __future__ import annotations

@@ -17,7 +17,15 @@ from dataclasses import replace
 
 from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import (
-    Buffer, Expr, Symbol, as_expr, bounds, const, sym, transform, walk,
+    Buffer,
+    Expr,
+    Symbol,
+    as_expr,
+    bounds,
+    const,
+    sym,
+    transform,
+    walk,
 )  # fmt: skip
 from tensorwright.ir.loop import Alloc, For, Seq, Stmt, Store, loop_symbol, seq
 from tensorwright.schedule import legal

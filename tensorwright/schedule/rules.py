@@ -1,7 +1,7 @@
 """Schedule a kernel for a target: one rule per form.
 
-`schedule(kernel, target)` is total: what has no form that a rule knows runs as its definition says, its
-outermost independent loops in parallel.
+`schedule(kernel, target)` is total: what has no form that a rule knows runs as its definition says,
+its outermost independent loops in parallel.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ def vectorize_rest(body: ir.Stmt, target: Target) -> ir.Stmt:
 
 def without_empty_loops(body: ir.Stmt) -> ir.Stmt:
     """`body` without the loops that run not once, so that rules divide by no extent of 0."""
-    return ir.rewrite(body, lambda s: Seq(()) if isinstance(s, For) and is_const(s.extent, 0) else None)
+    return ir.rewrite(
+        body, lambda s: Seq(()) if isinstance(s, For) and is_const(s.extent, 0) else None
+    )
 
 
 def schedule_plain(k: Kernel, trace: str = "as defined") -> Kernel:

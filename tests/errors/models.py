@@ -1,6 +1,6 @@
 """Small ONNX models for the tests of errors, made from nodes and declared values.
 
-    model([node("Relu", ["x"], ["y"])], [value("x", [4])], [value("y", [4])])
+model([node("Relu", ["x"], ["y"])], [value("x", [4])], [value("y", [4])])
 """
 
 from __future__ import annotations

@@ -178,5 +178,3 @@ def test_calls_do_not_leak(case):
         except RunError:
             continue
     assert resident() - start < 1 << 20
-
-

@@ -122,13 +122,16 @@ def test_home_that_is_not_there():
 
 
 def test_exit_while_threads_run(tmp_path):
-    code = SETUP + """
+    code = (
+        SETUP
+        + """
 import threading, time
 def run():
     while True: p(x)
 for _ in range(4): threading.Thread(target=run, daemon=True).start()
 time.sleep(0.1)
 """
+    )
     for _ in range(3):
         p = python(code, tmp_path)
         _, errors = p.communicate(timeout=100)

@@ -18,7 +18,13 @@ from tensorwright.schedule import primitives as p
 from tensorwright.schedule.legal import ScheduleError
 from tensorwright.schedule.primitives_memory import bind, cache_read, pack
 from tests.schedule.nests import (
-    assert_same, kernel, loop_of, map_kernel, operands, product_kernel, sum_kernel,
+    assert_same,
+    kernel,
+    loop_of,
+    map_kernel,
+    operands,
+    product_kernel,
+    sum_kernel,
 )  # fmt: skip
 
 numbers = st.integers(1, 9)

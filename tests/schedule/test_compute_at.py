@@ -14,7 +14,11 @@ from tensorwright.schedule import primitives as p
 from tensorwright.schedule.legal import ScheduleError
 from tensorwright.schedule.primitives_memory import compute_at
 from tensorwright.schedule.primitives_nests import (
-    distribute, divide_once, in_place, jam, privatize,
+    distribute,
+    divide_once,
+    in_place,
+    jam,
+    privatize,
 )  # fmt: skip
 from tests.schedule.nests import Dim, assert_same, chain_kernel, dim, kernel, loop_of
 
