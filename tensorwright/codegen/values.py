@@ -15,7 +15,9 @@ from itertools import chain
 
 from tensorwright.base.errors import InternalError
 from tensorwright.ir.dtype import DType, boolean, index
-from tensorwright.ir.expr import COMPARISONS, Buffer, Expr, Symbol, as_expr, bounds, const, make, walk
+from tensorwright.ir.expr import (
+    COMPARISONS, Buffer, Expr, Symbol, as_expr, bounds, compare, const, is_const, make, walk,
+)  # fmt: skip
 from tensorwright.ir.simplify import from_linear, linear
 
 INT_OPS = {"add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor"}
@@ -62,6 +64,7 @@ class Values:
         self.mask: str | None = None
         self.varying: dict[Expr, bool] = {}
         self.flats: dict = {}
+        self.inside: dict[Expr, bool] = {}
         self.loaded: dict[Expr, frozenset[Expr]] = {}
         self.outer_masks: list[str | None] = []  # enclosing the present one
         self.transient: list[tuple[dict, object]] = []
@@ -604,7 +607,18 @@ class Values:
 
     def must_guard(self, e: Expr) -> bool:
         """Whether evaluating `e` where the program would not could read outside a buffer."""
-        return any(not self.is_available(x) for x in self.loads_of(e))
+        return any(not (self.is_inside(x) or self.is_available(x)) for x in self.loads_of(e))
+
+    def is_inside(self, load: Expr) -> bool:
+        """Whether the subscripts are known to be within the buffer."""
+        found = self.inside.get(load)
+        if found is None:
+            pairs = [(i, as_expr(d)) for i, d in zip(load.args, load.value.shape)]
+            found = self.inside[load] = all(
+                is_const(compare("le", const(0), i), True) and is_const(compare("lt", i, d), True)
+                for i, d in pairs
+            )
+        return found
 
     def masked_select(self, e: Expr, mask: str) -> str:
         for x in self.loads_of(e.args[1]) & self.loads_of(e.args[2]):
