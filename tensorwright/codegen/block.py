@@ -38,6 +38,7 @@ class Block:
         self.safe: dict[Expr, frozenset[Symbol] | None] = {}
         self.bases: dict[Expr, tuple[Expr | None, int]] = {}
         self.flats: dict = {}
+        self.inside: dict[Expr, bool] = {}
         self.loaded: dict[Expr, frozenset[Expr]] = {}
         self.outer_masks: list[str | None] = []  # enclosing the present one
         self.transient: list[tuple[dict, object]] = []

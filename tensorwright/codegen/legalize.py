@@ -169,7 +169,7 @@ def _integer_power(e: Expr) -> Expr:
     result, square = one, base
     for bit in range(_exponent_bits(exponent)):
         used = make("ne", boolean, (make("and", t, (exponent, const(1 << bit, t))), zero))
-        result = select(used, make("mul", t, (result, square)), result)
+        result = make("mul", t, (result, select(used, square, one)))
         square = make("mul", t, (square, square))
     if not t.is_signed:
         return result

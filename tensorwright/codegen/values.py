@@ -15,7 +15,7 @@ from tensorwright.base.errors import InternalError
 from tensorwright.codegen.instructions import INSTRUCTIONS
 from tensorwright.codegen.operations import Operations, literal, llvm_storage, suffix
 from tensorwright.ir.dtype import DType, boolean, index
-from tensorwright.ir.expr import Buffer, Expr, Symbol, as_expr, const, make
+from tensorwright.ir.expr import Buffer, Expr, Symbol, as_expr, const, is_const, make
 from tensorwright.ir.simplify import from_linear, linear
 
 NO_LOADS: frozenset[Expr] = frozenset()
@@ -243,7 +243,18 @@ class Values(Operations):
 
     def must_guard(self, e: Expr) -> bool:
         """Whether evaluating `e` where the program would not could read outside a buffer."""
-        return any(not self.is_available(x) for x in self.loads_of(e))
+        return any(not (self.is_inside(x) or self.is_available(x)) for x in self.loads_of(e))
+
+    def is_inside(self, load: Expr) -> bool:
+        """Whether the subscripts are known to be within the buffer."""
+        found = self.inside.get(load)
+        if found is None:
+            pairs = [(i, as_expr(d)) for i, d in zip(load.args, load.value.shape)]
+            found = self.inside[load] = all(
+                is_const(compare("le", const(0), i), True) and is_const(compare("lt", i, d), True)
+                for i, d in pairs
+            )
+        return found
 
     def masked_select(self, e: Expr, mask: str) -> str:
         for x in self.loads_of(e.args[1]) & self.loads_of(e.args[2]):
