@@ -15,7 +15,7 @@ from tensorwright.base.errors import InternalError
 from tensorwright.codegen.instructions import INSTRUCTIONS
 from tensorwright.codegen.operations import Operations, literal, llvm_storage, suffix
 from tensorwright.ir.dtype import DType, boolean, index
-from tensorwright.ir.expr import Buffer, Expr, Symbol, as_expr, const, is_const, make
+from tensorwright.ir.expr import Buffer, Expr, Symbol, as_expr, compare, const, is_const, make
 from tensorwright.ir.simplify import from_linear, linear
 
 NO_LOADS: frozenset[Expr] = frozenset()
