@@ -28,6 +28,7 @@ bench: $(VENV)/.bench
 
 conformance: $(VENV)/.test
 	$(BIN)/python -m tests.conformance.run --via native --write docs/conformance.md $(ARGS)
+	$(BIN)/python -m tests.conformance.torch_ops --via native --append docs/conformance.md
 
 docs: $(VENV)/.test
 	$(BIN)/python docs/make_api.py

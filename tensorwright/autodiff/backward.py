@@ -178,8 +178,10 @@ def _apply_rule(node: Node, got: Cotangent) -> Sequence[Cotangent]:
         parts = got if isinstance(got, list) else [got]
         return RULES[node.op.name](node, parts, gradient)
     if rule is None:
-        raise CompileError(f"gradient: {node.op.name} has no gradient",
-                           help="cut it off from the parameters, or do not differentiate by them")
+        raise CompileError(
+            f"gradient: {node.op.name} has no gradient",
+            help="cut it off from the parameters, or do not differentiate by them",
+        )
     if isinstance(node.type, TupleType):
         got = tuple(_filled(c, t) for c, t in zip(got, node.type.items))
     return rule(got, node, *node.args, **node.attrs)

@@ -64,6 +64,10 @@ def parsed(text: str) -> llvm.ModuleRef:
 def optimized(text: str, target: Target) -> llvm.ModuleRef:
     """The parsed module after register promotion and clean-up."""
     module = parsed(text)
+    try:
+        module.verify()  # LLVM ends the process over what this finds
+    except RuntimeError as e:
+        raise InternalError(f"LLVM does not accept the generated code: {e}") from None
     passes = llvm.create_new_module_pass_manager()
     passes.add_sroa_pass()
     passes.add_simplify_cfg_pass()

@@ -1,8 +1,8 @@
 """The host program -> LLVM IR: the same emitter as for kernels, plus where host buffers live.
 
 `tw_main(ptr ctx, ptr inputs, ptr outputs) -> i32` takes arrays of `{ptr data, ptr shape}`; outputs
-without memory are allocated here and handed over. Called graphs become functions with the signature of
-kernels. Every frame pushed in a loop's body is popped at its end.
+without memory are allocated here and handed over. Called graphs become functions with the signature
+of kernels. Every frame pushed in a loop's body is popped at its end.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class HostFunction(Function):
         slot = self.boxes[s.buffer]
         old = self.op(f"load ptr, ptr {slot}")
         self.emit(f"call void @tw_free(ptr {old})")
-        size = self.scalar(self.legal(as_expr(product(s.shape)) * s.buffer.dtype.bytes))
-        new = self.op(f"call ptr @tw_alloc(i64 {size})")
+        self.emit(f"store ptr null, ptr {slot}")
+        new = self.allocate(self.byte_size(s.shape, s.buffer.dtype))
         self.emit(f"store ptr {new}, ptr {slot}")
 
     def view(self, base: Buffer, start) -> str:
@@ -64,10 +64,12 @@ class HostFunction(Function):
         super().alloc(ir.Alloc(b))
 
     def leave(self) -> None:
-        """Give back frames and boxes."""
+        """Give back frames."""
         for _ in range(self.frames):
             self.emit("call void @tw_frame_pop(ptr %ctx)")
         self.frames = 0
+
+    def give_back(self) -> None:
         for slot in self.boxes.values():
             self.emit(f"call void @tw_free(ptr {self.op(f'load ptr, ptr {slot}')})")
 
@@ -75,6 +77,8 @@ class HostFunction(Function):
         if s.callee in self.kernel_ids:
             self.emit(f"call void @tw_profile_mark(ptr %ctx, i32 {self.kernel_ids[s.callee]})")
         super().call_function(s)
+        code = self.op("load i32, ptr %ctx")
+        self.end_if(self.op(f"icmp ne i32 {code}, 0"))
 
     def copy(self, s: ir.Copy) -> None:
         size = as_expr(product(s.target.shape)) * s.target.dtype.bytes
@@ -101,10 +105,11 @@ class HostFunction(Function):
     def alloc_dynamic(self, b: Buffer, offset) -> None:
         self.pointers[b] = self.push(b)
 
-    def push(self, b: Buffer) -> str:
-        size = self.scalar(self.legal(as_expr(product(b.shape)) * b.dtype.bytes))
-        self.frames += 1
-        return self.op(f"call ptr @tw_frame_push(ptr %ctx, i64 {size})")
+    def allocate(self, size: str) -> str:
+        """New memory from the heap; without it the program ends."""
+        new = self.op(f"call ptr @tw_alloc(i64 {size})")
+        self.out_of_memory_unless(self.op(f"icmp ne ptr {new}, null"), size)
+        return new
 
     def field(self, table: str, position: int, which: int) -> str:
         """Address of a tensor's data (0) or shape (1) pointer in a table."""
@@ -128,16 +133,17 @@ class HostFunction(Function):
         where = self.field("%outputs", offset.value, 0)
         given = self.op(f"load ptr, ptr {where}")
         missing = self.op(f"icmp eq ptr {given}, null")
+        size = self.byte_size(b.shape, b.dtype)
         before = self.block
         make, done = self.label("make"), self.label("made")
-        size = self.scalar(self.legal(as_expr(product(b.shape)) * b.dtype.bytes))
         self.emit(f"br i1 {missing}, label %{make}, label %{done}")
         self.open(make)
-        new = self.op(f"call ptr @tw_alloc(i64 {size})")
+        new = self.allocate(size)
         self.emit(f"store ptr {new}, ptr {where}")
+        made = self.block
         self.emit(f"br label %{done}")
         self.open(done)
-        self.pointers[b] = self.op(f"phi ptr [ {given}, %{before} ], [ {new}, %{make} ]")
+        self.pointers[b] = self.op(f"phi ptr [ {given}, %{before} ], [ {new}, %{made} ]")
         shape = self.op(f"load ptr, ptr {self.field('%outputs', offset.value, 1)}")
         for axis, d in enumerate(b.shape):
             p = self.op(f"getelementptr inbounds i64, ptr {shape}, i64 {axis}")
@@ -149,6 +155,7 @@ class HostFunction(Function):
         self.leave()
         self.emit("br label %failed")
         self.open("failed")  # a failing program leaves its frames to who resets the context
+        self.give_back()
         code = self.op("load i32, ptr %ctx")
         self.emit(f"ret i32 {code}")
         self.module.functions.append(

@@ -10,16 +10,65 @@ polynomials (`math.py`); 8-bit floats and sub-byte integers are taken apart into
 from __future__ import annotations
 
 from tensorwright.base.errors import CompileError
+from tensorwright.codegen.instructions import INSTRUCTIONS
 from tensorwright.codegen.math import expand_math
 from tensorwright.codegen.narrow import NARROW_FLOATS, NIBBLES, expand_cast, low_bits
 from tensorwright.ir.dtype import DType, boolean, dtype, f16, f32, i32, index, u32
-from tensorwright.ir.expr import COMPARISONS, PREDICATES, Expr, cast, const, make, rebuild, select
+from tensorwright.ir.expr import (
+    COMPARISONS,
+    PREDICATES,
+    Expr,
+    cast,
+    const,
+    make,
+    rebuild,
+    select,
+    walk,
+)  # fmt: skip
 from tensorwright.target.target import Target
 
 DIRECT = frozenset(
-    "const sym load add sub mul div fma neg abs floor ceil trunc round sqrt min max select cast "
-    "bitcast and or xor shl shr not eq ne lt le gt ge isnan popcount call floordiv mod truncdiv rem"
-    .split()
+    [
+        "const",
+        "sym",
+        "load",
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "fma",
+        "neg",
+        "abs",
+        "floor",
+        "ceil",
+        "trunc",
+        "round",
+        "sqrt",
+        "min",
+        "max",
+        "select",
+        "cast",
+        "bitcast",
+        "and",
+        "or",
+        "xor",
+        "shl",
+        "shr",
+        "not",
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "isnan",
+        "popcount",
+        "call",
+        "floordiv",
+        "mod",
+        "truncdiv",
+        "rem",
+    ]
 )
 
 
@@ -29,19 +78,26 @@ class Legalizer:
     def __init__(self, target: Target | None = None):
         self.memo: dict[Expr, Expr] = {}
         self.fused = target is None or target.fma
+        self.features = frozenset(() if target is None else target.features)
         self.native = frozenset((f16,) if target is None else map(dtype, target.conversions))
 
     def __call__(self, e: Expr) -> Expr:
-        found = self.memo.get(e)
-        if found is None:
-            args = tuple(self(a) for a in e.args)
-            found = e if not args else self.step(rebuild(e, args))
-            self.memo[e] = self.memo[found] = found
-        return found
+        memo = self.memo
+        if e in memo:
+            return memo[e]
+        for part in walk(e):  # deep expressions must not meet Python's limit on recursion
+            if part not in memo:
+                args = tuple(memo[a] for a in part.args)
+                found = part if not args else self.step(rebuild(part, args))
+                memo[part] = memo[found] = found
+        return memo[e]
 
     def step(self, e: Expr) -> Expr:
         """One node whose arguments are legal already."""
         operand = e.args[0].dtype if e.args else e.dtype
+        if e.op == "call" and e.value in INSTRUCTIONS:
+            known = INSTRUCTIONS[e.value]
+            return e if self.features.issuperset(known.features) else self(known.expand(*e.args))
         if e.op in ("load", "const", "select", "call") or e.dtype is index:
             return e
         if e.op in ("cast", "bitcast"):
@@ -93,7 +149,9 @@ def wider(operand: DType) -> DType | None:
 def _sign(e: Expr) -> Expr:
     x = e.args[0]
     zero, one = const(0, x.dtype), const(1, x.dtype)
-    positive = select(make("gt", boolean, (x, zero)), one, zero if not x.dtype.is_float else x * 0.0)
+    positive = select(
+        make("gt", boolean, (x, zero)), one, zero if not x.dtype.is_float else x * 0.0
+    )
     if not x.dtype.is_signed:
         return select(make("gt", boolean, (x, zero)), one, zero)
     if not x.dtype.is_float:
@@ -117,8 +175,8 @@ def _integer_power(e: Expr) -> Expr:
         return result
     odd = make("ne", boolean, (make("and", t, (exponent, one)), zero))
     minus = const(-1, t)
-    inverse = select(make("eq", boolean, (base, one)), one,
-                     select(make("eq", boolean, (base, minus)), select(odd, minus, one), zero))  # fmt: skip
+    sign = select(make("eq", boolean, (base, minus)), select(odd, minus, one), zero)
+    inverse = select(make("eq", boolean, (base, one)), one, sign)
     return select(make("lt", boolean, (exponent, zero)), inverse, result)
 
 

@@ -1,11 +1,12 @@
 """Kernel -> LLVM IR text.
 
-One function per kernel, `void @name(ptr ctx, ptr buffers..., i64 symbols...)`, plus one function per
-parallel loop, which `tw_parallel` calls on ranges of iterations. Vector loops become explicit
+One function per kernel, `void @name(ptr ctx, ptr buffers..., i64 symbols...)`, plus one function
+per parallel loop, which `tw_parallel` calls on ranges of iterations. Vector loops become explicit
 `<lanes x T>` operations; unrolled loops are written out, so that a small local buffer is only ever
 addressed by constants and LLVM's `sroa` turns it into registers.
 
-    for j in vector(16): y[i, j] = max(x[i, j], 0.0)   ->   load, fcmp/select and store of <16 x float>
+    for j in vector(16): y[i, j] = max(x[i, j], 0.0)   ->   load, fcmp/select and store of <16 x
+    float>
 """
 
 from __future__ import annotations
@@ -17,8 +18,19 @@ from tensorwright.base.errors import InternalError
 from tensorwright.codegen.legalize import Legalizer, wider
 from tensorwright.codegen.values import Values, llvm_storage
 from tensorwright.ir import loop as ir
-from tensorwright.ir.dtype import boolean
-from tensorwright.ir.expr import Buffer, Expr, Symbol, as_expr, cast, const, is_const, make, sym
+from tensorwright.ir.dtype import DType, boolean, f64, index
+from tensorwright.ir.expr import (
+    Buffer,
+    Expr,
+    Symbol,
+    as_expr,
+    cast,
+    const,
+    is_const,
+    make,
+    sym,
+    walk,
+)  # fmt: skip
 from tensorwright.ir.loop import Kernel, Stmt
 from tensorwright.ir.type import product
 from tensorwright.target.target import Target
@@ -28,6 +40,7 @@ REDUCE = {
     "max": ("fmaximum", "smax", "umax"), "and": (None, "and"), "or": (None, "or"),
     "xor": (None, "xor"),
 }  # fmt: skip
+MOST_BYTES = 1 << 47  # of a buffer: what an address space has
 PROLOGUE = """\
 declare void @tw_parallel(ptr, ptr, ptr, i64)
 declare ptr @tw_frame_push(ptr, i64)
@@ -278,8 +291,7 @@ class Function(Values):
         self.emit(
             f"call void @tw_fail(ptr %ctx, i32 {code}, " + ", ".join(f"i64 {a}" for a in args) + ")"
         )
-        self.emit("br label %failed")
-        self.can_fail = True
+        self.end()
         self.open(good)
 
     def call_function(self, s: ir.Call) -> None:
@@ -299,13 +311,51 @@ class Function(Values):
             storage = f"[{max(size.value, 1)} x {llvm_storage(b.dtype)}]"
             self.pointers[b] = self.stack_slot(storage, 64)
         elif b.scope == "temp":
-            size_bytes = self.scalar(self.legal(size * b.dtype.bytes))
-            p = self.fresh(b.name)
-            self.emit(f"{p} = call ptr @tw_frame_push(ptr %ctx, i64 {size_bytes})")
-            self.frames += 1
-            self.pointers[b] = p
+            self.pointers[b] = self.push(b)
         else:
             raise InternalError(f"cannot allocate {b} of scope {b.scope} in {self.name}")
+
+    def push(self, b: Buffer) -> str:
+        """A frame for a buffer; without memory for it the function ends."""
+        size = self.byte_size(b.shape, b.dtype)
+        p = self.op(f"call ptr @tw_frame_push(ptr %ctx, i64 {size})")
+        self.end_if(self.op(f"icmp eq ptr {p}, null"))
+        self.frames += 1
+        return p
+
+    def byte_size(self, shape: tuple, dtype: DType) -> str:
+        """Bytes of a buffer. A size that no memory has may not fit an integer, so that sizes are
+        estimated in floating point first."""
+        size = as_expr(product(shape)) * dtype.bytes
+        if is_const(size):
+            return str(size.value if size.value < MOST_BYTES else (1 << 63) - 1)  # is refused
+        exact = self.scalar(self.legal(size))
+        rough = self.scalar(self.legal(estimate(size)))
+        self.module.declare("declare i64 @llvm.fptosi.sat.i64.f64(double)")
+        told = self.op(f"call i64 @llvm.fptosi.sat.i64.f64(double {rough})")
+        small = self.op(f"icmp ult i64 {told}, {MOST_BYTES}")
+        positive = self.op(f"icmp ult i64 {exact}, {MOST_BYTES}")
+        self.out_of_memory_unless(self.op(f"and i1 {small}, {positive}"), told)
+        return exact
+
+    def out_of_memory_unless(self, fits: str, size: str) -> None:
+        bad, good = self.label("fail"), self.label("ok")
+        self.emit(f"br i1 {fits}, label %{good}, label %{bad}")
+        self.open(bad)
+        self.emit(f"call void @tw_fail(ptr %ctx, i32 -1, i64 {size}, i64 0, i64 0)")
+        self.end()
+        self.open(good)
+
+    def end_if(self, bad: str) -> None:
+        """Leave the function, which has failed, if a condition holds."""
+        good = self.label("ok")
+        self.emit(f"br i1 {bad}, label %failed, label %{good}")
+        self.can_fail = True
+        self.open(good)
+
+    def end(self) -> None:
+        self.emit("br label %failed")
+        self.can_fail = True
 
     def store(self, s: ir.Store) -> None:
         reduced = ir.update(s)
@@ -349,17 +399,40 @@ class Function(Values):
         yield
         self.mask, self.outer_masks = saved
 
+    def give_back(self) -> None:
+        """What is owed whether the function worked or failed."""
+
     def finish(self, header: str) -> None:
         """Close the function and hand its text to the module."""
         self.emit("br label %exit")
         self.open("exit")
         for _ in range(self.frames):
             self.emit("call void @tw_frame_pop(ptr %ctx)")
+        self.give_back()
         self.emit("ret void")
         if self.can_fail:
             self.open("failed")
+            self.give_back()
             self.emit("ret void")
         self.module.functions.append(f"{header} {{\n{self.body_text()}\n}}\n")
+
+
+def estimate(size: Expr) -> Expr:
+    """A size in floating point, where nothing overflows."""
+    found: dict[Expr, Expr] = {}
+    for e in walk(size):
+        args = tuple(found[a] for a in e.args)
+        if e.op == "const" and e.dtype is index:
+            found[e] = const(float(e.value), f64)
+        elif e.dtype is index and e.op in ("add", "mul", "min", "max"):
+            found[e] = make(e.op, f64, args)
+        elif e.dtype is index and e.op == "floordiv":
+            found[e] = make("div", f64, args)
+        elif e.dtype is index and e.op == "select":
+            found[e] = make("select", f64, (e.args[0], *args[1:]))
+        else:
+            found[e] = cast(e, f64) if e.dtype is index else e
+    return found[size]
 
 
 NEUTRAL = {

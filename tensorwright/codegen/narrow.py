@@ -14,11 +14,37 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tensorwright.ir.dtype import (
-    SUBBYTE, DType, bf16, boolean, f4e2m1, f8e4m3fn, f8e4m3fnuz, f8e5m2, f8e5m2fnuz, f8e8m0, f16,
-    f32, f64, i8, i32, index, u8, u16, u32, u64,
+    SUBBYTE,
+    DType,
+    bf16,
+    boolean,
+    f4e2m1,
+    f8e4m3fn,
+    f8e4m3fnuz,
+    f8e5m2,
+    f8e5m2fnuz,
+    f8e8m0,
+    f16,
+    f32,
+    f64,
+    i8,
+    i32,
+    index,
+    u8,
+    u16,
+    u32,
 )  # fmt: skip
 from tensorwright.ir.expr import (
-    Expr, binary, cast, compare, const, make, maximum, minimum, select, unary,
+    Expr,
+    binary,
+    cast,
+    compare,
+    const,
+    make,
+    maximum,
+    minimum,
+    select,
+    unary,
 )  # fmt: skip
 
 NIBBLES = tuple(t for t in SUBBYTE if not t.is_float)
@@ -236,5 +262,7 @@ def _encode_power(x: Expr) -> Expr:
     normal = minimum(binary("shr", bits + 0x400000, const(23, u32)), const(254, u32))
     tiny = cast(compare("gt", bits, const(0x600000, u32)), u32)
     code = select(compare("lt", bits, const(0x800000, u32)), tiny, normal)
-    positive = compare("le", bits - 1, const(F32_INFINITY - 1, u32))  # neither zero, NaN nor negative
+    positive = compare(
+        "le", bits - 1, const(F32_INFINITY - 1, u32)
+    )  # neither zero, NaN nor negative
     return raw(cast(select(positive, code, const(255, u32)), u8), f8e8m0)

@@ -1,6 +1,7 @@
 """A program that is called as the Python object it was compiled from is.
 
-    program = tw.compile(module, (x,));  out = program(x)      # the module's own arguments and results
+    program = tw.compile(module, (x,));  out = program(x)      # the module's own arguments and
+    results
 
 Arguments are flattened and results rebuilt by the front end's calling convention; buffers that the
 model writes (a torch module's running state) are kept from call to call.
@@ -12,7 +13,8 @@ from tensorwright.runtime.program import Program
 
 
 class BoundProgram(Program):
-    """See the module's text. `convention` has `flatten`, `rebuild`, and for torch `state`, `writes`."""
+    """See the module's text. `convention` has `flatten`, `rebuild`, and for torch `state`,
+    `writes`."""
 
     convention = None
 

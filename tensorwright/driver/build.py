@@ -204,6 +204,3 @@ def make_symbols(g: Graph) -> dict[str, SymbolInfo]:
 def tensor_info(name: str, node: Node) -> TensorInfo:
     shape = tuple(dim_text(d) if isinstance(d, Expr) else d for d in node.shape)
     return TensorInfo(name, node.dtype.name, shape)
-
-
-

@@ -1,6 +1,6 @@
 """`compile`: the one entry, from any model to a callable.
 
-    program = tw.compile("model.onnx");  y = program(x)
+program = tw.compile("model.onnx");  y = program(x)
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from tensorwright.base import config
-from tensorwright.base.errors import CompileError, FrontendError
+from tensorwright.base.errors import CompileError, FrontendError, RunError
 from tensorwright.driver.bound import BoundProgram
 from tensorwright.driver.build import build_program
 from tensorwright.driver.jobs import Jobs
@@ -20,8 +20,7 @@ from tensorwright.driver.textfile import SUFFIXES, read_text
 from tensorwright.ir.module import Module
 from tensorwright.ir.simplify import forgetting
 from tensorwright.passes.schedule_kernels import schedule_kernels
-from tensorwright.runtime.cpu import default_threads
-from tensorwright.runtime.program import Program
+from tensorwright.runtime.program import Program, thread_count
 from tensorwright.target.host import find
 from tensorwright.target.target import Target
 
@@ -58,13 +57,23 @@ def compile(
     known = KnownKernels(ObjectCache(cache_folder()), machine)
     later = {"schedule": lambda m, t: schedule_kernels(m, t, known.schedule)}
     make = Program if convention is None else BoundProgram
-    with forgetting(), config.options(verify=max(int(verify), config.get("verify"))):
-        lowered = run_pipeline(module, machine, verify, observe, later)
-        program = build_native(lowered, machine, name, threads, observe, make, known)
+    try:
+        with forgetting(), config.options(verify=max(int(verify), config.get("verify"))):
+            lowered = run_pipeline(module, machine, verify, observe, later)
+            program = build_native(lowered, machine, name, threads, observe, make, known)
+    except RecursionError as e:
+        raise CompileError(f"{name}: sizes or bodies are nested too deeply to compile") from e
     if convention is not None:
         program.bind_convention(convention)
     program.source, program.module = model, module
     return program
+
+
+def checked_threads(threads: int | None) -> int:
+    try:
+        return thread_count(threads or 0)
+    except RunError as e:
+        raise CompileError(e.message) from None
 
 
 def build_native(
@@ -73,12 +82,13 @@ def build_native(
 ) -> Program:  # fmt: skip
     """The program of a module that went through the pipeline; `known`: what is known of its
     kernels."""
+    used = checked_threads(threads)
     jobs = Jobs(ObjectCache(cache_folder()) if known is None else known.cache, machine)
     progress = None if observe is None else lambda done, total: observe("code", (done, total))
     program, built = build_program(
         lowered, machine, name, threads or 0, jobs, {}, make, known, progress
     )
-    program.threads = threads or default_threads()
+    program.threads = used
     program.target, program.lowered, program.built = machine, lowered, built
     return program
 

@@ -130,7 +130,7 @@ def salt(target: Target) -> str | None:
 
 @functools.cache
 def sources_digest() -> str | None:
-    """Of the compiler's own files, so that a changed compiler never takes what an older one made."""
+    """Of the compiler's own files: a changed compiler never takes what an older one made."""
     root = Path(__file__).resolve().parent.parent
     parts = ("base", "ir", "ops", "target", "schedule", "codegen", "driver")
     files = sorted(f for part in parts for f in (root / part).rglob("*.py"))

@@ -21,6 +21,8 @@ from tensorwright.ir.module import digest
 from tensorwright.target.target import Target
 
 LIMIT = 512 << 20  # bytes kept on disk
+FOLDERS = 256  # into which files are spread by the first two digits of their keys
+SAMPLE = 8
 _CHECK = 64  # hex digits of the body's digest at the end of a file
 
 
@@ -38,7 +40,8 @@ class ObjectCache:
     def __init__(self, folder: str | os.PathLike | None, limit: int = LIMIT):
         self.folder = None if folder is None else Path(folder)
         self.limit = limit
-        self.hits = self.misses = self.written = 0
+        self.hits = self.misses = 0
+        self.touched: dict[Path, None] = {}  # folders written to since `settle`
 
     def object(self, key: str) -> bytes | None:
         """The object kept under a key; counted as a hit or a miss."""
@@ -72,7 +75,7 @@ class ObjectCache:
                 temporary = f.name
                 f.write(body + digest(body).encode())
             os.replace(temporary, path)
-            self.written += 1
+            self.touched[path.parent] = None
         except OSError:  # a full or read-only disk costs the cache, never the compilation
             discard(temporary)
         except BaseException:  # an interruption leaves no half of a file behind
@@ -80,10 +83,14 @@ class ObjectCache:
             raise
 
     def settle(self) -> None:
-        """Keep to the limit after something was written."""
-        if self.written:
-            self.trim()
-            self.written = 0
+        """Keep to the limit after something was written. Keys are spread evenly over the folders,
+        so a few of them tell whether to look at all files; if those are too many, half go."""
+        sample = list(self.touched)[:SAMPLE]
+        self.touched.clear()
+        if not sample or FOLDERS * sum(map(size_of, sample)) // len(sample) < 0.8 * self.limit:
+            return
+        if sum(s.st_size for _, s in self.entries()) > self.limit:
+            self.trim(self.limit // 2)
 
     def entries(self) -> Iterator[tuple[Path, os.stat_result]]:
         """Every file of the cache, the least recently used first."""
@@ -112,6 +119,16 @@ def checked(data: bytes) -> bytes | None:
     """The object in a cache file, None if it is damaged."""
     body, check = data[:-_CHECK], data[-_CHECK:]
     return body if digest(body).encode() == check else None
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of the files in a folder."""
+    total = 0
+    with contextlib.suppress(OSError), os.scandir(folder) as found:
+        for entry in found:
+            with contextlib.suppress(OSError):
+                total += entry.stat().st_size
+    return total
 
 
 def discard(path: str | None) -> None:

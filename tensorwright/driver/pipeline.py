@@ -15,17 +15,16 @@ from tensorwright.base import config, trace
 from tensorwright.ir.module import Module
 from tensorwright.ir.printer import to_text
 from tensorwright.ir.verify import verify as check
-from tensorwright.passes.canonicalize import canonicalize
+from tensorwright.passes.attention import recognise_attention
 from tensorwright.passes.captures import inline_captures
 from tensorwright.passes.convolutions import shape_convolutions
-from tensorwright.passes.cse import merge_equal
-from tensorwright.passes.dce import drop_dead
 from tensorwright.passes.expand import expand_composites
-from tensorwright.passes.fold_constants import fold_constants
 from tensorwright.passes.fuse import fuse
 from tensorwright.passes.layout import assign_layouts
 from tensorwright.passes.lower import lower
 from tensorwright.passes.schedule_kernels import schedule_kernels
+from tensorwright.passes.shapes import simplify_shapes
+from tensorwright.passes.simplify import clean, simplify
 from tensorwright.target.target import Target
 
 Pass = Callable[[Module, Target], Module]
@@ -33,14 +32,14 @@ Observe = Callable[[str, Module], None]
 
 
 PIPELINE: tuple[tuple[str, Pass], ...] = (
-    ("fold", lambda m, t: fold_constants(m)),
-    ("canonicalize", lambda m, t: canonicalize(m)),
+    ("shapes", lambda m, t: simplify_shapes(m)),
+    ("clean", lambda m, t: clean(m)),
+    ("attention", lambda m, t: recognise_attention(m)),
     ("expand", lambda m, t: expand_composites(m)),
-    ("simplify", lambda m, t: merge_equal(fold_constants(canonicalize(m)))),
+    ("simplify", lambda m, t: simplify(m)),
     ("captures", lambda m, t: inline_captures(m)),
-    ("layout", lambda m, t: assign_layouts(m)),
-    ("convolutions", lambda m, t: shape_convolutions(m)),
-    ("cleanup", lambda m, t: drop_dead(merge_equal(fold_constants(canonicalize(m))))),
+    ("layout", lambda m, t: clean(assign_layouts(m))),
+    ("convolutions", lambda m, t: clean(shape_convolutions(m))),
     ("fuse", lambda m, t: fuse(m)),
     ("lower", lambda m, t: lower(m)),
     ("schedule", schedule_kernels),

@@ -222,8 +222,14 @@ def scan(f: Callable, init, xs=None, length=None, reverse: bool = False):
                                              for v in body.leaves[len(nodes) :]]  # fmt: skip
         results = body.results(dtypes)
         captures = captures_of(body)
-        node = ct.scan([*nodes, *rows, *captures], body.graph(results, captures),
-                       carried=len(nodes), scanned=len(rows), length=steps, reverse=reverse)
+        node = ct.scan(
+            [*nodes, *rows, *captures],
+            body.graph(results, captures),
+            carried=len(nodes),
+            scanned=len(rows),
+            length=steps,
+            reverse=reverse,
+        )
         found = [wrap(v) for v in ct.items(node)]
         return (trees.rebuild(spec, found[: len(nodes)]),
                 trees.rebuild(ys_spec, found[len(nodes) :]))  # fmt: skip

@@ -1,7 +1,7 @@
 """What the functions of the array namespace are defined with.
 
-    @function
-    def square(x, /): ...      # takes tensors, arrays and numbers; gives tensors at the user's line
+@function
+def square(x, /): ...      # takes tensors, arrays and numbers; gives tensors at the user's line
 """
 
 from __future__ import annotations

@@ -167,7 +167,7 @@ def searchsorted(x1, x2, /, *, side="left", sorter=None):
     x, v = together(x1, x2)
     if sorter is not None:
         x = ix.gather(x, node_of(sorter), axis=0)
-    smaller = (ew.less if side == "left" else ew.less_equal)
+    smaller = ew.less if side == "left" else ew.less_equal
     found = smaller(x, mv.reshape(v, shape=(*v.shape, 1)))
     return rd.reduce_sum(cast(found, i64), axes=(v.rank,))
 

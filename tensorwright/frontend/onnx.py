@@ -215,6 +215,10 @@ class Importer:
                 results = [POISON] * len(record.outputs)
             except TensorwrightError:
                 raise
+            except RecursionError:
+                deep = FrontendError(f"{record.op}: the sizes it computes are nested too deeply")
+                self.problems.append(deep.located((*scope.where, where)))
+                results = [POISON] * len(record.outputs)
             except Exception as e:  # a converter that is not prepared for what the file says
                 message = f"{record.op}: {type(e).__name__}: {e}"
                 raise InternalError(message).located((*scope.where, where)) from e

@@ -99,8 +99,9 @@ def read_model(model) -> ModelRecord:
         folder, name = path.parent, path.name
         try:
             model = mapped(path)
-        except OSError as e:
-            raise FrontendError(f"{path} cannot be read: {e.strerror or e}") from None
+        except (OSError, ValueError) as e:
+            reason = getattr(e, "strerror", None) or e
+            raise FrontendError(f"{str(path)!r} cannot be read: {reason}") from None
     if isinstance(model, (bytes, bytearray, memoryview, mmap.mmap)):
         proto = onnx.ModelProto()
         rest, taken = take_out(memoryview(model))

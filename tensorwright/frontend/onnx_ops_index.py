@@ -6,20 +6,35 @@ from tensorwright.frontend import onnx_rows as ops
 from tensorwright.frontend.onnx_ops import Call, converter
 from tensorwright.frontend.onnx_ops_movement import axis_of
 from tensorwright.ir.dtype import i64
-from tensorwright.ir.graph import Node
+from tensorwright.ir.graph import CONST, Node, array_of
 from tensorwright.ir.type import product
 
 MODES = {"none": "set", "add": "add", "mul": "mul", "max": "max", "min": "min"}
 
 
+def check_constant(c: Call, indices: Node, extent) -> None:
+    """Refuse constant indices outside what they index. Those that are computed are clamped: to
+    look at each of them before the gather would cost a pass over them."""
+    if indices.op is not CONST or not isinstance(extent, int):
+        return
+    values = array_of(indices)
+    wrong = values[(values < -extent) | (values >= extent)]
+    if wrong.size:
+        raise c.fail(f"index {wrong.flat[0]} lies outside the {extent} elements of the axis")
+
+
 @converter("Gather")
 def gather(c: Call, x: Node, indices: Node, *, axis: int = 0) -> Node:
-    return ops.gather(x, indices, axis=axis_of(c, axis, x.rank))
+    axis = axis_of(c, axis, x.rank)
+    check_constant(c, indices, x.shape[axis])
+    return ops.gather(x, indices, axis=axis)
 
 
 @converter("GatherElements")
 def gather_elements(c: Call, x: Node, indices: Node, *, axis: int = 0) -> Node:
-    return ops.gather_elements(x, indices, axis=axis_of(c, axis, x.rank))
+    axis = axis_of(c, axis, x.rank)
+    check_constant(c, indices, x.shape[axis])
+    return ops.gather_elements(x, indices, axis=axis)
 
 
 @converter("GatherND")

@@ -131,10 +131,14 @@ class TensorReader:
                 help="pass the path of the model instead of its bytes",
             )
         root = self.folder.resolve()
-        path = (root / pure).resolve()
+        try:
+            path = (root / pure).resolve()
+            found = path.is_file()
+        except (OSError, RuntimeError) as e:  # too long a name, links in a circle
+            raise FrontendError(f"external data {location[:200]!r}: {e}") from None
         if not path.is_relative_to(root):
             raise FrontendError(f"external data leads out of the model's folder: {location!r}")
-        if not path.is_file():
+        if not found:
             raise FrontendError(f"external data {location!r} is missing")
         return path
 

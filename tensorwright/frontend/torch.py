@@ -322,4 +322,3 @@ class _Reader:
 
     def is_param(self, spec) -> bool:
         return type(spec.arg).__name__ in ("TensorArgument", "SymIntArgument")
-

@@ -59,7 +59,8 @@ class Problems:
         raise FrontendError(
             f"{what} uses {count} operator{'s' if count > 1 else ''} that cannot be imported",
             notes,
-            self.help or "rewrite these lines with other operators, or compile the part of the "
+            self.help
+            or "rewrite these lines with other operators, or compile the part of the "
             "model that does not contain them",
         )
 

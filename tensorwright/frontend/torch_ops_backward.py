@@ -153,9 +153,7 @@ def _avg_pool(c, g, x, window, strides, padding, ceil, count_padding, divisor):
 def _max_pool(c, g, x, window, strides, padding, dilation, ceil, indices):
     lead = x.shape[:-2]
     area = product(x.shape[-2:])
-    flat_g, at = (
-        mv.reshape(v, shape=(product(lead), product(v.shape[-2:]))) for v in (g, indices)
-    )
+    flat_g, at = (mv.reshape(v, shape=(product(lead), product(v.shape[-2:]))) for v in (g, indices))
     start = ix.full(shape=(product(lead), area), value=0, dtype=g.dtype)
     done = ix.scatter_elements(start, at, flat_g, axis=1, mode="add")
     return mv.reshape(done, shape=x.shape)
@@ -176,4 +174,3 @@ def _spread_axis(c: Call, g: Node, axis: int, size) -> Node:
     weights = constant(adaptive_weights(size, count).T.astype(g.dtype.numpy))
     last = (*(k for k in range(g.rank) if k != axis), axis)
     return transposed(la.matmul(transposed(g, last), weights), np.argsort(last).tolist())
-

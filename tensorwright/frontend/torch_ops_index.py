@@ -1,7 +1,7 @@
 """aten operators that read and write at computed positions: indexing, gather, scatter, nonzero.
 
-    x[:, i, j]  (i, j tensors)   ->   gather_nd over the indexed axes moved to the front
-    x[mask]     (mask bool)      ->   nonzero(mask), then gather_nd; its length is a new symbol
+x[:, i, j]  (i, j tensors)   ->   gather_nd over the indexed axes moved to the front
+x[mask]     (mask bool)      ->   nonzero(mask), then gather_nd; its length is a new symbol
 """
 
 from __future__ import annotations

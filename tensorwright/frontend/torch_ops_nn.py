@@ -273,4 +273,3 @@ def _two_leading(x: Node, rank: int) -> Node:
     for d in x.shape[:-3]:
         lead = lead * as_expr(d)
     return mv.reshape(x, shape=(as_dim(lead), *x.shape[-3:]))
-

@@ -82,5 +82,3 @@ def _native_dropout(c, x, p, train):
     mask = ew.greater_equal(uniform(c, x.shape), float(p))
     scale = 0.0 if p == 1 else 1.0 / (1.0 - p)
     return [ew.mul(ew.mul(x, to(mask, x.dtype)), scale), mask]
-
-

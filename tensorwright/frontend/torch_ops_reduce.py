@@ -10,16 +10,30 @@ import math
 import numpy as np
 
 from tensorwright.frontend.torch_ops import (
-    Call, Rows, axes_of, axis_of, flat, lift, to, together, wide, with_axis,
+    Call,
+    Rows,
+    axes_of,
+    axis_of,
+    flat,
+    lift,
+    to,
+    together,
+    wide,
+    with_axis,
 )  # fmt: skip
 from tensorwright.frontend.torch_ops_pointwise import truth
 from tensorwright.frontend.torch_symbols import size_scalar
 from tensorwright.ir.dtype import DType, boolean, i64
 from tensorwright.ir.graph import Node, constant
 from tensorwright.ir.type import Dim, product
-from tensorwright.ops import control as ct, cumulative as cu, elementwise as ew, index as ix
+from tensorwright.ops import control as ct
+from tensorwright.ops import cumulative as cu
+from tensorwright.ops import elementwise as ew
+from tensorwright.ops import index as ix
 from tensorwright.ops import movement as mv
-from tensorwright.ops import reduce as rd, sort as so, statistics as st
+from tensorwright.ops import reduce as rd
+from tensorwright.ops import sort as so
+from tensorwright.ops import statistics as st
 
 REDUCE = Rows()
 
@@ -307,7 +321,6 @@ def _pdist(c, x, p=2.0):
 
 def lift_array(array) -> Node:
     return constant(np.asarray(array, np.int64))
-
 
 
 @REDUCE.row("searchsorted.Tensor")

@@ -452,4 +452,3 @@ def _atleast(c, x):
 @SHAPE.row("_shape_as_tensor.default")
 def _shape_as_tensor(c, x):
     return ix.size(dims=x.shape)
-

@@ -1,6 +1,6 @@
 """Nested tuples, lists and dicts of tensors, flattened and rebuilt.
 
-    flatten({"h": h, "c": (c,)})  ->  [c, h], spec;   rebuild(spec, [c, h])  ->  the same dict
+flatten({"h": h, "c": (c,)})  ->  [c, h], spec;   rebuild(spec, [c, h])  ->  the same dict
 """
 
 from __future__ import annotations

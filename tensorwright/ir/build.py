@@ -106,9 +106,7 @@ def operands_text(op: OpDef, args: tuple) -> str:
     """`x: f32[n, 16]   w: f32[8, 16]`, for messages."""
     names = [*op.params[: len(op.params) - op.is_variadic]]
     names += [f"{op.params[-1][1:]}{k}" for k in range(len(args) - len(names))] if args else []
-    return "   ".join(
-        f"{n.rstrip('?')}: {a.type}" for n, a in zip(names, args) if a is not None
-    )
+    return "   ".join(f"{n.rstrip('?')}: {a.type}" for n, a in zip(names, args) if a is not None)
 
 
 def body_types(g: Graph) -> TensorType | TupleType:

@@ -507,16 +507,19 @@ def _bounds_floordiv(a, b):
 
 def walk(*roots: Expr) -> Iterable[Expr]:
     """Every distinct sub-expression of `roots`, arguments before users; iterative."""
-    seen: set[Expr] = set()
-    stack = [(e, False) for e in reversed(roots)]
+    done: dict[Expr, None] = {}
+    stack = list(reversed(roots))
     while stack:
-        e, expanded = stack.pop()
-        if expanded:
-            yield e
-        elif e not in seen:
-            seen.add(e)
-            stack.append((e, True))
-            stack.extend((a, False) for a in reversed(e.args) if a not in seen)
+        e = stack[-1]
+        if e not in done:
+            missing = [a for a in e.args if a not in done] if e.args else None
+            if missing:
+                missing.reverse()
+                stack += missing
+                continue
+            done[e] = None
+        stack.pop()
+    return done
 
 
 def rebuild(e: Expr, args: tuple[Expr, ...]) -> Expr:

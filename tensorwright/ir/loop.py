@@ -313,7 +313,9 @@ def with_children(s: Stmt, new: tuple[Stmt, ...]) -> Stmt:
     match s:
         case Seq():
             return seq(*new)
-        case For() | While():
+        case For():
+            return For(s.var, s.begin, s.extent, new[0], s.kind)
+        case While():
             return replace(s, body=new[0])
         case If():
             return replace(s, then=new[0], orelse=new[1] if len(new) > 1 else None)
@@ -333,13 +335,16 @@ def map_expressions(root: Stmt, f: Callable[[Expr], Expr]) -> Stmt:
     def visit(s: Stmt) -> Stmt | None:
         match s:
             case For():
-                return replace(s, begin=f(s.begin), extent=f(s.extent))
+                begin, extent = f(s.begin), f(s.extent)
+                if begin is s.begin and extent is s.extent:
+                    return None
+                return For(s.var, begin, extent, s.body, s.kind)
             case While() | If():
                 return replace(s, cond=f(s.cond))
             case Let():
                 return replace(s, value=f(s.value))
             case Store():
-                return replace(s, indices=tuple(map(f, s.indices)), value=f(s.value))
+                return Store(s.buffer, tuple(map(f, s.indices)), f(s.value))
             case Alloc(offset=Expr()):
                 return replace(s, offset=f(s.offset))
             case View():

@@ -75,9 +75,7 @@ def map_bodies(g: Graph, f: Callable[[Graph], Graph]) -> Graph:
     def visit(node: Node, args: tuple) -> Node:
         attrs = node.attrs
         if subgraphs(node):
-            attrs = {
-                k: map_bodies(v, f) if isinstance(v, Graph) else v for k, v in attrs.items()
-            }
+            attrs = {k: map_bodies(v, f) if isinstance(v, Graph) else v for k, v in attrs.items()}
             if all(attrs[k] is v for k, v in node.attrs.items()):
                 attrs = node.attrs
         same = all(a is b for a, b in zip(args, node.args))

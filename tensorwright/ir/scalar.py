@@ -303,3 +303,10 @@ def _is_float(d: np.dtype) -> bool:
     except ValueError:
         return False
     return True
+
+
+def dot_u8i8(c, a, b) -> np.int32:
+    """c + the four products of the bytes of a (unsigned) and of b (signed)."""
+    left = np.array([a], "<i4").view("u1").astype(np.int64)
+    right = np.array([b], "<i4").view("i1").astype(np.int64)
+    return np.array([int(c) + int(left @ right)]).astype(np.int32)[0]

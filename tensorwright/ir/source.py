@@ -43,7 +43,8 @@ _INFIX = {
 }  # fmt: skip
 _COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 
-FUNCTIONS: dict[str, Callable] = {"opaque": lambda x: x}  # what `expr.call` may name, by name
+# What `expr.call` may name, by name.
+FUNCTIONS: dict[str, Callable] = {"opaque": lambda x: x, "dot_u8i8": scalar.dot_u8i8}
 
 
 @dataclass

@@ -21,7 +21,17 @@ from math import inf
 from tensorwright.base.errors import InternalError
 from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import (
-    Buffer, Expr, Symbol, as_expr, bounds, const, is_const, substitute, sym, symbols_of, walk,
+    Buffer,
+    Expr,
+    Symbol,
+    as_expr,
+    bounds,
+    const,
+    is_const,
+    substitute,
+    sym,
+    symbols_of,
+    walk,
 )  # fmt: skip
 from tensorwright.ir.loop import Alloc, Kernel, Stmt
 from tensorwright.ir.simplify import linear

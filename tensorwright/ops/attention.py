@@ -20,10 +20,28 @@ from tensorwright.ir.expr import as_dim, as_expr
 from tensorwright.ir.graph import Node
 from tensorwright.ir.type import Dim, TensorType, dim_text
 from tensorwright.ops.define import (
-    accumulator, broadcasts_to, composite, known_positive, require, same_dtype, scalar_like,
+    accumulator,
+    broadcasts_to,
+    composite,
+    known_positive,
+    require,
+    same_dtype,
+    scalar_like,
 )  # fmt: skip
 from tensorwright.ops.elementwise import (
-    add, div, equal, exp, is_nan, less, less_equal, logical_and, mul, rsqrt, select, sub, tanh,
+    add,
+    div,
+    equal,
+    exp,
+    is_nan,
+    less,
+    less_equal,
+    logical_and,
+    mul,
+    rsqrt,
+    select,
+    sub,
+    tanh,
 )  # fmt: skip
 from tensorwright.ops.elementwise import mod as modulo
 from tensorwright.ops.index import iota, scatter_elements, size
@@ -53,17 +71,23 @@ def _check_attention(q, k, v, mask=None, offset=None, valid=None, *, guard="empt
             f"{op}: depths differ: q.shape[3] is {dim_text(q.shape[3])}, k.shape[3] is "
             f"{dim_text(k.shape[3])}")  # fmt: skip
     heads, shared = q.shape[1], k.shape[1]
-    require(not (isinstance(heads, int) and isinstance(shared, int)) or heads % shared == 0,
-            f"{op}: {dim_text(heads)} query heads do not share {dim_text(shared)} key heads evenly")
+    require(
+        not (isinstance(heads, int) and isinstance(shared, int)) or heads % shared == 0,
+        f"{op}: {dim_text(heads)} query heads do not share {dim_text(shared)} key heads evenly",
+    )
     if mask is not None:
         wanted = (*q.shape[:3], k.shape[2])
-        require(broadcasts_to(mask.shape, wanted),
-                f"{op}: mask {mask} does not broadcast to {TensorType(mask.dtype, wanted)}")
+        require(
+            broadcasts_to(mask.shape, wanted),
+            f"{op}: mask {mask} does not broadcast to {TensorType(mask.dtype, wanted)}",
+        )
         require(mask.dtype is boolean or mask.dtype.is_float,
                 f"{op}: the mask is {mask.dtype}, neither bool nor float")  # fmt: skip
     for name, t in (("offset", offset), ("valid", valid)):
-        require(t is None or (t.dtype in INTEGERS and t.shape in ((), (q.shape[0],))),
-                f"{op}: {name} is {t}; it must be one integer, or one for each of the batch")
+        require(
+            t is None or (t.dtype in INTEGERS and t.shape in ((), (q.shape[0],))),
+            f"{op}: {name} is {t}; it must be one integer, or one for each of the batch",
+        )
 
 
 # ---- attention ---------------------------------------------------------------------------------

@@ -21,7 +21,13 @@ from tensorwright.ir.dtype import boolean
 from tensorwright.ir.expr import Expr, Symbol, symbols_of, var
 from tensorwright.ir.graph import Graph, Node, bound_symbols
 from tensorwright.ir.type import (
-    Dim, TensorType, TupleType, Type, dim_text, shape_of, type_symbols,
+    Dim,
+    TensorType,
+    TupleType,
+    Type,
+    dim_text,
+    shape_of,
+    type_symbols,
 )  # fmt: skip
 from tensorwright.ops.define import define, require
 
@@ -61,18 +67,25 @@ def _single(types: Sequence[Type]) -> Type:
 
 def _check_params(op: str, what: str, body: Graph, given: Sequence[Type]) -> None:
     """The parameters of a body are what is passed to it; a dimension may be a symbol of its own."""
-    require(len(body.params) == len(given),
-            f"{op}: {what} takes {len(body.params)} operands, {len(given)} are given")
+    require(
+        len(body.params) == len(given),
+        f"{op}: {what} takes {len(body.params)} operands, {len(given)} are given",
+    )
     outside = type_symbols(*given)
     for k, (p, t) in enumerate(zip(body.params, given)):
-        require(_accepts(p.type, t, outside),
-                f"{op}: parameter {k + 1} of {what} is {p.type}, operand {k + 1} is {t}")
+        require(
+            _accepts(p.type, t, outside),
+            f"{op}: parameter {k + 1} of {what} is {p.type}, operand {k + 1} is {t}",
+        )
 
 
 def _accepts(parameter: Type, given: Type, outside: set[Symbol]) -> bool:
     if isinstance(parameter, TensorType) and isinstance(given, TensorType):
-        return (parameter.dtype is given.dtype and parameter.rank == given.rank and all(
-            a == b or _is_own(a, outside) for a, b in zip(parameter.shape, given.shape)))
+        return (
+            parameter.dtype is given.dtype
+            and parameter.rank == given.rank
+            and all(a == b or _is_own(a, outside) for a, b in zip(parameter.shape, given.shape))
+        )
     return parameter == given
 
 
@@ -84,8 +97,10 @@ def _joined(op: str, what: str, variants: Sequence[Type], hidden: set, fresh: It
     """One type for a value that has one of the types: dimensions that may differ become fresh."""
     first = variants[0]
     if isinstance(first, TupleType):
-        require(all(isinstance(v, TupleType) and len(v.items) == len(first.items)
-                    for v in variants), f"{op}: {what} is {variants[0]} or {variants[1]}")
+        require(
+            all(isinstance(v, TupleType) and len(v.items) == len(first.items) for v in variants),
+            f"{op}: {what} is {variants[0]} or {variants[1]}",
+        )
         return TupleType(tuple(_joined(op, what, parts, hidden, fresh)
                                for parts in zip(*(v.items for v in variants))))  # fmt: skip
     if not isinstance(first, TensorType):
@@ -167,9 +182,12 @@ def _loop_types(op, states, body: Graph, results, fresh: Iterator) -> list[Type]
         shape = []
         for first, own, then in zip(before.shape, p.type.shape, after.shape):
             changes = own != then or bool(_symbols(then) & hidden)
-            require(not changes or _is_own(own, outside),
-                    f"{op}: a dimension of {what} is {dim_text(own)} before and {dim_text(then)} "
-                    "after a step", "give the parameter of the body a symbol of its own there")
+            require(
+                not changes or _is_own(own, outside),
+                f"{op}: a dimension of {what} is {dim_text(own)} before and {dim_text(then)} "
+                "after a step",
+                "give the parameter of the body a symbol of its own there",
+            )
             shape.append(_next(op, what, (first, then), fresh) if changes else first)
         found.append(TensorType(before.dtype, tuple(shape)))
     return found
@@ -220,8 +238,10 @@ def _scan_length(xs: Sequence[TensorType], length: Dim | None) -> Dim:
 
 
 def _type_of_scan(operands, body: Graph, carried: int, scanned: int, length, fresh) -> Type:
-    require(carried + scanned <= len(operands),
-            f"scan_: {carried} states and {scanned} scanned operands of {len(operands)}")
+    require(
+        carried + scanned <= len(operands),
+        f"scan_: {carried} states and {scanned} scanned operands of {len(operands)}",
+    )
     states, xs = operands[:carried], operands[carried : carried + scanned]
     steps = _scan_length(xs, length)
     slices = [TensorType(x.dtype, x.shape[1:]) for x in xs]
@@ -235,8 +255,10 @@ def _type_of_scan(operands, body: Graph, carried: int, scanned: int, length, fre
     stacked = []
     for k, t in enumerate(results[carried:]):
         require(isinstance(t, TensorType), f"scan_: collected result {k + 1} is {t}")
-        require(not type_symbols(t) & local,
-                f"scan_: collected result {k + 1} is {t}, whose size differs between steps")
+        require(
+            not type_symbols(t) & local,
+            f"scan_: collected result {k + 1} is {t}, whose size differs between steps",
+        )
         stacked.append(TensorType(t.dtype, (steps, *t.shape)))
     return _single([*after, *stacked])
 
@@ -323,6 +345,13 @@ def scan(operands, body: Graph, carried: int = 0, scanned: int = 0, length=None,
     types = [o.type for o in operands]
     return _with_symbols(
         lambda fresh: _type_of_scan(types, body, carried, scanned, length, fresh),
-        lambda s: scan_(*operands, body=body, carried=carried, scanned=scanned, length=length,
-                        reverse=reverse, symbols=s),
+        lambda s: scan_(
+            *operands,
+            body=body,
+            carried=carried,
+            scanned=scanned,
+            length=length,
+            reverse=reverse,
+            symbols=s,
+        ),
     )

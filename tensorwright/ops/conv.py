@@ -13,8 +13,9 @@ import numpy as np
 
 from tensorwright.ir.dtype import FLOATS, DType
 from tensorwright.ir.dtype import dtype as dtype_of
-from tensorwright.ir.expr import Buffer, Expr, all_of, as_dim, as_expr, cast, eq, fma
-from tensorwright.ir.expr import maximum as max_expr, minimum as min_expr, select
+from tensorwright.ir.expr import Buffer, Expr, all_of, as_dim, as_expr, cast, eq, fma, select
+from tensorwright.ir.expr import maximum as max_expr
+from tensorwright.ir.expr import minimum as min_expr
 from tensorwright.ir.loop import Stmt, loops
 from tensorwright.ir.type import Dim, TensorType, dim_text
 from tensorwright.ops.define import accumulate, define, names, require
@@ -38,8 +39,10 @@ def window_extent(d: Dim, window: Dim, stride, padding, dilation=1, lhs_dilation
 
 def check_window(op: str, axis: int, d: Dim, window: Dim, stride, padding, dilation, lhs=1) -> None:
     """CompileError where a window is ill-formed or larger than the padded dimension."""
-    require(stride >= 1 and dilation >= 1 and lhs >= 1,
-            f"{op}: stride {stride} or dilation {dilation} of dimension {axis} is below 1")
+    require(
+        stride >= 1 and dilation >= 1 and lhs >= 1,
+        f"{op}: stride {stride} or dilation {dilation} of dimension {axis} is below 1",
+    )
     low, high = padding
     sizes = (d, window, low, high)
     if all(isinstance(v, int) for v in sizes):
@@ -109,8 +112,10 @@ def _infer_conv(
             f"{op}: x has {dim_text(channels)} channels, w expects {dim_text(taken)} in each of "
             f"{groups} groups")  # fmt: skip
     outputs = w.shape[w_axes[0]]
-    require(not isinstance(outputs, int) or outputs % groups == 0,
-            f"{op}: {dim_text(outputs)} output channels do not divide into {groups} groups")
+    require(
+        not isinstance(outputs, int) or outputs % groups == 0,
+        f"{op}: {dim_text(outputs)} output channels do not divide into {groups} groups",
+    )
     shape: list[Dim] = [0] * x.rank
     shape[x_axes[0]], shape[x_axes[1]] = x.shape[x_axes[0]], outputs
     windows = _window_attrs(x.rank, strides, padding, dilation, lhs_dilation)
@@ -358,14 +363,18 @@ def _infer_conv_transpose(
     require(x.shape[1] == inputs,
             f"conv_transpose: x has {dim_text(x.shape[1])} channels, w expects {dim_text(inputs)}",
             "w is stored as [in, out / groups, spatial]")  # fmt: skip
-    require(not isinstance(inputs, int) or inputs % groups == 0,
-            f"conv_transpose: {dim_text(inputs)} channels do not divide into {groups} groups")
+    require(
+        not isinstance(inputs, int) or inputs % groups == 0,
+        f"conv_transpose: {dim_text(inputs)} channels do not divide into {groups} groups",
+    )
     outputs = as_dim(as_expr(outputs) * groups)
     attrs = _transposed_attrs(w.shape, strides, padding, output_padding, dilation, groups)
     turned = TensorType(w.dtype, (outputs, as_dim(as_expr(inputs) // groups), *window))
     t = _infer_conv(x, turned, **attrs)
-    require(bias is None or bias.shape == (outputs,),
-            f"conv_transpose: bias {bias} does not fit {dim_text(outputs)} output channels")
+    require(
+        bias is None or bias.shape == (outputs,),
+        f"conv_transpose: bias {bias} does not fit {dim_text(outputs)} output channels",
+    )
     return t
 
 

@@ -15,12 +15,29 @@ import numpy as np
 from tensorwright.ir.dtype import FLOATS, NUMERIC, DType, i64
 from tensorwright.ir.dtype import dtype as dtype_of
 from tensorwright.ir.expr import (
-    Buffer, Expr, all_of, any_of, as_expr, binary, cast, compare, const, fma, unary,
+    Buffer,
+    Expr,
+    all_of,
+    any_of,
+    as_expr,
+    binary,
+    cast,
+    compare,
+    const,
+    fma,
+    unary,
 )  # fmt: skip
 from tensorwright.ir.loop import Alloc, Stmt, loop, loops, seq, store
 from tensorwright.ir.type import TensorType
 from tensorwright.ops.define import (
-    accumulator, check_dtype, define, names, normalize_axis, require, same_dtype, scalar_like,
+    accumulator,
+    check_dtype,
+    define,
+    names,
+    normalize_axis,
+    require,
+    same_dtype,
+    scalar_like,
 )  # fmt: skip
 from tensorwright.ops.elementwise import equal, is_nan, logical_or, mul, select
 from tensorwright.ops.index import full, iota, scatter_elements

@@ -81,9 +81,7 @@ def broadcast_shapes(op: str, *shapes: Shape) -> Shape:
 def broadcasts_to(shape: Shape, target: Shape) -> bool:
     """Whether NumPy broadcasting of `shape` gives `target`."""
     tail = target[len(target) - len(shape) :]
-    return len(shape) <= len(target) and all(
-        broadcast_dims(a, b) == b for a, b in zip(shape, tail)
-    )
+    return len(shape) <= len(target) and all(broadcast_dims(a, b) == b for a, b in zip(shape, tail))
 
 
 def normalize_axis(op: str, axis: int, rank: int) -> int:

@@ -16,7 +16,12 @@ from tensorwright.ir.dtype import NUMERIC, i64
 from tensorwright.ir.graph import Node
 from tensorwright.ir.type import TensorType, dim_text
 from tensorwright.ops.define import (
-    broadcast_shapes, check_dtype, define, require, same_dtype, scalar_like,
+    broadcast_shapes,
+    check_dtype,
+    define,
+    require,
+    same_dtype,
+    scalar_like,
 )  # fmt: skip
 from tensorwright.ops.elementwise import equal, mul, select
 from tensorwright.ops.index import iota
@@ -32,8 +37,10 @@ def parse_equation(equation: str, ranks: tuple[int, ...]) -> tuple[list[str], st
     text = equation.replace(" ", "")
     left, arrow, right = text.partition("->")
     terms = left.split(",")
-    require(len(terms) == len(ranks),
-            f"einsum: {equation!r} has {len(terms)} operands, {len(ranks)} are given")
+    require(
+        len(terms) == len(ranks),
+        f"einsum: {equation!r} has {len(terms)} operands, {len(ranks)} are given",
+    )
     depth = 0
     expanded = []
     for k, (term, rank) in enumerate(zip(terms, ranks)):
@@ -53,8 +60,10 @@ def parse_equation(equation: str, ranks: tuple[int, ...]) -> tuple[list[str], st
         once = sorted(c for c in set(letters) if letters.count(c) == 1)
         result = _expand_ellipsis("...", depth) + "".join(once)
     for c in set(result):
-        require(result.count(c) == 1 and any(c in t for t in expanded),
-                f"einsum: label {c!r} of the result of {equation!r} repeats or has no operand")
+        require(
+            result.count(c) == 1 and any(c in t for t in expanded),
+            f"einsum: label {c!r} of the result of {equation!r} repeats or has no operand",
+        )
     return expanded, result
 
 
@@ -74,8 +83,10 @@ def _sizes(op: str, types, terms) -> dict:
             elif label.isdigit():
                 found[label] = broadcast_shapes(op, (found[label],), (d,))[0]
             else:
-                require(found[label] == d,
-                        f"einsum: label {label!r} is {dim_text(found[label])} and {dim_text(d)}")
+                require(
+                    found[label] == d,
+                    f"einsum: label {label!r} is {dim_text(found[label])} and {dim_text(d)}",
+                )
     return found
 
 

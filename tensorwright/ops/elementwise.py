@@ -399,10 +399,12 @@ equal = _comparison("equal", "eq", np.equal, "Equal", "eq.Tensor", "Whether x = 
 not_equal = _comparison("not_equal", "ne", np.not_equal, "", "ne.Tensor", "Whether x differs.")
 less = _comparison("less", "lt", np.less, "Less", "lt.Tensor", "Whether x < y.")
 less_equal = _comparison(
-    "less_equal", "le", np.less_equal, "LessOrEqual", "le.Tensor", "Whether x <= y.")
+    "less_equal", "le", np.less_equal, "LessOrEqual", "le.Tensor", "Whether x <= y."
+)
 greater = _comparison("greater", "gt", np.greater, "Greater", "gt.Tensor", "Whether x > y.")
 greater_equal = _comparison(
-    "greater_equal", "ge", np.greater_equal, "GreaterOrEqual", "ge.Tensor", "Whether x >= y.")
+    "greater_equal", "ge", np.greater_equal, "GreaterOrEqual", "ge.Tensor", "Whether x >= y."
+)
 
 # ---- choice and conversion ---------------------------------------------------------------------
 

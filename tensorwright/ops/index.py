@@ -178,8 +178,14 @@ def _lower_gather_nd(out: Buffer, x: Buffer, indices: Buffer, *, batch_dims: int
 
 def _nd_grid(x, indices, batch_dims: int) -> tuple:
     lead = indices.shape[:-1]
-    grid = [g.reshape(g.shape + (1,) * (len(lead) - batch_dims))
-            for g in np.ogrid[tuple(slice(n) for n in lead[:batch_dims])]] if batch_dims else []
+    grid = (
+        [
+            g.reshape(g.shape + (1,) * (len(lead) - batch_dims))
+            for g in np.ogrid[tuple(slice(n) for n in lead[:batch_dims])]
+        ]
+        if batch_dims
+        else []
+    )
     named = x.shape[batch_dims : batch_dims + indices.shape[-1]]
     grid += [np.broadcast_to(normal(indices[..., k], d), lead) for k, d in enumerate(named)]
     return tuple(grid)
@@ -209,8 +215,10 @@ gather_nd = define(
 def _check_mode(op: str, x: TensorType, updates: TensorType, wanted: Shape, mode: str) -> None:
     require(mode in MODES, f"{op}: mode {mode!r} is not one of {', '.join(MODES)}")
     same_dtype(op, x, updates)
-    require(updates.shape == wanted,
-            f"{op}: the updates have shape ({_dims(updates.shape)}), not ({_dims(wanted)})")
+    require(
+        updates.shape == wanted,
+        f"{op}: the updates have shape ({_dims(updates.shape)}), not ({_dims(wanted)})",
+    )
 
 
 def _dims(shape: Shape) -> str:

@@ -16,13 +16,29 @@ import numpy as np
 from tensorwright.ir.dtype import FLOATS, FLOATS8, NUMERIC, SUBBYTE, DType, i64, index
 from tensorwright.ir.dtype import dtype as dtype_of
 from tensorwright.ir.expr import (
-    Buffer, Expr, as_expr, cast, compare, const, fma, ne, unary,
+    Buffer,
+    Expr,
+    as_expr,
+    cast,
+    compare,
+    const,
+    fma,
+    ne,
+    unary,
 )  # fmt: skip
 from tensorwright.ir.loop import Alloc, If, Stmt, loop, loops, seq, store
 from tensorwright.ir.type import Dim, TensorType, dim_text
 from tensorwright.ops.define import (
-    accumulate, accumulator, broadcast_shapes, broadcasts_to, check_dtype, define, names,
-    normalize_axis, require, same_dtype,
+    accumulate,
+    accumulator,
+    broadcast_shapes,
+    broadcasts_to,
+    check_dtype,
+    define,
+    names,
+    normalize_axis,
+    require,
+    same_dtype,
 )  # fmt: skip
 from tensorwright.ops.elementwise import add, mul
 from tensorwright.ops.movement import broadcast_to, reshape, transpose
@@ -310,8 +326,9 @@ def _lower_det(out: Buffer, x: Buffer) -> Stmt:
             below = as_expr(n) - c - 1
             size = lambda r: unary("abs", a[r, c])
             take = lambda r: store(best, (), cast(r + c + 1, i64))
-            pick = loop("r", below,
-                        lambda r: If(compare("gt", size(r + c + 1), size(row)), take(r)))
+            pick = loop(
+                "r", below, lambda r: If(compare("gt", size(r + c + 1), size(row)), take(r))
+            )
             swap = lambda j: seq(store(held, (), a[c, j]), store(a, (c, j), a[row, j]),
                                  store(a, (row, j), held[()]))  # fmt: skip
             swaps = If(ne(row, c), seq(loop("j", n, swap), store(total, (), -total[()])))

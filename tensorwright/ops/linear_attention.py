@@ -38,8 +38,10 @@ def _check_linear(q, k, v, state=None, decay=None, beta=None, *, scale=None) -> 
     require(q.shape[3] == k.shape[3] and k.shape[:3] == v.shape[:3],
             f"{op}: q {q}, k {k} and v {v} do not fit together")  # fmt: skip
     heads, shared = q.shape[1], k.shape[1]
-    require(isinstance(heads, int) and isinstance(shared, int) and heads % shared == 0,
-            f"{op}: {dim_text(heads)} query heads do not share {dim_text(shared)} heads evenly")
+    require(
+        isinstance(heads, int) and isinstance(shared, int) and heads % shared == 0,
+        f"{op}: {dim_text(heads)} query heads do not share {dim_text(shared)} heads evenly",
+    )
     wanted = (k.shape[0], shared, k.shape[3], v.shape[3])
     require(state is None or state.shape == wanted,
             f"{op}: state is {state}; it must be {TensorType(q.dtype, wanted)}")  # fmt: skip

@@ -31,13 +31,19 @@ def _infer(op: str):
     ) -> TensorType:  # fmt: skip
         check_dtype(op, x, FLOATS)
         same_dtype(op, x, weight)
-        require(reduction in REDUCTIONS,
-                f"{op}: reduction {reduction!r} is not one of {', '.join(REDUCTIONS)}")
+        require(
+            reduction in REDUCTIONS,
+            f"{op}: reduction {reduction!r} is not one of {', '.join(REDUCTIONS)}",
+        )
         require(x.rank >= 2, f"{op}: x {x} has no dimension of classes")
-        require(target.dtype in INTEGERS and target.shape == (x.shape[0], *x.shape[2:]),
-                f"{op}: target {target} is not one class for each element of x {x}")
-        require(weight is None or weight.shape == (x.shape[1],),
-                f"{op}: weight {weight} is not one for each of {dim_text(x.shape[1])} classes")
+        require(
+            target.dtype in INTEGERS and target.shape == (x.shape[0], *x.shape[2:]),
+            f"{op}: target {target} is not one class for each element of x {x}",
+        )
+        require(
+            weight is None or weight.shape == (x.shape[1],),
+            f"{op}: weight {weight} is not one for each of {dim_text(x.shape[1])} classes",
+        )
         return TensorType(x.dtype, target.shape if reduction == "none" else ())
 
     return infer

@@ -47,6 +47,8 @@ def text(shape: Shape) -> str:
 
 def _infer_broadcast(x: TensorType, *, shape: Shape) -> TensorType:
     shape = shape_of(shape)
+    require(not any(isinstance(d, int) and d < 0 for d in shape),
+            f"broadcast_to: {text(shape)} has a negative dimension")  # fmt: skip
     tail = shape[len(shape) - x.rank :]
     fits = len(tail) == x.rank and all(broadcast_dims(a, b) == b for a, b in zip(x.shape, tail))
     require(fits, f"broadcast_to: {text(x.shape)} does not broadcast to {text(shape)}")
@@ -178,8 +180,10 @@ transpose = define(
 
 def _check_lengths(op: str, x: TensorType, **lists) -> None:
     for name, values in lists.items():
-        require(len(values) == x.rank,
-                f"{op}: {name} has {len(values)} entries for a tensor of rank {x.rank}")
+        require(
+            len(values) == x.rank,
+            f"{op}: {name} has {len(values)} entries for a tensor of rank {x.rank}",
+        )
 
 
 def _infer_slice(x: TensorType, *, starts, stops, steps=None) -> TensorType:

@@ -14,10 +14,26 @@ from tensorwright.ir.dtype import FLOATS, DType
 from tensorwright.ir.expr import as_dim, as_expr
 from tensorwright.ir.type import TensorType, dim_text
 from tensorwright.ops.define import (
-    broadcasts_to, check_dtype, define, normalize_axes, normalize_axis, require, scalar_like,
+    broadcasts_to,
+    check_dtype,
+    define,
+    normalize_axes,
+    normalize_axis,
+    require,
+    scalar_like,
 )  # fmt: skip
 from tensorwright.ops.elementwise import (
-    add, div, equal, exp, log, maximum, mul, neg, rsqrt, select, sub,
+    add,
+    div,
+    equal,
+    exp,
+    log,
+    maximum,
+    mul,
+    neg,
+    rsqrt,
+    select,
+    sub,
 )  # fmt: skip
 from tensorwright.ops.elementwise import pow as power
 from tensorwright.ops.movement import reshape
@@ -230,11 +246,15 @@ def _infer_group_norm(x, scale, bias, *, groups=1, epsilon=1e-5) -> TensorType:
     check_dtype("group_norm", x, FLOATS)
     require(x.rank >= 2, f"group_norm: x {x} has no channel dimension")
     channels = x.shape[1]
-    require(groups >= 1 and (not isinstance(channels, int) or channels % groups == 0),
-            f"group_norm: {dim_text(channels)} channels do not divide into {groups} groups")
+    require(
+        groups >= 1 and (not isinstance(channels, int) or channels % groups == 0),
+        f"group_norm: {dim_text(channels)} channels do not divide into {groups} groups",
+    )
     for name, t in (("scale", scale), ("bias", bias)):
-        require(t is None or t.shape == (channels,),
-                f"group_norm: {name} {t} does not fit the {dim_text(channels)} channels of x")
+        require(
+            t is None or t.shape == (channels,),
+            f"group_norm: {name} {t} does not fit the {dim_text(channels)} channels of x",
+        )
     return x
 
 

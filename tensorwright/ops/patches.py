@@ -1,6 +1,6 @@
 """Windows as columns and back, and layers made with them: deformed convolution, unpooling.
 
-    im2col(x, window=(3, 3))  # f32[n, c, h, w] -> f32[n, c*9, windows]; col2im is its adjoint
+im2col(x, window=(3, 3))  # f32[n, c, h, w] -> f32[n, c*9, windows]; col2im is its adjoint
 """
 
 from __future__ import annotations
@@ -18,16 +18,39 @@ from tensorwright.ir.loop import Stmt, loops
 from tensorwright.ir.type import TensorType, dim_text, product, shape_of
 from tensorwright.ops.conv import add_bias, inside, per_axis, window_extent
 from tensorwright.ops.define import (
-    accumulate, composite, compute, define, names, require, same_dtype, scalar_like,
+    accumulate,
+    composite,
+    compute,
+    define,
+    names,
+    require,
+    same_dtype,
+    scalar_like,
 )  # fmt: skip
 from tensorwright.ops.elementwise import (
-    add, floor, less_equal, logical_and, maximum, minimum, mul, select as where, sub,
+    add,
+    floor,
+    less_equal,
+    logical_and,
+    maximum,
+    minimum,
+    mul,
+    sub,
 )  # fmt: skip
 from tensorwright.ops.elementwise import cast as cast_to
+from tensorwright.ops.elementwise import (
+    select as where,
+)
 from tensorwright.ops.index import full, gather_elements, iota, scatter_elements
 from tensorwright.ops.linalg import dot_general
 from tensorwright.ops.movement import (
-    broadcast_to, pad, reshape, slice_axis, split_position, squeeze, transpose,
+    broadcast_to,
+    pad,
+    reshape,
+    slice_axis,
+    split_position,
+    squeeze,
+    transpose,
 )  # fmt: skip
 
 
@@ -150,8 +173,10 @@ def _check_deform(
 ) -> None:  # fmt: skip
     op = "deform_conv"
     same_dtype(op, x, w, offset, bias, mask)
-    require(x.rank == 4 and w.rank == 4 and offset.rank == 4,
-            f"{op}: x {x}, w {w} and offset {offset} must have two spatial dimensions")
+    require(
+        x.rank == 4 and w.rank == 4 and offset.rank == 4,
+        f"{op}: x {x}, w {w} and offset {offset} must have two spatial dimensions",
+    )
     require(as_dim(as_expr(w.shape[1]) * groups) == x.shape[1],
             f"{op}: x has {dim_text(x.shape[1])} channels, w takes {dim_text(w.shape[1])} in each "
             f"of {groups} groups")  # fmt: skip
@@ -282,8 +307,10 @@ deform_conv = composite(
 
 
 def _infer_unpool(x: TensorType, indices: TensorType, *, shape=()) -> TensorType:
-    require(indices.dtype in INTEGERS and indices.shape == x.shape,
-            f"max_unpool: indices {indices} are not one integer for each element of x {x}")
+    require(
+        indices.dtype in INTEGERS and indices.shape == x.shape,
+        f"max_unpool: indices {indices} are not one integer for each element of x {x}",
+    )
     return TensorType(x.dtype, shape_of(shape))
 
 

@@ -107,8 +107,10 @@ def _infer_bind_size(x: TensorType, *, symbols: tuple[Expr, ...]) -> TensorType:
     require(x.dtype in INTEGERS and x.rank <= 1,
             f"bind_size: x is {x}; sizes are integers of rank 0 or 1")  # fmt: skip
     count = x.shape[0] if x.rank else 1
-    require(count == len(symbols),
-            f"bind_size: x has {dim_text(count)} elements, {len(symbols)} symbols are given")
+    require(
+        count == len(symbols),
+        f"bind_size: x has {dim_text(count)} elements, {len(symbols)} symbols are given",
+    )
     require(all(isinstance(s, Expr) and s.op == "sym" for s in symbols),
             "bind_size: every one of `symbols` must be a plain symbol")  # fmt: skip
     return x

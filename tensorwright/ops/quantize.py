@@ -15,7 +15,16 @@ from __future__ import annotations
 import numpy as np
 
 from tensorwright.ir.dtype import (
-    FLOATS8, SUBBYTE, DType, f32, f64, i8, i16, i32, u8, u16,
+    FLOATS8,
+    SUBBYTE,
+    DType,
+    f32,
+    f64,
+    i8,
+    i16,
+    i32,
+    u8,
+    u16,
 )  # fmt: skip
 from tensorwright.ir.dtype import dtype as dtype_of
 from tensorwright.ir.expr import as_dim, as_expr

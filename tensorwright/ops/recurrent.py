@@ -82,16 +82,22 @@ def _check(op: str, gates: int):
         *states, lengths = rest
         same_dtype(op, x, w, r, bias, *states)
         require(x.rank == 3, f"{op}: x is {x}; it must be [time, batch, input]")
-        require(w.rank == 2 and w.shape[1] == x.shape[2],
-                f"{op}: w is {w}; it must be [{gates} * hidden, {dim_text(x.shape[2])}]")
+        require(
+            w.rank == 2 and w.shape[1] == x.shape[2],
+            f"{op}: w is {w}; it must be [{gates} * hidden, {dim_text(x.shape[2])}]",
+        )
         hidden = r.shape[-1]
         stacked = as_dim(as_expr(hidden) * gates)
-        require(r.rank == 2 and r.shape[0] == stacked and w.shape[0] == stacked,
-                f"{op}: w {w} and r {r} do not hold {gates} gates of {dim_text(hidden)} each")
+        require(
+            r.rank == 2 and r.shape[0] == stacked and w.shape[0] == stacked,
+            f"{op}: w {w} and r {r} do not hold {gates} gates of {dim_text(hidden)} each",
+        )
         require(bias is None or bias.shape == (stacked,),
                 f"{op}: bias is {bias}; it must be [{dim_text(stacked)}]")  # fmt: skip
-        require(lengths is None or (lengths.dtype in INTEGERS and lengths.shape == x.shape[1:2]),
-                f"{op}: lengths are {lengths}, not one integer for each of the batch")
+        require(
+            lengths is None or (lengths.dtype in INTEGERS and lengths.shape == x.shape[1:2]),
+            f"{op}: lengths are {lengths}, not one integer for each of the batch",
+        )
 
     return check
 

@@ -19,7 +19,14 @@ from tensorwright.ir.loop import Alloc, Stmt, loop, loops, seq, store
 from tensorwright.ir.type import Shape, TensorType
 from tensorwright.ops.cumulative import better, cumprod, highest, lowest
 from tensorwright.ops.define import (
-    accumulate, accumulator, check_dtype, define, names, normalize_axes, normalize_axis, require,
+    accumulate,
+    accumulator,
+    check_dtype,
+    define,
+    names,
+    normalize_axes,
+    normalize_axis,
+    require,
     scalar_like,
 )  # fmt: skip
 from tensorwright.ops.elementwise import div, equal, mul

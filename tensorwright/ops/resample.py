@@ -19,11 +19,25 @@ from tensorwright.ir.graph import Node
 from tensorwright.ir.type import Dim, TensorType, dim_text, product, shape_of
 from tensorwright.ops.activations import clamp
 from tensorwright.ops.define import composite, define, require, scalar_like
-from tensorwright.ops.elementwise import (
-    add, cast, ceil, div, equal, floor, greater, less, less_equal, logical_and, logical_or, maximum,
-    minimum, mul, select, sub,
-)  # fmt: skip
 from tensorwright.ops.elementwise import abs as absolute
+from tensorwright.ops.elementwise import (
+    add,
+    cast,
+    ceil,
+    div,
+    equal,
+    floor,
+    greater,
+    less,
+    less_equal,
+    logical_and,
+    logical_or,
+    maximum,
+    minimum,
+    mul,
+    select,
+    sub,
+)  # fmt: skip
 from tensorwright.ops.elementwise import mod as modulo
 from tensorwright.ops.elementwise import round as round_even
 from tensorwright.ops.index import full, gather, gather_elements, iota
@@ -130,12 +144,24 @@ def _along(t: Node, axis: int, rank: int) -> Node:
 # ---- resize ------------------------------------------------------------------------------------
 
 
-def _check_resize(x, *, sizes=(), scales=None, mode="nearest", coordinates="half_pixel",
-                  rounding="round_prefer_floor", antialias=False, region=None, **attrs) -> None:
+def _check_resize(
+    x,
+    *,
+    sizes=(),
+    scales=None,
+    mode="nearest",
+    coordinates="half_pixel",
+    rounding="round_prefer_floor",
+    antialias=False,
+    region=None,
+    **attrs,
+) -> None:
     op = "resize"
     require(len(sizes) == x.rank, f"{op}: {len(sizes)} sizes for a tensor of rank {x.rank}")
-    require(scales is None or len(scales) == x.rank,
-            f"{op}: {scales and len(scales)} scales for a tensor of rank {x.rank}")
+    require(
+        scales is None or len(scales) == x.rank,
+        f"{op}: {scales and len(scales)} scales for a tensor of rank {x.rank}",
+    )
     require(mode in ("nearest", "linear", "cubic"), f"{op}: mode {mode!r} is not known")
     require(coordinates in COORDINATES, f"{op}: coordinates {coordinates!r} are not one of "
             f"{', '.join(COORDINATES)}")  # fmt: skip
@@ -280,8 +306,10 @@ resize = composite(
 def _check_grid(x, grid, *, mode="linear", padding="zeros", align_corners=False) -> None:
     op = "grid_sample"
     n = x.rank - 2
-    require(n >= 1 and grid.rank == x.rank and grid.shape[-1] == n,
-            f"{op}: grid {grid} does not give {n} coordinates for each result element of x {x}")
+    require(
+        n >= 1 and grid.rank == x.rank and grid.shape[-1] == n,
+        f"{op}: grid {grid} does not give {n} coordinates for each result element of x {x}",
+    )
     require(grid.shape[0] == x.shape[0], f"{op}: batch sizes differ: x {x}, grid {grid}")
     require(mode in ("linear", "nearest", "cubic"), f"{op}: mode {mode!r} is not known")
     require(padding in ("zeros", "border", "reflection"), f"{op}: padding {padding!r} is not known")

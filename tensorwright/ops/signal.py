@@ -17,14 +17,26 @@ from tensorwright.ir.expr import as_dim, as_expr
 from tensorwright.ir.graph import Node, constant
 from tensorwright.ir.type import Dim, TensorType, dim_text
 from tensorwright.ops.define import (
-    check_dtype, composite, define, normalize_axis, require, same_dtype, scalar_like,
+    check_dtype,
+    composite,
+    define,
+    normalize_axis,
+    require,
+    same_dtype,
+    scalar_like,
 )  # fmt: skip
 from tensorwright.ops.elementwise import add, cast, cos, div, equal, mul, neg, select, sin, sub
 from tensorwright.ops.elementwise import mod as modulo
 from tensorwright.ops.index import full, gather, iota
 from tensorwright.ops.linalg import dot_general
 from tensorwright.ops.movement import (
-    concat, pad, reshape, slice_axis, squeeze, swap_axes, transpose,
+    concat,
+    pad,
+    reshape,
+    slice_axis,
+    squeeze,
+    swap_axes,
+    transpose,
 )  # fmt: skip
 from tensorwright.ops.widen import to_dtype, widened
 
@@ -263,9 +275,11 @@ def _window(name: str, terms: tuple[float, ...], doc: str):
 
 hann_window = _window("hann_window", (0.5, -0.5), "A raised cosine over `size` points.")
 hamming_window = _window(
-    "hamming_window", (25 / 46, -21 / 46), "A raised cosine that does not reach zero.")
+    "hamming_window", (25 / 46, -21 / 46), "A raised cosine that does not reach zero."
+)
 blackman_window = _window(
-    "blackman_window", (0.42, -0.5, 0.08), "Three cosine terms over `size` points.")
+    "blackman_window", (0.42, -0.5, 0.08), "Three cosine terms over `size` points."
+)
 
 
 # ---- mel ---------------------------------------------------------------------------------------
@@ -291,8 +305,10 @@ def _mel_matrix(bins=8, length=16, rate=16000, low=0.0, high=8000.0, dtype=f32):
 
 def _infer_mel(*, bins=8, length=16, rate=16000, low=0.0, high=8000.0, dtype=f32) -> TensorType:
     for name, v in (("bins", bins), ("length", length), ("rate", rate)):
-        require(isinstance(v, int) and v > 0,
-                f"mel_weights: {name} is {dim_text(v)}, it must be a known number")
+        require(
+            isinstance(v, int) and v > 0,
+            f"mel_weights: {name} is {dim_text(v)}, it must be a known number",
+        )
     return TensorType(dtype_of(dtype), (length // 2 + 1, bins))
 
 

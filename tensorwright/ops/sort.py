@@ -14,8 +14,20 @@ import numpy as np
 
 from tensorwright.ir.dtype import NUMERIC, boolean, i64, index
 from tensorwright.ir.expr import (
-    Buffer, Expr, Symbol, all_of, any_of, as_dim, as_expr, cast, compare, const, is_const, sym,
-    unary, var,
+    Buffer,
+    Expr,
+    Symbol,
+    all_of,
+    any_of,
+    as_dim,
+    as_expr,
+    cast,
+    compare,
+    const,
+    is_const,
+    sym,
+    unary,
+    var,
 )  # fmt: skip
 from tensorwright.ir.expr import minimum as min_expr
 from tensorwright.ir.graph import Node
@@ -24,14 +36,32 @@ from tensorwright.ir.type import Dim, TensorType, TupleType, dim_text, product
 from tensorwright.ops.control import item
 from tensorwright.ops.cumulative import along_axis, better, cumsum
 from tensorwright.ops.define import (
-    check_dtype, define, names, normalize_axis, require, scalar_like,
+    check_dtype,
+    define,
+    names,
+    normalize_axis,
+    require,
+    scalar_like,
 )  # fmt: skip
 from tensorwright.ops.elementwise import cast as cast_to
 from tensorwright.ops.elementwise import (
-    equal, is_nan, logical_and, logical_not, logical_or, maximum, not_equal, sub,
+    equal,
+    is_nan,
+    logical_and,
+    logical_not,
+    logical_or,
+    maximum,
+    not_equal,
+    sub,
 )  # fmt: skip
 from tensorwright.ops.index import (
-    bind_size, full, gather, gather_elements, iota, scatter_axis, scatter_elements,
+    bind_size,
+    full,
+    gather,
+    gather_elements,
+    iota,
+    scatter_axis,
+    scatter_elements,
 )  # fmt: skip
 from tensorwright.ops.movement import reshape, transpose
 from tensorwright.ops.positions import nonzero_indices, zeros_like
@@ -183,8 +213,10 @@ def _infer_top_k(x: TensorType, *, k: Dim = 1, axis=-1, largest=True, sorted=Tru
     check_dtype("top_k", x, NUMERIC)
     axis = normalize_axis("top_k", axis, x.rank)
     both = isinstance(k, int) and isinstance(x.shape[axis], int)
-    require(not both or 0 <= k <= x.shape[axis],
-            f"top_k: k is {dim_text(k)}, dimension {axis} of x is {dim_text(x.shape[axis])}")
+    require(
+        not both or 0 <= k <= x.shape[axis],
+        f"top_k: k is {dim_text(k)}, dimension {axis} of x is {dim_text(x.shape[axis])}",
+    )
     shape = (*x.shape[:axis], as_dim(k), *x.shape[axis + 1 :])
     return TupleType((TensorType(x.dtype, shape), TensorType(i64, shape)))
 

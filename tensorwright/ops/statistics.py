@@ -1,6 +1,6 @@
 """Reductions made of others: means, norms, logarithms of sums, variance.
 
-    reduce_mean(x) = reduce_sum(x) / count,  f16 and bf16 through f32
+reduce_mean(x) = reduce_sum(x) / count,  f16 and bf16 through f32
 """
 
 from __future__ import annotations
@@ -12,12 +12,27 @@ from tensorwright.ir.type import TensorType, product
 from tensorwright.ops.define import check_dtype, define, normalize_axes, scalar_like
 from tensorwright.ops.elementwise import abs as absolute
 from tensorwright.ops.elementwise import (
-    add, cast, div, exp, is_finite, log, maximum, mul, select, sqrt, sub, trunc_div,
+    add,
+    cast,
+    div,
+    exp,
+    is_finite,
+    log,
+    maximum,
+    mul,
+    select,
+    sqrt,
+    sub,
+    trunc_div,
 )  # fmt: skip
 from tensorwright.ops.index import size
 from tensorwright.ops.movement import reshape
 from tensorwright.ops.reduce import (
-    FLOAT_REDUCE_SAMPLES, REDUCE_SAMPLES, reduce_max, reduce_sum, reduced_shape,
+    FLOAT_REDUCE_SAMPLES,
+    REDUCE_SAMPLES,
+    reduce_max,
+    reduce_sum,
+    reduced_shape,
 )  # fmt: skip
 from tensorwright.ops.widen import to_dtype, widened
 

@@ -11,9 +11,34 @@ from types import ModuleType
 
 from tensorwright.ir.op import OpDef
 from tensorwright.ops import (
-    activations, attention, control, conv, cumulative, einsum, elementwise, index, kernel, linalg,
-    linear_attention, losses, movement, ngrams, norm, patches, pool, positions, quantize, random,
-    recurrent, reduce, resample, signal, sort, statistics, vision, window,
+    activations,
+    attention,
+    control,
+    conv,
+    cumulative,
+    einsum,
+    elementwise,
+    index,
+    kernel,
+    linalg,
+    linear_attention,
+    losses,
+    movement,
+    ngrams,
+    norm,
+    patches,
+    pool,
+    positions,
+    quantize,
+    random,
+    recurrent,
+    reduce,
+    resample,
+    signal,
+    sort,
+    statistics,
+    vision,
+    window,
 )  # fmt: skip
 
 MODULES: tuple[ModuleType, ...] = (

@@ -14,8 +14,21 @@ import numpy as np
 
 from tensorwright.ir.dtype import FLOATS, INTEGERS, DType, i64, index
 from tensorwright.ir.expr import (
-    Buffer, Expr, Symbol, all_of, any_of, as_expr, binary, bounds, cast, compare, const, select,
-    sym, unary, var,
+    Buffer,
+    Expr,
+    Symbol,
+    all_of,
+    any_of,
+    as_expr,
+    binary,
+    bounds,
+    cast,
+    compare,
+    const,
+    select,
+    sym,
+    unary,
+    var,
 )  # fmt: skip
 from tensorwright.ir.expr import maximum as max_expr
 from tensorwright.ir.expr import minimum as min_expr
@@ -24,7 +37,13 @@ from tensorwright.ir.loop import Alloc, If, Let, Stmt, While, loop, loops, seq, 
 from tensorwright.ir.type import Dim, TensorType, TupleType, dim_text, product, shape_of
 from tensorwright.ops.control import items
 from tensorwright.ops.define import (
-    accumulator, check_dtype, compute, define, names, require, same_dtype,
+    accumulator,
+    check_dtype,
+    compute,
+    define,
+    names,
+    require,
+    same_dtype,
 )  # fmt: skip
 from tensorwright.ops.index import bind_size
 from tensorwright.ops.movement import slice
@@ -178,9 +197,12 @@ def _infer_nms(boxes, scores, limit, overlap, threshold, *, centre=False) -> Tup
     check_dtype(op, boxes, FLOATS)
     require(boxes.rank == 3 and boxes.shape[2] == 4,
             f"{op}: boxes are {boxes}; they must be [batch, count, 4]")  # fmt: skip
-    require(scores.rank == 3 and scores.shape[0] == boxes.shape[0]
-            and scores.shape[2] == boxes.shape[1],
-            f"{op}: scores are {scores}; they must be [batch, classes, {dim_text(boxes.shape[1])}]")
+    require(
+        scores.rank == 3
+        and scores.shape[0] == boxes.shape[0]
+        and scores.shape[2] == boxes.shape[1],
+        f"{op}: scores are {scores}; they must be [batch, classes, {dim_text(boxes.shape[1])}]",
+    )
     require(limit.dtype in INTEGERS and limit.rank == 0, f"{op}: the limit is {limit}")
     for name, t in (("overlap", overlap), ("threshold", threshold)):
         require(t.dtype is d and t.rank == 0, f"{op}: the {name} is {t}, not one {d}")

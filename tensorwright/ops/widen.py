@@ -1,6 +1,6 @@
 """Element types inside composites: f16 and bf16 are computed in f32 and rounded once at the end.
 
-    y = narrow(f(widened(x)), x)
+y = narrow(f(widened(x)), x)
 """
 
 from __future__ import annotations

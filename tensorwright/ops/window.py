@@ -12,7 +12,17 @@ import numpy as np
 
 from tensorwright.ir.dtype import NUMERIC, i64
 from tensorwright.ir.expr import (
-    Buffer, Expr, all_of, any_of, as_expr, binary, cast, compare, const, eq, select,
+    Buffer,
+    Expr,
+    all_of,
+    any_of,
+    as_expr,
+    binary,
+    cast,
+    compare,
+    const,
+    eq,
+    select,
 )  # fmt: skip
 from tensorwright.ir.expr import maximum as max_expr
 from tensorwright.ir.expr import minimum as min_expr

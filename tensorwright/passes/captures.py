@@ -2,8 +2,8 @@
 
     scan_(h, xs, w, body=<graph (h, x, w)>) with constant w   ->   the same with w inside the body
 
-A body sees its parameters only; a constant passed to one would be unknown there, and packed again in
-every iteration.
+A body sees its parameters only; a constant passed to one would be unknown there, and packed again
+in every iteration.
 """
 
 from __future__ import annotations

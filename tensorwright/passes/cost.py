@@ -13,7 +13,17 @@ from __future__ import annotations
 from tensorwright.ir import loop as ir
 from tensorwright.ir.dtype import boolean, index
 from tensorwright.ir.expr import (
-    BITWISE, PREDICATES, UNARY, Buffer, Expr, as_expr, bounds, const, minimum, symbols_of, walk,
+    BITWISE,
+    PREDICATES,
+    UNARY,
+    Buffer,
+    Expr,
+    as_expr,
+    bounds,
+    const,
+    minimum,
+    symbols_of,
+    walk,
 )  # fmt: skip
 from tensorwright.ir.loop import For, Kernel, Stmt, Store
 from tensorwright.ir.type import product

@@ -2,16 +2,17 @@
 
     y = relu(add(matmul(x, w), b))      ->      y = fused(x, w, b, body=matmul; add; relu)
 
-From the results backwards: a node joins the group of its users if all of them are in one group and the
-schedule rules have a form for the group with it (`schedule.form.read_form`, on the very loop nests
-that define the operators). So fusion never builds a kernel that no rule schedules, and what kinds of
-operators fuse is inferred from their nests, not declared.
+From the results backwards: a node joins the group of its users if all of them are in one group and
+the schedule rules have a form for the group with it (`schedule.form.read_form`, on the very loop
+nests that define the operators). So fusion never builds a kernel that no rule schedules, and what
+kinds of operators fuse is inferred from their nests, not declared.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from tensorwright.base import trace
 from tensorwright.ir.graph import CONST, PARAM, Graph, Node, param, structure, users
 from tensorwright.ir.module import Module, map_graphs, unique
 from tensorwright.ir.type import TensorType, TupleType
@@ -48,7 +49,9 @@ class Fusion:
     def run(self) -> Graph:
         order = self.graph.nodes()
         for node in reversed(order):
-            if node.op in (PARAM, CONST) or (node.op.name in HOST_OPS and node.op.name != "reshape"):
+            if node.op in (PARAM, CONST) or (
+                node.op.name in HOST_OPS and node.op.name != "reshape"
+            ):
                 continue
             if node in self.group_of:
                 continue
@@ -68,26 +71,38 @@ class Fusion:
         return node.op.name != "reshape" and has_form([node], node, self.known)
 
     def target(self, node: Node) -> Group | None:
-        """The group that the node joins, if any."""
-        if node in self.outputs or not isinstance(node.type, TensorType) or node.op.lower is None:
+        """The group that the node joins, if any; why not is recorded."""
+        if not isinstance(node.type, TensorType) or node.op.lower is None:
             return None
         groups = {self.group_of.get(u) for u in self.users[node]}
-        if len(groups) != 1 or None in groups:
+        if node in self.outputs or len(groups) != 1 or None in groups:
+            where = "a result of the graph" if node in self.outputs else "used by several kernels"
+            trace.decision("fuse", node, "no", where)
             return None
         (group,) = groups
-        if not group.fusable or len(group.nodes) >= MAX_GROUP:
-            return None
-        return group if has_form([*group.nodes, node], group.root, self.known) else None
+        reason = self.obstacle(node, group)
+        trace.decision("fuse", node, "no" if reason else "yes", reason or f"into {group.root}")
+        return None if reason else group
+
+    def obstacle(self, node: Node, group: Group) -> str:
+        """Why the node cannot join the group of its users; "" if it can."""
+        if not group.fusable:
+            return f"{group.root.op.name} is a kernel of its own"
+        if len(group.nodes) >= MAX_GROUP:
+            return f"the group of {group.root} is full"
+        if not has_form([*group.nodes, node], group.root, self.known):
+            return f"no rule schedules {node.op.name} together with the kernel of {group.root}"
+        return ""
 
     def reach_back(self, node: Node) -> None:
         """Take in everything from an earlier contraction to this one, if the whole has a form where
         its beginnings have none (attention)."""
         group = self.group_of[node]
         between = self.chain(node.args[0], group)
-        if between and group.fusable and len(group.nodes) + len(between) <= MAX_GROUP:
-            if has_form([*group.nodes, *between], group.root, self.known):
-                group.nodes += between
-                self.group_of.update(dict.fromkeys(between, group))
+        fits = group.fusable and len(group.nodes) + len(between) <= MAX_GROUP
+        if between and fits and has_form([*group.nodes, *between], group.root, self.known):
+            group.nodes += between
+            self.group_of.update(dict.fromkeys(between, group))
 
     def chain(self, start: Node, group: Group) -> list[Node]:
         """The nodes from the nearest contraction to `start`, users first, if they are used by each

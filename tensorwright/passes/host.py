@@ -4,8 +4,8 @@
 
 The result is a loop-level function like any kernel. Graph values become buffers of scope "arena",
 which the memory planner places; reshapes become views; the bodies of control flow are written in
-line. Symbols are bound first from the shapes of the inputs, and what the model promises about them is
-checked there.
+line. Symbols are bound first from the shapes of the inputs, and what the model promises about them
+is checked there.
 """
 
 from __future__ import annotations
@@ -260,7 +260,8 @@ class Host:
         self.body += [store(sizes, k, cast(d, i64)) for k, d in enumerate(dims)]
 
     def open_box(self, shape, box: tuple[Buffer, Buffer]) -> Buffer:
-        """What a box holds now; symbols of `shape` that are not known yet are read from its sizes."""
+        """What a box holds now; symbols of `shape` that are not known yet are read from its
+        sizes."""
         data, sizes = box
         unknown = [(k, as_expr(d)) for k, d in enumerate(shape)]
         for k, d in unknown:
@@ -358,7 +359,8 @@ class Host:
         self.body += [Copy(s, t) for s, t in zip(state, fresh) if t is not None]
 
     def emit_scan_(self, node: Node) -> Value:
-        """Slices of the scanned inputs and outputs are views, so that nothing is copied per step."""
+        """Slices of the scanned inputs and outputs are views, so that nothing is copied per
+        step."""
         carried, scanned = node.attrs["carried"], node.attrs["scanned"]
         length = node.attrs["length"]
         length = self.dim(node.args[carried].shape[0] if length is None else length)

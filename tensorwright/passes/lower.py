@@ -2,9 +2,9 @@
 
     y = fused(x, w, body=...)   ->   y = call_kernel(x, w, callee="matmul_add_relu", scalars=(n,))
 
-A kernel's first form is the concatenation of the loop nests that define its operators (`OpDef.lower`),
-intermediate values in temporary buffers; scheduling then makes it fast. Operators that only the host
-executes (control flow, views, sizes bound at run time) stay.
+A kernel's first form is the concatenation of the loop nests that define its operators
+(`OpDef.lower`), intermediate values in temporary buffers; scheduling then makes it fast. Operators
+that only the host executes (control flow, views, sizes bound at run time) stay.
 """
 
 from __future__ import annotations
@@ -14,7 +14,17 @@ from dataclasses import replace
 from tensorwright.base.errors import CompileError
 from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import Buffer, as_expr, sym, walk
-from tensorwright.ir.graph import CONST, PARAM, Graph, Node, param, rebuild, structure, subgraphs, with_args
+from tensorwright.ir.graph import (
+    CONST,
+    PARAM,
+    Graph,
+    Node,
+    param,
+    rebuild,
+    structure,
+    subgraphs,
+    with_args,
+)
 from tensorwright.ir.loop import Alloc, Kernel, seq
 from tensorwright.ir.module import Module, unique
 from tensorwright.ir.type import TupleType
@@ -22,8 +32,8 @@ from tensorwright.ops.kernel import call_kernel, fused
 from tensorwright.passes.cost import kernel_cost
 
 HOST_OPS = frozenset((
-    "param", "const", "item", "make_tuple", "reshape", "bind_size", "if_", "while_", "scan_", "call",
-    "call_kernel", "call_extern",
+    "param", "const", "item", "make_tuple", "reshape", "bind_size", "if_", "while_", "scan_",
+    "call", "call_kernel", "call_extern",
 ))  # fmt: skip
 
 

@@ -14,7 +14,15 @@ import numpy as np
 
 from tensorwright.ir.expr import as_dim, as_expr, ceildiv
 from tensorwright.ir.graph import (
-    CONST, PARAM, Graph, Node, constant, param, rebuild, subgraphs, with_args,
+    CONST,
+    PARAM,
+    Graph,
+    Node,
+    constant,
+    param,
+    rebuild,
+    subgraphs,
+    with_args,
 )  # fmt: skip
 from tensorwright.ir.loop import Kernel, Pack
 from tensorwright.ir.module import Module
@@ -24,7 +32,6 @@ from tensorwright.passes.lower import lower_to_kernel
 from tensorwright.runtime.buffer import aligned_empty
 from tensorwright.schedule.rules import schedule
 from tensorwright.target.target import Target
-
 
 Scheduler = Callable[[Kernel, Target], Kernel]
 
@@ -58,15 +65,16 @@ def schedule_kernels(m: Module, target: Target, schedule: Scheduler = schedule) 
     return replace(m, graphs=graphs, kernels=made)
 
 
-def pack_operand(
-    x: Node, pack: Pack, kernels: dict[str, Kernel], known: dict[tuple, str]
-) -> Node:
-    """`x` in the layout that a kernel wants: at compile time for a constant, by a kernel otherwise."""
+def pack_operand(x: Node, pack: Pack, kernels: dict[str, Kernel], known: dict[tuple, str]) -> Node:
+    """`x` in the layout that a kernel wants: at compile time for a constant, by a kernel
+    otherwise."""
     if x.op is CONST:
         done = packed(param("w", x.type), pack)
         return constant(evaluate(done, x), f"{x.name}.packed" if x.name else "")
     inner = param("x", x.type)
-    return lower_to_kernel(fused(x, body=Graph("pack", (inner,), (packed(inner, pack),))), kernels, known)
+    return lower_to_kernel(
+        fused(x, body=Graph("pack", (inner,), (packed(inner, pack),))), kernels, known
+    )
 
 
 def packed(x: Node, pack: Pack) -> Node:
@@ -96,6 +104,8 @@ def evaluate(result: Node, source: Node) -> np.ndarray:
         value = node.op.reference(value, **node.attrs)
     if value.flags.c_contiguous and value.base is None:
         return value
-    made, _ = aligned_empty(value.shape, value.dtype, value.nbytes)  # copied once, to its last place
+    made, _ = aligned_empty(
+        value.shape, value.dtype, value.nbytes
+    )  # copied once, to its last place
     made[...] = value
     return made

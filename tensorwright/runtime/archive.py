@@ -17,6 +17,7 @@ import os
 import secrets
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ import numpy as np
 
 from tensorwright.base.errors import ArtifactError
 from tensorwright.runtime import manifest as manifests
-from tensorwright.runtime.buffer import byte_view
+from tensorwright.runtime.buffer import byte_view, known_dtype
 from tensorwright.runtime.manifest import Manifest
 
 PAGE = 4096
@@ -38,8 +39,8 @@ def write(
     path: str | os.PathLike, manifest: Manifest, objects: Sequence[Any], weights: Sequence[Any]
 ) -> None:
     """Write an artifact next to `path`, then move it there."""
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+    target = _path(path)
+    temporary = target.parent / f".{target.name[:64]}.{secrets.token_hex(6)}.tmp"
     try:
         try:
             with open(temporary, "xb") as file:
@@ -52,6 +53,16 @@ def write(
                 temporary.unlink(missing_ok=True)
     except OSError as error:
         raise ArtifactError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+def _path(path: Any) -> Path:
+    try:
+        found = Path(path)
+    except TypeError:
+        raise ArtifactError(f"a path is a text, not a {type(path).__name__}") from None
+    if "\0" in str(found) or not found.name:
+        raise ArtifactError(f"{str(path)!r} is not the name of a file")
+    return found
 
 
 def _write(
@@ -118,6 +129,7 @@ def read(
     path: str | os.PathLike, verify: bool = True
 ) -> tuple[Manifest, list[memoryview], list[memoryview]]:
     """Manifest, objects and weights of an artifact; the last two are views of the mapped file."""
+    path = _path(path)
     try:
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
@@ -126,10 +138,10 @@ def read(
             return _read(file, view, verify)
     except ArtifactError as error:
         raise ArtifactError(
-            f"{Path(path)}: {error.message}", error.notes, error.help, error.location
+            f"{path}: {error.message}", error.notes, error.help, error.location
         ) from error
     except OSError as error:
-        raise ArtifactError(f"cannot read {Path(path)}: {error.strerror or error}") from error
+        raise ArtifactError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _read(
@@ -140,6 +152,9 @@ def _read(
         raise ArtifactError("no manifest.json inside: not a Tensorwright artifact")
     document = _document(members.pop(_MANIFEST))
     manifest = manifests.from_json(document)
+    for info in (*manifest.inputs, *manifest.outputs):
+        if not known_dtype(info.dtype):
+            raise ArtifactError(f"the manifest is damaged: there is no type {info.dtype!r}")
     sums = document.get("members")
     if not isinstance(sums, dict) or set(sums) != set(members):
         raise ArtifactError("its members are not those its manifest lists")
@@ -168,7 +183,12 @@ def _members(file: io.BufferedReader, view: memoryview) -> dict[str, memoryview]
             raise ArtifactError(f"member {info.filename!r} occurs twice")
         if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 0x2041:
             raise ArtifactError(f"member {info.filename!r} is compressed or encrypted")
-        members[info.filename] = _data(view, info)
+        members[info.filename] = data = _data(view, info)
+        if info.filename == _MANIFEST and zlib.crc32(data) != info.CRC:
+            raise ArtifactError(
+                f"checksum of {_MANIFEST} differs: the file is damaged",
+                help="copy the file again, or compile the model again",
+            )
     return members
 
 

@@ -61,6 +61,10 @@ def numpy_dtype(name: str) -> np.dtype:
     raise InternalError(f"no NumPy type for '{name}'")
 
 
+def known_dtype(name: str) -> bool:
+    return name in _NUMPY or name in _ML_DTYPES
+
+
 def dtype_name(dtype: np.dtype) -> str:
     """Our name for a NumPy type, or NumPy's where we have none."""
     return _names().get(dtype.name, str(dtype)) if dtype.isnative else str(dtype)
@@ -119,7 +123,10 @@ def aligned_bytes(buffer: Any) -> np.ndarray:
 
 def aligned_empty(shape: tuple[int, ...], dtype: np.dtype, nbytes: int) -> tuple[np.ndarray, int]:
     """A new array on a 64-byte boundary, and its address."""
-    base = np.empty(nbytes + ALIGNMENT, np.uint8)
+    try:
+        base = np.empty(nbytes + ALIGNMENT, np.uint8)
+    except (MemoryError, ValueError, OverflowError):
+        raise RunError(f"out of memory (for {nbytes} bytes)") from None
     start = base.__array_interface__["data"][0]
     offset = -start % ALIGNMENT
     return np.ndarray(shape, dtype, base, offset), start + offset
@@ -173,11 +180,10 @@ def from_dlpack(value: Any, what: str) -> np.ndarray:
     with contextlib.suppress(Exception):
         return np.from_dlpack(value)
     # Not on the CPU, not to be had, or of a type NumPy itself does not know.
-    kind = int(value.__dlpack_device__()[0])
+    kind, place = _device(value)
     if kind not in _ON_CPU:
         raise RunError(
-            f"{what}: the data is on {_DEVICES.get(kind, f'a device of kind {kind}')}, "
-            "this program runs on the CPU",
+            f"{what}: the data is on {place}, this program runs on the CPU",
             help="copy it to the CPU first (for PyTorch: x.cpu())",
         )
     try:
@@ -188,6 +194,16 @@ def from_dlpack(value: Any, what: str) -> np.ndarray:
             help="for a PyTorch tensor that requires a gradient: x.detach()",
         ) from error
     return _view(_Loan(capsule), what)
+
+
+def _device(value: Any) -> tuple[int, str]:
+    """DLPack's number of the device that data is on (0 where it has none), and what that is."""
+    try:
+        kind = int(value.__dlpack_device__()[0])
+    except Exception:
+        device = getattr(value, "device", "unknown")
+        return 0, f"the device '{device}', which holds no data to read"
+    return kind, _DEVICES.get(kind, f"a device of kind {kind}")
 
 
 class _Loan:

@@ -8,6 +8,7 @@ threads may call at once: each call takes a context from a free list or makes a 
 """
 
 import ctypes
+import math
 import os
 import re
 import time
@@ -38,6 +39,7 @@ from tensorwright.runtime.manifest import Manifest, TensorInfo
 from tensorwright.runtime.profile import MarkBuffer, Profile, Run, set_marks
 
 OUT_OF_MEMORY = -1
+MOST_THREADS = 4096
 
 _programs: weakref.WeakSet["Program"] = weakref.WeakSet()
 
@@ -81,7 +83,7 @@ class Program:
     ) -> None:
         check_machine(manifest)
         self.manifest = manifest
-        self.threads = threads or manifest.threads or cpu.default_threads()
+        self.threads = thread_count(threads or manifest.threads)
         self._objects = tuple(objects)
         self._weights = tuple(aligned_bytes(w) for w in weights)
         table = (ctypes.c_void_p * max(len(self._weights), 1))(*map(address, self._weights))
@@ -308,6 +310,13 @@ class Program:
         )
 
 
+def thread_count(wanted: int) -> int:
+    """How many threads to run with; 0 stands for all that this process may use."""
+    if not isinstance(wanted, int) or not 0 <= wanted <= MOST_THREADS:
+        raise RunError(f"threads is {wanted!r}, not a number up to {MOST_THREADS}")
+    return wanted or cpu.default_threads()
+
+
 def check_machine(manifest: Manifest) -> None:
     """Refuse a program for another processor, naming what is missing."""
     target = manifest.target
@@ -335,7 +344,7 @@ def _ports(manifest: Manifest, kind: str) -> list[_Port]:
         dtype, rank = numpy_dtype(info.dtype), len(info.shape)
         fixed = tuple((a, n) for a, n in enumerate(info.shape) if isinstance(n, int))
         shape = tuple(info.shape) if info.is_static else None
-        nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize if shape is not None else 0
+        nbytes = math.prod(shape) * dtype.itemsize if shape is not None else 0
         ports.append(_Port(info, what, dtype, rank, start, shape, fixed, nbytes))
         start += rank
     return ports

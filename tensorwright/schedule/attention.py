@@ -15,17 +15,22 @@ from dataclasses import replace
 
 from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import Buffer, Symbol, as_expr, bounds, is_const
-from tensorwright.ir.loop import Alloc, For, Kernel, Pack, Seq, Stmt, seq
+from tensorwright.ir.loop import Alloc, For, Kernel, Seq, Stmt, seq
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.contraction import choose_tile, tile_nest
 from tensorwright.schedule.form import MAX_ROW_BYTES, Form, inverse, temps_in_order
 from tensorwright.schedule.legal import ScheduleError
 from tensorwright.schedule.maps import fuse_all, is_small, total
 from tensorwright.schedule.nest import Stage, read_nest
+from tensorwright.schedule.primitives_memory import pack
 from tensorwright.schedule.primitives_nests import (
-    distribute, divide_once, in_place, jam, privatize,
+    distribute,
+    divide_once,
+    in_place,
+    jam,
+    privatize,
 )  # fmt: skip
-from tensorwright.schedule.roles import choose_pack, find_roles, packed_buffer, packed_index
+from tensorwright.schedule.roles import choose_pack, find_roles
 from tensorwright.schedule.rows import schedule_inside
 from tensorwright.target.target import Target
 
@@ -45,19 +50,14 @@ def schedule_attention(form: Form, target: Target) -> Kernel:
     height = tile_height(row, form)
     body, tile, inner = p.split(body, row.var, height, clamp=not is_const(row.extent % height, 0))
     body, three = distribute(body, inner, cut_points(p.find(body, inner)))
-    packs: list[Pack] = []
-    new: dict[Buffer, Buffer] = {}
+    k = k.with_body(body, f"attention: tiles of {height} rows over {rows} shared loops")
     for v in (three[0], three[2]):
-        body = contract_part(replace(k, body=body), v, target, packs, new)
-    body = p.replace_loop(body, three[1], lambda s: rows_part(s, target))
-    body = fuse_all(body, [*loops, tile])
-    made = k.with_body(body, f"attention: tiles of {height} rows over {rows} shared loops")
-    return replace(made, params=tuple(new.get(b, b) for b in k.params), packs=(*k.packs, *packs))
+        k = contract_part(k, v, target)
+    body = p.replace_loop(k.body, three[1], lambda s: rows_part(s, target))
+    return replace(k, body=fuse_all(body, [*loops, tile]))
 
 
-def together(
-    body: Stmt, form: Form, values: Stage, temps: list[Buffer]
-) -> tuple[Stmt, list[For]]:
+def together(body: Stmt, form: Form, values: Stage, temps: list[Buffer]) -> tuple[Stmt, list[For]]:
     """One nest over the rows with all stages in it and every intermediate private to a row; its
     loops."""
     last = form.stages[-1]
@@ -114,26 +114,21 @@ def cut_points(s: For) -> list[Stmt]:
     return [nests[1], nests[-1]]
 
 
-def contract_part(
-    k: Kernel, v: Symbol, target: Target, packs: list[Pack], new: dict[Buffer, Buffer]
-) -> Stmt:
-    """One contraction of a tile on register tiles; its packed operand is added to `packs`."""
-    body, nest = k.body, p.find(k.body, v)
-    stage = read_nest(nest)
+def contract_part(k: Kernel, v: Symbol, target: Target) -> Kernel:
+    """One contraction of a tile on register tiles, its streamed operand in panels."""
+    stage = read_nest(p.find(k.body, v))
     if stage.acc is stage.out:
-        nest = p.cache_write(nest, stage.init)
-        stage = read_nest(nest)
+        k = replace(k, body=p.cache_write(k.body, stage.init))
+        stage = read_nest(p.find(k.body, v))
     roles = find_roles(stage)
-    high = bounds(roles.column.extent)[1]
-    tile = choose_tile(nest.extent.value, high, target, target.lanes(stage.acc.dtype))
-    pack = choose_pack(k, stage, roles, tile)
-    if pack is not None:
-        old = k.params[pack.param]
-        new[old] = packed_buffer(old, pack)
-        packs.append(pack)
-        nest = p.relayout(nest, old, new[old], lambda i: packed_index(i, pack))
-    done = tile_nest(nest, roles, tile, target)
-    return p.replace_loop(body, v, lambda _: outline(done))
+    columns = bounds(roles.column.extent)[1]
+    rows = p.find(k.body, v).extent.value
+    tile = choose_tile(rows, columns, target, target.lanes(stage.acc.dtype))
+    spec = choose_pack(k, stage, roles, tile)
+    if spec is not None:
+        k = pack(k, spec)
+    done = outline(tile_nest(p.find(k.body, v), roles, tile, target))
+    return replace(k, body=p.replace_loop(k.body, v, lambda _: done))
 
 
 def outline(s: Stmt) -> For:

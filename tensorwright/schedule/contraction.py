@@ -24,7 +24,14 @@ from tensorwright.schedule import primitives as p
 from tensorwright.schedule.form import EXPENSIVE, inverse
 from tensorwright.schedule.nest import Stage, depends, loads_of
 from tensorwright.schedule.roles import (
-    Roles, Tile, choose_pack, find_roles, is_streamed, packed_buffer, packed_index, reduction_order,
+    Roles,
+    Tile,
+    choose_pack,
+    find_roles,
+    is_streamed,
+    packed_buffer,
+    packed_index,
+    reduction_order,
 )  # fmt: skip
 from tensorwright.target.target import Target
 
@@ -72,9 +79,7 @@ def extent_of(f: For | None, default: int = 1) -> int:
     return min(high, 128) if high is not None else 128
 
 
-def schedule_contraction(
-    k: Kernel, stages: tuple[Stage, ...], target: Target
-) -> Kernel | None:
+def schedule_contraction(k: Kernel, stages: tuple[Stage, ...], target: Target) -> Kernel | None:
     """The kernel with its one contraction (and a map behind it) on register tiles; None if it has
     no such form."""
     stage = stages[0]
@@ -82,7 +87,9 @@ def schedule_contraction(
     if roles is None:
         return None
     lanes = target.lanes(stage.acc.dtype)
-    tile = choose_tile(extent_of(roles.row), extent_of(roles.column), target, lanes, roles.broadcast)
+    tile = choose_tile(
+        extent_of(roles.row), extent_of(roles.column), target, lanes, roles.broadcast
+    )
     pack = choose_pack(k, stage, roles, tile)
     if pack is None and not is_streamed(roles.weights, sym(roles.column.var)):
         return None
@@ -134,8 +141,8 @@ def order_spatial(body: Stmt, stage: Stage, roles: Roles) -> Stmt:
 
 def panel_position(roles: Roles, width: int, target: Target) -> int:
     """Where among the outer loops that over weight panels goes: inside all of them, so that a panel
-    serves one block of rows after another from the L1 cache; or, where the weights do not fit the L2
-    cache and rereading them costs more than rereading the other operand, around those loops that
+    serves one block of rows after another from the L1 cache; or, where the weights do not fit the
+    L2 cache and rereading them costs more than rereading the other operand, around those loops that
     the weights do not depend on."""
     free = [f for f in roles.outer if not depends(roles.weights, sym(f.var))]
     weights, other = operand_bytes(roles.weights), operand_bytes(roles.other)

@@ -20,11 +20,44 @@ from tensorwright.ir.loop import Kernel
 from tensorwright.ir.simplify import linear
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.nest import Stage, loads_of, read_stage, stages, stride_of
+from tensorwright.schedule.padding import split_padding
 from tensorwright.schedule.roles import Tile, choose_pack, find_roles
 
 EXPENSIVE = frozenset(
-    "div sqrt rsqrt exp exp2 expm1 log log2 log1p sin cos tan asin acos atan atan2 sinh cosh tanh "
-    "asinh acosh atanh erf erfc sigmoid lgamma digamma pow mod rem floordiv truncdiv".split()
+    [
+        "div",
+        "sqrt",
+        "rsqrt",
+        "exp",
+        "exp2",
+        "expm1",
+        "log",
+        "log2",
+        "log1p",
+        "sin",
+        "cos",
+        "tan",
+        "asin",
+        "acos",
+        "atan",
+        "atan2",
+        "sinh",
+        "cosh",
+        "tanh",
+        "asinh",
+        "acosh",
+        "atanh",
+        "erf",
+        "erfc",
+        "sigmoid",
+        "lgamma",
+        "digamma",
+        "pow",
+        "mod",
+        "rem",
+        "floordiv",
+        "truncdiv",
+    ]
 )
 MAX_INLINED = 200  # nodes of one expression
 MAX_ROW_BYTES = 48 << 10  # of a tile of rows between two contractions
@@ -65,9 +98,17 @@ def read_form(k: Kernel) -> Form | None:
 def _contraction(k: Kernel, found: list[Stage]) -> Form | None:
     if len(found) == 1:
         return Form("contraction", k, tuple(found))
-    if len(found) == 2 and found[1].is_map and inverse(found[0], found[1]) is not None:
+    if len(found) != 2 or not found[1].is_map:
+        return None
+    if inverse(found[0], found[1]) is not None:
         return Form("contraction", k, tuple(found))
-    return None
+    padded = split_padding(found[1])
+    if padded is None or inverse(found[0], padded.inside) is None:
+        return None
+    parts = [padded.border, padded.inside.root]
+    body = ir.seq(*(part for s in k.body.body for part in (
+        parts if s is found[1].root else [s])))  # fmt: skip
+    return Form("contraction", k.with_body(body), (found[0], padded.inside))
 
 
 # ---- inlining ----------------------------------------------------------------------------------
@@ -145,7 +186,8 @@ def _points(s: Stage) -> Expr:
 
 def inverse(producer: Stage, consumer: Stage) -> dict[Expr, Expr] | None:
     """The consumer's variables as functions of the producer's, if it reads each element of the
-    producer's output exactly once: every subscript is a mixed-radix number of distinct variables."""
+    producer's output exactly once: every subscript is a mixed-radix number of distinct
+    variables."""
     reads = {e for e in ir.loads(consumer.root) if e.value is producer.out}
     if len(reads) != 1:
         return None
@@ -161,7 +203,7 @@ def inverse(producer: Stage, consumer: Stage) -> dict[Expr, Expr] | None:
         expected = const(1)
         last = None
         for t, c in sorted(terms.items(), key=lambda item: item[1]):
-            if t in solved and not is_const(extents[t], 1) or not is_const(expected, c):
+            if (t in solved and not is_const(extents[t], 1)) or not is_const(expected, c):
                 return None
             solved[t] = (own // c) if c > 1 else own
             expected = const(c) * extents[t]
@@ -171,7 +213,7 @@ def inverse(producer: Stage, consumer: Stage) -> dict[Expr, Expr] | None:
             c = terms[last]
             solved[last] = own // c if c > 1 else own
         size = as_expr(producer.out.shape[axis])
-        if not (size - expected).op == "const" or (size - expected).value != 0:
+        if size is not expected:
             return None
     return solved if set(solved) == set(extents) else None
 
@@ -204,7 +246,7 @@ def _attention(k: Kernel, found: list[Stage]) -> Form | None:
             return None
     for s in found[: end + 1]:
         reads = [e for e in ir.loads(s.root) if e.value in made and e.value is not s.out]
-        if s is scores and reads or not all(_same_row(e, s, rows) for e in reads):
+        if (s is scores and reads) or not all(_same_row(e, s, rows) for e in reads):
             return None
     fits = all(_fits(s.out, rows) for s in found[:end])
     return Form("attention", k, tuple(found), rows) if fits and _panels(k, scores, values) else None

@@ -67,7 +67,7 @@ def check_parallel(s: For) -> None:
 
 
 def why_not_parallel(s: For) -> str:
-    """"" if the iterations are independent, else the reason."""
+    """ "" if the iterations are independent, else the reason."""
     if bounds(s.extent)[1] in (0, 1):
         return ""
     private = {p.buffer for p in ir.statements(s.body) if isinstance(p, Alloc)}
@@ -155,7 +155,7 @@ def check_distribute(s: For, groups: Sequence[Sequence[ir.Stmt]], private: set[B
     for k, own in enumerate(stored):
         for n, other in enumerate(touched):
             for b in own & other if n != k else ():
-                raise ScheduleError(f"parts of loop {s.var} share {b.name}, which one of them stores")
+                raise ScheduleError(f"parts of loop {s.var} share {b.name}, which one stores")
 
 
 def check_private(root: ir.Stmt, s: For, b: Buffer, rank: int) -> None:
@@ -164,7 +164,8 @@ def check_private(root: ir.Stmt, s: For, b: Buffer, rank: int) -> None:
     inside = _accesses(s, b)
     if len(inside) != len(_accesses(root, b)):
         raise ScheduleError(f"{b.name} is used outside of loop {s.var}")
-    if b.scope not in ("temp", "local") or any(bounds(as_expr(d))[1] is None for d in b.shape[rank:]):
+    unbound = any(bounds(as_expr(d))[1] is None for d in b.shape[rank:])
+    if b.scope not in ("temp", "local") or unbound:
         raise ScheduleError(f"{b.name} is no temporary whose size a row has a bound")
     unit = [is_const(as_expr(d), 1) for d in b.shape[:rank]]
     places = {tuple(None if u else i for u, i in zip(unit, a[:rank])) for a in inside}
@@ -199,3 +200,84 @@ def check_in_place(root: ir.Stmt, old: Buffer, new: Buffer) -> None:
     for p in order[last + 1 :]:
         if old in ir.buffers(p) and not isinstance(p, (For, ir.Seq, ir.If)):
             raise ScheduleError(f"{old.name} is used after {new.name} is made")
+
+
+def check_not_stored(s: For, b: Buffer) -> None:
+    """The loop leaves `b` as it is, for all that can be seen."""
+    for p in ir.statements(s.body):
+        if isinstance(p, (ir.Call, ir.Copy, ir.View)) and b in ir.buffers(p):
+            raise ScheduleError(f"loop {s.var} hands {b.name} on")
+    if b in ir.stored_buffers(s.body):
+        raise ScheduleError(f"loop {s.var} stores to {b.name}")
+
+
+def check_producer(root: ir.Stmt, producer: For, stage, s: For) -> None:
+    """`producer` is a stage that makes a temporary for loop `s` alone, from what keeps its value
+    until then."""
+    if stage is None or stage.out.scope != "temp":
+        raise ScheduleError(f"loop {producer.var} is no stage that makes a temporary")
+    b = stage.out
+    mine, theirs = len(_accesses(producer, b)), len(_accesses(s, b))
+    if mine + theirs != len(_accesses(root, b)):
+        raise ScheduleError(f"{b.name} is used outside of loop {s.var}")
+    check_not_stored(s, b)
+    order = list(ir.statements(root))
+    inside = set(ir.statements(producer))
+    reads = {e.value for e in ir.loads(producer)} - {b}
+    for p in order[order.index(producer) :]:
+        if isinstance(p, Store) and p not in inside and p.buffer in reads:
+            raise ScheduleError(f"{p.buffer.name}, which {b.name} is made from, changes")
+
+
+def check_pipeline(s: For, parts: Sequence[ir.Stmt], cache: Buffer) -> None:
+    """A serial loop over what fills `cache` completely and what uses it, in this order."""
+    if s.kind != "serial":
+        raise ScheduleError(f"loop {s.var} is {s.kind}: its iterations have no order")
+    fills = [p for p in parts if cache in ir.stored_buffers(p)]
+    if not any(isinstance(p, Alloc) and p.buffer is cache for p in parts) or len(fills) != 1:
+        raise ScheduleError(f"{cache.name} is not filled once an iteration of {s.var}")
+    (fill,) = fills
+    if ir.stored_buffers(fill) != {cache} or cache in {e.value for e in ir.loads(fill)}:
+        raise ScheduleError(f"what fills {cache.name} does more than that")
+    before = parts[: list(parts).index(fill)]
+    if any(cache in ir.buffers(p) for p in before):
+        raise ScheduleError(f"{cache.name} is used before it is filled")
+    sources = {e.value for e in ir.loads(fill)}
+    for p in parts:
+        if p is not fill and sources & ir.stored_buffers(p):
+            raise ScheduleError(f"loop {s.var} stores to what {cache.name} is filled from")
+        if isinstance(p, Alloc) and p.buffer in sources:
+            raise ScheduleError(f"{cache.name} is filled from a buffer of one iteration")
+        if isinstance(p, ir.Let) and sym(p.var) in {x for y in ir.statements(fill)
+                                                    for x in walk(*ir.expressions(y))}:  # fmt: skip
+            raise ScheduleError(f"what fills {cache.name} depends on {p.var}")
+
+
+def runs(s: For) -> bool:
+    """Whether the loop certainly runs at least once."""
+    low = bounds(s.extent)[0]
+    return low is not None and low > 0
+
+
+def check_pack(k: ir.Kernel, spec: ir.Pack) -> None:
+    """The parameter is an input that is not packed already, and every dimension has its place."""
+    if not 0 <= spec.param < len(k.inputs):
+        raise ScheduleError(f"{k.name} has no input {spec.param}")
+    b = k.params[spec.param]
+    if any(p.param == spec.param for p in k.packs):
+        raise ScheduleError(f"{b.name} is packed already")
+    if sorted((*spec.lead, spec.axis, *spec.rest)) != list(range(b.rank)) or spec.width < 1:
+        raise ScheduleError(f"panels of {b.name} have no place for some of its {b.rank} dimensions")
+
+
+def check_bind(root: ir.Stmt, s: For, kind: str) -> None:
+    """Blocks are outermost, threads inside of blocks, and iterations are independent."""
+    if kind not in ("block", "thread"):
+        raise ScheduleError(f"a loop is bound to block or thread, not to {kind}")
+    check_parallel(s)
+    around = [f for f in ir.statements(root)
+              if isinstance(f, For) and f is not s and s in set(ir.statements(f))]  # fmt: skip
+    if kind == "block" and any(f.kind != "block" for f in around):
+        raise ScheduleError(f"loop {s.var} is inside of loops that are not blocks")
+    if kind == "thread" and not any(f.kind == "block" for f in around):
+        raise ScheduleError(f"no loop around {s.var} is a block")

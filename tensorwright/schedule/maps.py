@@ -1,6 +1,6 @@
 """Maps: collapse what is contiguous, vectors along the last loop, the rest in parallel.
 
-    for i: for j: y[i, j] = f(x[i, j])   ->   for b in parallel(n * m // 16): for l in vector(16): ...
+for i: for j: y[i, j] = f(x[i, j])   ->   for b in parallel(n * m // 16): for l in vector(16): ...
 """
 
 from __future__ import annotations
@@ -119,5 +119,3 @@ def fuse_all(body: Stmt, loops: list[Symbol]) -> Stmt:
     for v in loops[1:]:
         body, first = p.fuse(body, first, v)
     return body
-
-

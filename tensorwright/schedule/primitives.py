@@ -17,7 +17,18 @@ from dataclasses import replace
 
 from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import (
-    Buffer, Expr, Symbol, as_expr, ceildiv, compare, const, is_const, make, minimum, sym, transform,
+    Buffer,
+    Expr,
+    Symbol,
+    as_expr,
+    ceildiv,
+    compare,
+    const,
+    is_const,
+    make,
+    minimum,
+    sym,
+    transform,
 )  # fmt: skip
 from tensorwright.ir.loop import Alloc, For, If, Seq, Stmt, Store, loop_symbol, seq
 from tensorwright.schedule import legal
@@ -205,8 +216,8 @@ def renew(root: Stmt) -> Stmt:
 
 
 def join(root: Stmt, a: Symbol, b: Symbol) -> tuple[Stmt, Symbol]:
-    """Two adjacent loops -> one that runs the first's iterations, then the second's. Parallel if both
-    are, which holds for the parts of one parallel loop."""
+    """Two adjacent loops -> one that runs the first's iterations, then the second's. Parallel if
+    both are, which holds for the parts of one parallel loop."""
     first, second = find(root, a), find(root, b)
     legal.check_kinds(first, second)
     total = first.extent + second.extent
@@ -267,7 +278,9 @@ def fuse_epilogue(root: Stmt, producer, consumer, inverse: dict[Expr, Expr]) -> 
 
     def visit(s: Stmt) -> Stmt | None:
         if isinstance(s, Seq):
-            kept = [x for x in s.body if x is not consumer.root and not _defines_alloc(x, producer.out)]
+            kept = [
+                x for x in s.body if x is not consumer.root and not _defines_alloc(x, producer.out)
+            ]
             return seq(*kept) if len(kept) != len(s.body) else None
         return None
 
@@ -333,7 +346,7 @@ def rfactor(root: Stmt, v: Symbol, lanes: int) -> tuple[Stmt, Symbol | None]:
     s = find(root, v)
     step = s.body
     legal.check_reduction(s)
-    op, e = ir.update(step)
+    op, _ = ir.update(step)
     if op == "fma":
         op = "add"
     part = Buffer(f"{step.buffer.name}v", step.buffer.dtype, (lanes,), "local", 64)
@@ -433,5 +446,3 @@ def _defines(s: Stmt, b: Buffer) -> bool:
     if isinstance(s, Alloc):
         return s.buffer is b
     return isinstance(s, (For, Store)) and ir.stored_buffers(s) == {b}
-
-

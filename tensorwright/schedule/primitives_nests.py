@@ -17,7 +17,15 @@ from dataclasses import replace
 
 from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import (
-    Buffer, Expr, Symbol, as_expr, bounds, const, sym, transform, walk,
+    Buffer,
+    Expr,
+    Symbol,
+    as_expr,
+    bounds,
+    const,
+    sym,
+    transform,
+    walk,
 )  # fmt: skip
 from tensorwright.ir.loop import Alloc, For, Seq, Stmt, Store, loop_symbol, seq
 from tensorwright.schedule import legal
@@ -104,8 +112,8 @@ def in_place(root: Stmt, old: Buffer, new: Buffer) -> Stmt:
 
 
 def divide_once(root: Stmt) -> Stmt:
-    """for j: y[j] = x[j] / d  ->  r = 1 / d; for j: y[j] = x[j] * r. Rounds once more, and 1 / d must
-    be a normal number where x / d is: for the caller to know."""
+    """for j: y[j] = x[j] / d  ->  r = 1 / d; for j: y[j] = x[j] * r. Rounds once more, and 1 / d
+    must be a normal number where x / d is: for the caller to know."""
 
     def visit(s: Stmt) -> Stmt | None:
         if not (isinstance(s, For) and isinstance(s.body, Store) and ir.update(s.body) is None):

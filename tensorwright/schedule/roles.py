@@ -2,7 +2,8 @@
 
     out[i, j] += x[i, k] * w[k, j]     column: j (vectors), row: i (the rows of a tile), weights: w
 
-The weights are packed into panels of a tile's width, contiguous in the order in which they are read.
+The weights are packed into panels of a tile's width, contiguous in the order in which they are
+read.
 """
 
 from __future__ import annotations
@@ -70,8 +71,8 @@ def is_streamed(e: Expr, j: Expr) -> bool:
 
 
 def choose_pack(k: Kernel, stage: Stage, roles: Roles, tile: Tile) -> Pack | None:
-    """Panels of the tile's width for the streamed operand, if it is a plain load of a parameter that
-    moves by one along the columns; operands without rows to reuse them on stay as they are."""
+    """Panels of the tile's width for the streamed operand, if it is a plain load of a parameter
+    that moves by one along the columns; what lies in one such panel already stays as it is."""
     e, j = roles.weights, sym(roles.column.var)
     while e.op == "cast":
         e = e.args[0]

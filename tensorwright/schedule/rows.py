@@ -4,7 +4,8 @@
 ->  for i in parallel(n): { m = max over x[i]; y[i] = exp(x[i] - m); s = sum over y[i]; y[i] /= s }
 
 Each reduction accumulates in several vectors at once (`rfactor`), so that it is not bound by the
-latency of one addition. Intermediate rows live in the output where types allow, else in a temporary.
+latency of one addition. Intermediate rows live in the output where types allow, else in a
+temporary.
 """
 
 from __future__ import annotations
@@ -17,7 +18,14 @@ from tensorwright.ir.loop import Alloc, For, Kernel, Seq, Stmt, loop_symbol, seq
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.contraction import choose_tile, spread
 from tensorwright.schedule.form import Form
-from tensorwright.schedule.maps import collapse, fuse_all, is_small, lanes_for, total, vectorize_innermost
+from tensorwright.schedule.maps import (
+    collapse,
+    fuse_all,
+    is_small,
+    lanes_for,
+    total,
+    vectorize_innermost,
+)
 from tensorwright.schedule.nest import Stage
 from tensorwright.target.target import Target
 

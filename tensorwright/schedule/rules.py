@@ -1,7 +1,7 @@
 """Schedule a kernel for a target: one rule per form.
 
-`schedule(kernel, target)` is total: what has no form that a rule knows runs as its definition says, its
-outermost independent loops in parallel.
+`schedule(kernel, target)` is total: what has no form that a rule knows runs as its definition says,
+its outermost independent loops in parallel.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tensorwright.schedule.attention import schedule_attention
 from tensorwright.schedule.contraction import schedule_contraction
 from tensorwright.schedule.form import read_form
 from tensorwright.schedule.legal import ScheduleError, why_not_parallel
-from tensorwright.schedule.maps import is_small, schedule_map
+from tensorwright.schedule.maps import is_small, schedule_map, vectorize_innermost
 from tensorwright.schedule.rows import schedule_columns, schedule_rows
 from tensorwright.target.target import Target
 
@@ -37,7 +37,8 @@ def schedule_by_form(k: Kernel, target: Target) -> Kernel | None:
     if form.kind == "map":
         return schedule_map(form.kernel, form.stages[0].spatial, target)
     if form.kind == "contraction":
-        return schedule_contraction(form.kernel, form.stages, target)
+        made = schedule_contraction(form.kernel, form.stages, target)
+        return made if made is None else made.with_body(vectorize_rest(made.body, target))
     if form.kind == "attention":
         return schedule_attention(form, target)
     if form.kind == "rows":
@@ -45,9 +46,22 @@ def schedule_by_form(k: Kernel, target: Target) -> Kernel | None:
     return schedule_columns(form.kernel, form.stages[0], target)
 
 
+def vectorize_rest(body: ir.Stmt, target: Target) -> ir.Stmt:
+    """Vectors for nests that the rule left as they were: the border of a padded result."""
+    for s in body.body if isinstance(body, Seq) else ():
+        innermost = s
+        while isinstance(innermost, For) and isinstance(innermost.body, For):
+            innermost = innermost.body
+        if isinstance(s, For) and s.kind == "serial" and isinstance(innermost.body, ir.If):
+            body, _ = vectorize_innermost(body, innermost.var, target)
+    return body
+
+
 def without_empty_loops(body: ir.Stmt) -> ir.Stmt:
     """`body` without the loops that run not once, so that rules divide by no extent of 0."""
-    return ir.rewrite(body, lambda s: Seq(()) if isinstance(s, For) and is_const(s.extent, 0) else None)
+    return ir.rewrite(
+        body, lambda s: Seq(()) if isinstance(s, For) and is_const(s.extent, 0) else None
+    )
 
 
 def schedule_plain(k: Kernel, trace: str = "as defined") -> Kernel:

@@ -53,5 +53,3 @@ def find(name: str | Target) -> Target:
             return t
     known = ", ".join(t.name for t in TARGETS)
     raise CompileError(f"there is no target '{name}'", help=f"known targets: host, {known}")
-
-

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sys
 import traceback
 
@@ -109,7 +110,11 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         return 130
     except BrokenPipeError:
-        return 0
+        return silenced()
+    except SystemExit as e:  # what click makes of a broken pipe, among others
+        if isinstance(e.__context__, BrokenPipeError):
+            return silenced()
+        raise
     except TensorwrightError as e:
         return fail(e, arguments)
     except Exception as e:
@@ -117,6 +122,12 @@ def run(arguments: list[str]) -> int:
             traceback.print_exc()
             return 70
         return fail(unexpected(e), arguments)
+
+
+def silenced() -> int:
+    """What read our output is gone, which is no failure; nothing more can be written there."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def fail(error: TensorwrightError, arguments: list[str]) -> int:
@@ -131,7 +142,12 @@ def fail(error: TensorwrightError, arguments: list[str]) -> int:
 
 
 def main() -> None:
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        silenced()
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -172,7 +172,13 @@ def _make(info: TensorInfo, spec: Spec, values, rng, limit: int | None) -> np.nd
                 f"the size {', '.join(lacking) or info.type} of input '{info.name}' is not known",
                 help=f"give its shape: --input {info.name}=2x3",
             )
-    return fill(shape, dtype, spec.fill or usual_fill(info.name, dtype), rng, limit)
+    try:
+        return fill(shape, dtype, spec.fill or usual_fill(info.name, dtype), rng, limit)
+    except (MemoryError, ValueError, OverflowError):
+        raise RunError(
+            f"there is no memory for input '{info.name}' of shape {list(shape)}",
+            help=f"choose smaller sizes: --input {info.name}=2x3 or --size NAME=N",
+        ) from None
 
 
 def _fitting(info: TensorInfo, array: np.ndarray, dtype: np.dtype) -> np.ndarray:

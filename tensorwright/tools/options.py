@@ -97,6 +97,8 @@ class Request:
         return import_any(self.path, None, self.shapes)
 
     def check_path(self) -> None:
+        if Path(self.path).is_dir():
+            raise ArtifactError(f"{self.path} is a folder, not a model")
         if not Path(self.path).is_file():
             raise ArtifactError(f"there is no file {self.path}")
 

@@ -37,13 +37,20 @@ class Column:
     style: str = ""
 
 
+class Pipe(Console):
+    """A console whose reader may go away, as `head` does."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 class Output:
     """Where a command's results and remarks go."""
 
     def __init__(self, as_json: bool = False, quiet: bool = False, debug: bool = False) -> None:
         self.as_json, self.quiet, self.debug = as_json, quiet, debug
         width = None if sys.stdout.isatty() else WIDE
-        self.out = Console(highlight=False, soft_wrap=True, width=width)
+        self.out = Pipe(highlight=False, soft_wrap=True, width=width)
         self.err = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def remark(self, text: str) -> None:

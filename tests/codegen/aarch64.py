@@ -129,7 +129,9 @@ def run(m: Module, arrays, folder: Path, threads: int = 1) -> list[np.ndarray]:
                             *_table("outputs", [p for pair in zip(places, shapes) for p in pair])]),
     )  # fmt: skip
     program = link([*built.objects, compile_object(start, find("aarch64"))], folder)
-    found = subprocess.run([QEMU, program], input=bytes(block.data), capture_output=True, timeout=300)
+    found = subprocess.run(
+        [QEMU, program], input=bytes(block.data), capture_output=True, timeout=300
+    )
     assert found.returncode == 0, f"exit code {found.returncode} {found.stderr[-300:]!r}"
     return [np.frombuffer(found.stdout, d, int(np.prod(s)), at - first).reshape(s)
             for at, (d, s) in zip(places, outs)]  # fmt: skip

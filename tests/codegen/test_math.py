@@ -8,13 +8,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.codegen.math_reference import BINARY, HAS_EXTENDED, inputs, points, reference, specials, ulp_error
-from tests.codegen.native_math import Kernel
-from tests.codegen.numpy_math import evaluate
 
 from tensorwright.codegen.math import ABSOLUTE_BOUNDS, ULP_BOUNDS, expand_math
 from tensorwright.ir.dtype import bf16, f16, f32, f64, i32
 from tensorwright.ir.expr import Buffer, load, make, walk
+from tests.codegen.math_reference import (
+    BINARY,
+    HAS_EXTENDED,
+    inputs,
+    points,
+    reference,
+    specials,
+    ulp_error,
+)
+from tests.codegen.native_math import Kernel
+from tests.codegen.numpy_math import evaluate
 
 CASES = sorted(ULP_BOUNDS)
 DTYPES = {32: f32, 64: f64}

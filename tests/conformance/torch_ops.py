@@ -7,15 +7,19 @@ torch gave. `coverage()` gives the rows, `markdown()` the section of docs/confor
 
 from __future__ import annotations
 
+import argparse
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import tensorwright as tw
 from tensorwright.base.errors import TensorwrightError
 from tensorwright.frontend.torch_graph import Importer, array_of
 from tensorwright.frontend.torch_ops import dtype_of
@@ -332,5 +336,26 @@ EXTRA: dict[str, Callable[[str], list]] = {
 }  # fmt: skip
 
 
+def run_native(module: Module, inputs: list) -> list:
+    """The results of the compiled module."""
+    results = tw.compile(module, threads=1)(*inputs)
+    return list(results) if isinstance(results, tuple) else [results]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="torch_ops", description=__doc__)
+    parser.add_argument("--via", choices=("reference", "native"), default="reference")
+    parser.add_argument("--append", type=Path, help="put the section at the end of this page")
+    args = parser.parse_args(arguments)
+    text = markdown(coverage(run_native if args.via == "native" else run_reference))
+    if args.append:
+        page = args.append.read_text() if args.append.exists() else ""
+        head = page.split("## PyTorch (Core ATen)")[0].rstrip()
+        args.append.write_text(f"{head}\n\n{text}")
+    else:
+        print(text)
+    return 0
+
+
 if __name__ == "__main__":
-    print(markdown(coverage()))
+    sys.exit(main())

@@ -58,3 +58,18 @@ def test_a_folder_that_cannot_be_made_costs_nothing(tmp_path):
     (tmp_path / "file").write_text("")
     with config.options(cache=str(tmp_path / "file" / "cache")):
         compile(mlp())
+
+
+def test_a_full_cache_loses_its_older_half(tmp_path):
+    cache = ObjectCache(tmp_path, limit=256 * 2000)
+    for k in range(256):
+        for age in (10, 20, 30):
+            key = f"{k:02x}{age:02d}".ljust(64, "0")
+            cache.write(key, bytes(1000))
+            os.utime(cache.path(key), (age, age))
+    cache.settle()
+    left = [int(p.stem[2:4]) for p, _ in cache.entries()]
+    assert 200 < len(left) <= 256 and set(left) == {30}
+    cache.write("ab" * 32, bytes(10))
+    cache.settle()
+    assert len(list(cache.entries())) == len(left) + 1

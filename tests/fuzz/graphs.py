@@ -95,8 +95,20 @@ class Maker:
         return tuple(dims)
 
     def step(self) -> Node | None:
-        kinds = (self.unary, self.unary, self.binary, self.binary, self.scaled, self.cast,
-                 self.reduction, self.movement, self.movement, self.product, self.normal, self.joined)
+        kinds = (
+            self.unary,
+            self.unary,
+            self.binary,
+            self.binary,
+            self.scaled,
+            self.cast,
+            self.reduction,
+            self.movement,
+            self.movement,
+            self.product,
+            self.normal,
+            self.joined,
+        )
         x = self.choose(self.pool)
         try:
             return self.choose(kinds if x.rank else kinds[:6])(x)
@@ -114,10 +126,14 @@ class Maker:
         shape = self.choose(((), x.shape[-1:]))
         if any(isinstance(d, Expr) for d in shape):
             shape = ()
-        return self.choose((table.BY_NAME["mul"], table.BY_NAME["add"]))(x, self.constant(x.dtype, shape))
+        return self.choose((table.BY_NAME["mul"], table.BY_NAME["add"]))(
+            x, self.constant(x.dtype, shape)
+        )
 
     def constant(self, d: DType, shape: tuple) -> Node:
-        values = self.random.uniform(-1, 1, shape) if d.is_float else self.random.integers(-3, 4, shape)
+        values = (
+            self.random.uniform(-1, 1, shape) if d.is_float else self.random.integers(-3, 4, shape)
+        )
         return constant(np.asarray(values).astype(d.numpy))
 
     def reduction(self, x: Node) -> Node:

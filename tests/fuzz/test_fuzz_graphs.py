@@ -47,6 +47,7 @@ def symbols(g: Graph) -> set:
 
 def allowed(g: Graph, inputs, expected) -> list[np.ndarray]:
     """How far from `expected` each element may be."""
+
     def moved(a, sign):
         rounding = ROUNDING.get(dtype(a.dtype).name, 0.0)
         return (a.astype(np.float64) * (1 + sign * rounding)).astype(a.dtype) if rounding else a
@@ -61,7 +62,9 @@ def allowed(g: Graph, inputs, expected) -> list[np.ndarray]:
         scale = np.abs(wide[np.isfinite(wide)]).max(initial=1e-6)
         spread = max_of(np.abs(np.asarray(o[k]).astype(np.float64) - wide) for o in others)
         floats = dtype(e.dtype).is_float
-        limits.append(40 * np.nan_to_num(spread, nan=np.inf) + (20 * worst * scale if floats else 0))
+        limits.append(
+            40 * np.nan_to_num(spread, nan=np.inf) + (20 * worst * scale if floats else 0)
+        )
     return limits
 
 

@@ -288,4 +288,3 @@ def twice(x: f32[n], y: out[f32[n]]):
 """
     m = parse(text, OPS)
     assert run_module(m, [ones(2)])[0].tolist() == [2, 2]
-

@@ -40,7 +40,9 @@ def host_functions(draw, symbols: tuple[Expr, ...] = ()) -> Kernel:
         return Seq(tuple(parts))
 
     def statements(seen: list[Buffer], depth: int) -> list[Stmt]:
-        kind = draw(st.sampled_from(["call"] * 4 + ["copy", "view", "again"] + ["nest"] * (depth < 2)))
+        kind = draw(
+            st.sampled_from(["call"] * 4 + ["copy", "view", "again"] + ["nest"] * (depth < 2))
+        )
         if kind == "nest":
             return [nest(seen, depth)]
         source = draw(st.sampled_from(seen))

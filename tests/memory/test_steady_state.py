@@ -38,7 +38,11 @@ def allocations(monkeypatch):
     def find(name: str, others=loader.process_symbol):
         if name in ("malloc", "calloc", "realloc", "posix_memalign"):
             raise AssertionError(f"{name} is not counted")
-        return ctypes.cast(allocate, ctypes.c_void_p).value if name == "aligned_alloc" else others(name)
+        return (
+            ctypes.cast(allocate, ctypes.c_void_p).value
+            if name == "aligned_alloc"
+            else others(name)
+        )
 
     monkeypatch.setattr(loader, "process_symbol", find)
     yield sizes

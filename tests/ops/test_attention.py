@@ -49,8 +49,9 @@ def test_a_query_that_may_look_at_nothing_gives_zero():
 
 def test_without_a_mask_there_is_no_guard():
     params = operands()
-    names = lambda **attrs: [n.op.name for n in graph(
-        "g", params, [attention_parts(*params, **attrs)["y"]]).nodes()]
+    names = lambda **attrs: [
+        n.op.name for n in graph("g", params, [attention_parts(*params, **attrs)["y"]]).nodes()
+    ]
     assert "softmax" in names(causal=True) and "softmax" not in names(window=(0, -1))
 
 

@@ -11,7 +11,15 @@ from tensorwright.ir.graph import bound_symbols, graph, param
 from tensorwright.ir.interp import run_graph
 from tensorwright.ir.type import TensorType, tensor
 from tensorwright.ops.control import (
-    conditional, if_, item, items, loop_while, make_tuple, scan, scan_, while_,
+    conditional,
+    if_,
+    item,
+    items,
+    loop_while,
+    make_tuple,
+    scan,
+    scan_,
+    while_,
 )  # fmt: skip
 from tensorwright.ops.elementwise import add, less, mul
 from tensorwright.ops.index import nonzero
@@ -27,8 +35,12 @@ def branch(name, type_, f):
 def test_if_takes_a_branch():
     t = tensor("f32", 3)
     cond, x = param("cond", tensor("bool")), param("x", t)
-    y = if_(cond, x, then=branch("a", t, lambda v: add(v, 1.0)),
-            orelse=branch("b", t, lambda v: mul(v, 2.0)))
+    y = if_(
+        cond,
+        x,
+        then=branch("a", t, lambda v: add(v, 1.0)),
+        orelse=branch("b", t, lambda v: mul(v, 2.0)),
+    )
     g = graph("main", [cond, x], [y])
     assert y.type == t
     for taken, expected in ((True, [2, 3, 4]), (False, [2, 4, 6])):

@@ -18,26 +18,20 @@ from tensorwright.ir.type import TensorType, TupleType, leaves
 from tensorwright.ir.verify import verify
 from tensorwright.ops.control import item
 from tensorwright.ops.movement import transpose
-from tensorwright.passes.algebra import simplify_algebra
 from tensorwright.passes.attention import recognise_attention
-from tensorwright.passes.canonicalize import canonicalize
 from tensorwright.passes.convolutions import shape_convolutions
-from tensorwright.passes.cse import merge_equal
-from tensorwright.passes.dce import drop_dead
 from tensorwright.passes.expand import expand_composites
-from tensorwright.passes.fold_constants import fold_constants
 from tensorwright.passes.layout import assign_layouts
 from tensorwright.passes.shapes import simplify_shapes
+from tensorwright.passes.simplify import clean, simplify
 from tests.ops.rows import all_rows, build
 from tests.ops.samples import Case, cases
 from tests.passes.equivalence import assert_equal_results, module
 from tests.passes.test_layout import grow, x_of
 
-CLEAN = (fold_constants, canonicalize)
 PASSES = (
-    simplify_shapes, *CLEAN, merge_equal, recognise_attention, expand_composites, *CLEAN,
-    merge_equal, drop_dead, simplify_algebra, *CLEAN, simplify_algebra, assign_layouts, *CLEAN,
-    shape_convolutions, *CLEAN, fold_constants, merge_equal, drop_dead,
+    simplify_shapes, clean, recognise_attention, expand_composites, simplify, assign_layouts, clean,
+    shape_convolutions, clean,
 )  # fmt: skip
 TOLERANCE = {"f64": 1e-5, "f32": 2e-4, "f16": 2e-2, "bf16": 8e-2}
 RANDOM = ("random_bits", "uniform", "normal", "bernoulli", "multinomial", "dropout")

@@ -98,5 +98,3 @@ def assert_same(before: Kernel, body: Stmt, size: int = 5, **changed) -> None:
     expected = run_kernel(before, given, values)
     for a, e in zip(run_kernel(after, given, values), expected):
         np.testing.assert_array_equal(a, e)
-
-

@@ -8,12 +8,13 @@ import pytest
 from tensorwright.driver.compile import compile
 from tensorwright.driver.pipeline import run_pipeline
 from tensorwright.ir.expr import var
-from tensorwright.ir.graph import Graph, graph, param
+from tensorwright.ir.graph import Graph, constant, graph, param
 from tensorwright.ir.interp import run_graph, run_module
 from tensorwright.ir.module import Module
 from tensorwright.ir.type import tensor
 from tensorwright.ops.activations import relu
 from tensorwright.ops.attention import attention
+from tensorwright.ops.elementwise import add, is_nan, select
 from tensorwright.ops.linalg import dot_general
 from tensorwright.ops.movement import reshape, transpose
 from tensorwright.ops.norm import softmax
@@ -140,7 +141,8 @@ def test_many_keys_stay_separate():
 def test_scores_that_are_a_result_stay():
     q, k, v = (param(n, tensor("f32", 6, 8)) for n in "qkv")
     p = softmax(dot_general(q, k, contract=((1,), (1,))), axis=-1)
-    m = run_pipeline(Module({"main": graph("main", [q, k, v], [p, dot_general(p, v)])}), find("host"))
+    g = graph("main", [q, k, v], [p, dot_general(p, v)])
+    m = run_pipeline(Module({"main": g}), find("host"))
     assert "attention" not in forms(m)
 
 
@@ -149,3 +151,22 @@ def test_perceptron_stays_separate():
     y = dot_general(relu(dot_general(x, a, contract=((1,), (0,)))), b, contract=((1,), (0,)))
     m = run_pipeline(Module({"main": graph("main", [x, a, b], [y])}), find("host"))
     assert "attention" not in forms(m)
+
+
+# ---- softmax alone -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(1, 12, 128, 128), (1, 1, 1, 40), (2, 3, 40)], ids=str)
+def test_guarded_softmax_is_one_kernel(shape):
+    """As exporters write it: rows of NaN give zeros. Unit dimensions must not be in the way."""
+    x = param("x", tensor("f32", *shape))
+    mask = param("mask", tensor("f32", *(1,) * (len(shape) - 1), shape[-1]))
+    p = softmax(add(x, mask), axis=-1)
+    g = graph("main", [x, mask], [select(is_nan(p), constant(np.float32(0)), p)])
+    program = compile(Module({"main": g}), threads=1)
+    assert forms(program.lowered) == ["rows"]
+    inputs = arrays(g)
+    inputs[0][..., 0, :] = np.nan
+    (expected,) = run_graph(g, inputs)
+    np.testing.assert_allclose(np.asarray(program(*inputs)), expected, 1e-5, 1e-6)
+    assert not np.isnan(expected).any()

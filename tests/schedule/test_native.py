@@ -15,8 +15,8 @@ from tensorwright.ir.graph import Node, constant, graph, param
 from tensorwright.ir.module import Module
 from tensorwright.ir.type import tensor
 from tensorwright.ops import table
-from tensorwright.target.host import TARGETS
 from tensorwright.runtime import cpu
+from tensorwright.target.host import TARGETS
 from tests.codegen.unscheduled import compile_as_defined
 from tests.ops.rows import flat
 
@@ -106,8 +106,9 @@ def halves(n):
     return x, OP["reduce_sum"](OP["sigmoid"](x), axes=(1,))
 
 
-GROUPS = (relu_of_sum, transposed, softmax_of_rows, normalized, largest_of_columns, total, dense,
-          wide_product, batched, convolution, depthwise, pooled, bytes_to_floats, halves)  # fmt: skip
+GROUPS = (relu_of_sum, transposed, softmax_of_rows, normalized, largest_of_columns, total,
+          dense, wide_product, batched, convolution, depthwise, pooled, bytes_to_floats,
+          halves)  # fmt: skip
 ON = [t.name for t in TARGETS if t.triple.startswith("x86") and not cpu.missing(t.required)]
 ON = [n for n in ON if n in ("x86-64-avx2", "x86-64-sse4.2")]
 

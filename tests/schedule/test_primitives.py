@@ -15,7 +15,14 @@ from tensorwright.schedule.form import inverse
 from tensorwright.schedule.legal import ScheduleError
 from tensorwright.schedule.nest import stages
 from tests.schedule.nests import (
-    N, assert_same, chain_kernel, kernel, loop_of, map_kernel, product_kernel, sum_kernel,
+    N,
+    assert_same,
+    chain_kernel,
+    kernel,
+    loop_of,
+    map_kernel,
+    product_kernel,
+    sum_kernel,
 )  # fmt: skip
 
 sizes = st.integers(1, 9) | st.just("n")
@@ -73,7 +80,9 @@ def test_reorder(a, b, c, order, size):
 @given(numbers, sizes, sizes, st.integers(1, 7))
 def test_fission(m, n, depth, size):
     k = product_kernel(m, n, depth)
-    body = p.reorder(p.cache_write(k.body, stages(k.body)[0].init), [loop_of(k, "j"), loop_of(k, "i")])
+    body = p.reorder(
+        p.cache_write(k.body, stages(k.body)[0].init), [loop_of(k, "j"), loop_of(k, "i")]
+    )
     body = p.fission(p.set_kind(body, loop_of(k, "i"), "unroll"), loop_of(k, "i"))
     assert_same(k, body, size)
 
@@ -181,7 +190,9 @@ def test_set_kind(kind):
 
 def prefix_sums():
     x, y = Buffer("x", f32, (8,)), Buffer("y", f32, (9,))
-    return kernel("prefix", [x], y, loops("i", (8,), lambda i: Store(y, (i + 1,), y[(i,)] + x[(i,)])))
+    return kernel(
+        "prefix", [x], y, loops("i", (8,), lambda i: Store(y, (i + 1,), y[(i,)] + x[(i,)]))
+    )
 
 
 def all_into_one():
@@ -191,7 +202,9 @@ def all_into_one():
 
 def overlapping():
     x, y = Buffer("x", f32, (4, 4)), Buffer("y", f32, (8,))
-    return kernel("diagonals", [x], y, loops("ij", (4, 4), lambda i, j: Store(y, (i + j,), x[i, j])))
+    return kernel(
+        "diagonals", [x], y, loops("ij", (4, 4), lambda i, j: Store(y, (i + j,), x[i, j]))
+    )
 
 
 @pytest.mark.parametrize("make", [prefix_sums, all_into_one, overlapping])

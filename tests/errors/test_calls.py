@@ -1,0 +1,180 @@
+"""Calls with wrong inputs, and values at the edges of what operators take."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tensorwright as tw
+from tensorwright.base.errors import RunError
+from tests.errors.models import BOOL, I64, array, model, node, unary, value
+
+A = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+
+@pytest.fixture(scope="module")
+def program():
+    return tw.compile(unary(shape=["n", 3]))
+
+
+def refused(program, *args, words, **named) -> None:
+    with pytest.raises(RunError) as caught:
+        program(*args, **named)
+    for word in words:
+        assert word in str(caught.value)
+    assert np.array_equal(program(A), A)  # the next call works
+
+
+def test_wrong_shapes(program):
+    refused(program, A[0], words=("'x'", "1 dimensions", "expected 2", "f32[n, 3]"))
+    refused(program, A.T, words=("'x'", "dimension 1 is 2, expected 3"))
+    refused(program, np.zeros((0, 3), np.float32), words=("n is 0", "dimension 0 of input 'x'"))
+
+
+@pytest.mark.parametrize("kind", ["f8", "i4", ">f4", "O", "U1", "M8[s]", [("a", "<f4")]])
+def test_wrong_types(program, kind):
+    refused(program, np.zeros((2, 3), kind), words=("'x'", "expected f32[n, 3]", "astype"))
+
+
+def test_wrong_names_and_counts(program):
+    refused(program, A, A, words=("2 inputs given, 1 expected",))
+    refused(program, words=("missing input: x",))
+    refused(program, z=A, words=("no input 'z'",))
+    refused(program, A, x=A, words=("'x' is given twice",))
+
+
+@pytest.mark.parametrize("what", [
+    None, "abc", b"abc", {"x": A}, object(), [[1, 2, 3], [1]], [[10**400, 1, 1]], (k for k in "a"),
+], ids=range(8))  # fmt: skip
+def test_what_is_no_array(program, what):
+    refused(program, what, words=("'x'",))
+
+
+def misaligned(a: np.ndarray) -> np.ndarray:
+    out = np.zeros(a.nbytes + 1, np.uint8)[1:].view(a.dtype).reshape(a.shape)
+    out[:] = a
+    return out
+
+
+def read_only(a: np.ndarray) -> np.ndarray:
+    a = a.copy()
+    a.flags.writeable = False
+    return a
+
+
+@pytest.mark.parametrize("array", [
+    np.asfortranarray(A), A[::-1, ::-1][::-1, ::-1], misaligned(A), read_only(A), A.tolist(),
+    np.ma.array(A), np.repeat(A, 2, 1)[:, ::2],
+], ids=range(7))  # fmt: skip
+def test_unusual_arrays(program, array):
+    assert np.array_equal(program(array), A)
+
+
+def test_torch_tensors(program):
+    torch = pytest.importorskip("torch")
+    assert torch.equal(program(torch.ones(3, 2).T), torch.ones(2, 3))
+    refused(program, torch.ones(2, 3, requires_grad=True), words=("'x'", "x.detach()"))
+    refused(program, torch.ones(2, 3, device="meta"), words=("'x'", "meta"))
+    refused(program, torch.ones(2, 3).to_sparse(), words=("'x'",))
+    refused(program, torch.ones(2, 3).double(), words=("f64", "x.to(torch.float32)"))
+
+
+def test_symbols_that_disagree():
+    m = model([node("Add", ["x", "z"], ["y"])], [value("x", ["n", 3]), value("z", ["n", 3])],
+              [value("y", None)])  # fmt: skip
+    with pytest.raises(RunError, match=r"dimension 0 of input 'z' is 3, expected n = 2"):
+        tw.compile(m)(A, np.ones((3, 3), np.float32))
+
+
+@pytest.mark.parametrize("rows, words", [(5, "n is 5, its largest value is 4"),
+                                         (3, "n is 3, not a multiple of 2")])  # fmt: skip
+def test_symbols_outside_their_promise(rows, words):
+    program = tw.compile(unary(shape=["n", 3]), shapes="x: n[1..4%2], 3")
+    with pytest.raises(RunError, match=words):
+        program(np.ones((rows, 3), np.float32))
+
+
+@pytest.mark.parametrize("to, low, high", [
+    (3, -128, 127), (2, 0, 255), (6, -(2**31), 2**31 - 1), (12, 0, 2**32 - 1),
+    (7, -(2**63), 2**63 - 1), (13, 0, 2**64 - 1),
+])  # fmt: skip
+def test_casts_of_what_does_not_fit(to, low, high):
+    m = model([node("Cast", ["x"], ["y"], to=to)], [value("x", ["n"])], [value("y", None, to)])
+    x = np.array([np.nan, np.inf, -np.inf, 1e30, -1e30, 3.7], np.float32)
+    assert tw.compile(m)(x).tolist() == [0, high, low, high, low, 3]
+
+
+@pytest.mark.parametrize("kind, number", [("i4", 6), ("i8", 7), ("i1", 3), ("u1", 2), ("u8", 13)])
+@pytest.mark.parametrize("op", ["Div", "Mod"])
+def test_integer_division_by_zero(op, kind, number):
+    m = model([node(op, ["x", "z"], ["y"])], [value(n, ["k"], number) for n in "xz"],
+              [value("y", None, number)])  # fmt: skip
+    low = np.iinfo(kind).min
+    y = tw.compile(m)(np.array([1, 0, low, 7], kind), np.array([0, 0, -1 if low else 1, 2], kind))
+    assert y[3] == (3 if op == "Div" else 1)
+
+
+@pytest.mark.parametrize("index, nearest", [(3, 3), (-4, 0), (4, 3), (-5, 0), (2**62, 3),
+                                            (-(2**63), 0)])  # fmt: skip
+@pytest.mark.parametrize("op", ["Gather", "GatherElements", "GatherND"])
+def test_indices_that_are_computed_are_clamped(op, index, nearest):
+    shape = ["k", 1] if op == "GatherND" else ["k"]
+    m = model([node(op, ["x", "i"], ["y"])], [value("x", [4]), value("i", shape, I64)],
+              [value("y", None)])  # fmt: skip
+    x, i = np.arange(4, dtype=np.float32), np.array([index])
+    assert tw.compile(m)(x, i[:, None] if op == "GatherND" else i) == [nearest]
+
+
+def test_reshape_that_does_not_fit():
+    m = model([node("Reshape", ["x", "s"], ["r"]), node("Sin", ["r"], ["y"])],
+              [value("x", ["n"]), value("s", [2], I64)], [value("y", None)])  # fmt: skip
+    program, x = tw.compile(m), np.zeros(4, np.float32)
+    for wrong in ([3, 2], [-2, -2], [2**62, 4]):
+        with pytest.raises(RunError, match=r"Reshape|out of memory"):
+            program(x, np.array(wrong))
+    assert program(x, np.array([-1, 2])).shape == (2, 2)
+
+
+def branches():
+    """A result whose size depends on the branch that was taken."""
+    from onnx import helper
+
+    then = helper.make_graph([node("Relu", ["x"], ["o"])], "t", [], [value("o", None)])
+    cut = node("Slice", ["x", "one", "big"], ["o"])
+    other = helper.make_graph([cut], "e", [], [value("o", None)])
+    choose = node("If", ["c"], ["y"], then_branch=then, else_branch=other)
+    return model([choose], [value("c", [], BOOL), value("x", ["n"])], [value("y", None)],
+                 [array("one", [1]), array("big", [1000])])  # fmt: skip
+
+
+def resident() -> int:
+    with open("/proc/self/statm") as f:
+        return int(f.read().split()[1]) * 4096
+
+
+def calls():
+    x = [np.ones(k, np.float32) for k in (4, 1, 300, 77)]
+    total = [node("Sin", ["x"], ["z"]), node("CumSum", ["z", "a"], ["y"])]
+    two = [value("x", ["n"]), value("z", ["n"])]
+    sized = [value("x", [1]), value("s", [1], I64)]
+    yield unary(), [(x[0],)]
+    yield model(total, two[:1], [value("y", None)], [array("a", 0)]), [(a,) for a in x]
+    add = model([node("Add", ["x", "z"], ["y"])], two, [value("y", None)])
+    yield add, [(x[0], x[1]), (x[2], x[2])]
+    yield (model([node("Expand", ["x", "s"], ["y"])], sized, [value("y", ["k"])]),
+           [(x[1], np.array([2**45])), (x[1], np.array([5]))])  # fmt: skip
+    yield branches(), [(np.array(True), x[0]), (np.array(False), x[0])]
+
+
+@pytest.mark.parametrize("case", range(5))
+def test_calls_do_not_leak(case):
+    m, given = list(calls())[case]
+    program, start = tw.compile(m), 0
+    for k in range(23_000):
+        if k == 3000:
+            start = resident()
+        try:
+            program(*given[k % len(given)])
+        except RunError:
+            continue
+    assert resident() - start < 1 << 20
