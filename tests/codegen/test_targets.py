@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from itertools import product
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from tensorwright.base.config import options
 from tensorwright.driver.compile import compile
+from tensorwright.frontend.onnx import import_onnx
+from tensorwright.ir.dtype import f32
+from tensorwright.ir.graph import constant, graph, param
+from tensorwright.ir.interp import run_module
+from tensorwright.ir.module import Module
+from tensorwright.ir.type import tensor
+from tensorwright.ops.linalg import matmul
+from tensorwright.ops.norm import layer_norm, softmax
 from tensorwright.runtime import cpu
 from tensorwright.schedule.contraction import choose_tile
 from tensorwright.target.host import TARGETS
