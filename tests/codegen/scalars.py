@@ -16,9 +16,27 @@ from tensorwright.codegen.engine import compile_object
 from tensorwright.codegen.llvm import ModuleText, emit_kernel
 from tensorwright.ir import scalar
 from tensorwright.ir.dtype import (
-    DTYPES, FLOATS, FLOATS8, INTEGERS, SUBBYTE, DType, boolean, f4e2m1, f8e8m0, index,
+    DTYPES,
+    FLOATS,
+    FLOATS8,
+    INTEGERS,
+    SUBBYTE,
+    DType,
+    boolean,
+    f4e2m1,
+    f8e8m0,
+    index,
 )  # fmt: skip
-from tensorwright.ir.expr import COMPARISONS, PREDICATES, Buffer, binary, bitcast, cast, compare, unary
+from tensorwright.ir.expr import (
+    COMPARISONS,
+    PREDICATES,
+    Buffer,
+    binary,
+    bitcast,
+    cast,
+    compare,
+    unary,
+)
 from tensorwright.ir.loop import Kernel, Store, loops
 from tensorwright.runtime.loader import load_objects
 from tensorwright.schedule import primitives as p
@@ -156,6 +174,8 @@ def same(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
     """Where two arrays of one type agree: the same bits, or both NaN, or zeros of either sign."""
     with np.errstate(all="ignore"):
         a, b = found.astype(np.float64), expected.astype(np.float64)
-        bits = found.view(np.uint8).reshape(len(found), -1) == expected.view(np.uint8).reshape(len(found), -1)
+        bits = found.view(np.uint8).reshape(len(found), -1) == expected.view(np.uint8).reshape(
+            len(found), -1
+        )
     is_float = found.dtype.kind in "fV"
     return bits.all(1) | (is_float & ((np.isnan(a) & np.isnan(b)) | ((a == 0) & (b == 0))))
