@@ -60,7 +60,8 @@ def test_rounded_once(t, source, target: str):
 
 
 def test_powers_of_two():
-    values = np.array([1.0, 1.49, 1.5, 2.9, 3.0, 0.0, -1.0, np.nan, np.inf, 2.0**-127, 2.0**-126], np.float32)
+    values = [1.0, 1.49, 1.5, 2.9, 3.0, 0.0, -1.0, np.nan, np.inf, 2.0**-127, 2.0**-126]
+    values = np.array(values, np.float32)
     found = convert(values, f32, f8e8m0, "host").view(np.uint8)
     assert found.tolist() == [127, 127, 128, 128, 129, 255, 255, 255, 254, 0, 1]
 

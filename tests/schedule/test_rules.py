@@ -1,4 +1,4 @@
-"""Which rule takes which group of operators (a convolution pads first), and that `schedule` is total."""
+"""Which rule takes which group of operators (convolutions pad first); `schedule` never fails."""
 
 from __future__ import annotations
 
