@@ -249,10 +249,10 @@ class Values(Operations):
         """Whether the subscripts are known to be within the buffer."""
         found = self.inside.get(load)
         if found is None:
-            pairs = [(i, as_expr(d)) for i, d in zip(load.args, load.value.shape)]
             found = self.inside[load] = all(
-                is_const(compare("le", const(0), i), True) and is_const(compare("lt", i, d), True)
-                for i, d in pairs
+                is_const(compare("le", const(0), i), True)
+                and is_const(compare("lt", i, as_expr(d)), True)
+                for i, d in zip(load.args, load.value.shape)
             )
         return found
 
