@@ -302,18 +302,66 @@ class Host:
         inner.body += test.body
         inner.body.append(store(go, (), load(test.buffer(cond.results[0]), ())))
         step = inner.block()
-        outs = []
-        step.run(body, [*state, *rest])
-        for k, r in enumerate(body.results):
-            source = step.buffer(r)
-            held = Buffer(f"next_{k}", source.dtype, source.shape, "arena", 64)
-            step.body += [Alloc(held), Copy(held, source)]
-            outs.append(held)
-        for box, held in zip(boxes, outs):
-            step.put(box, held)
+        step.refill(body, [*state, *rest], boxes, [])
         inner.body.append(If(load(go, ()), Seq(tuple(step.body))))
         self.body.append(While(load(go, ()), Seq(tuple(inner.body))))
         return self.unbox(node, types, boxes)
+
+    def refill(self, body: Graph, arguments: list[Value], boxes, outputs: list[Buffer]) -> None:
+        """One iteration: the first results go into boxes, once all are known, the others to
+        `outputs`."""
+        self.run(body, arguments)
+        fresh = []
+        for k, r in enumerate(body.results[: len(boxes)]):
+            source = self.buffer(r)
+            held = Buffer(f"next_{k}", source.dtype, source.shape, "arena", 64)
+            self.body += [Alloc(held), Copy(held, source)]
+            fresh.append(held)
+        for out, r in zip(outputs, body.results[len(boxes) :]):
+            self.body.append(Copy(out, self.buffer(r)))
+        for box, held in zip(boxes, fresh):
+            self.put(box, held)
+
+    def sized_scan(self, node: Node) -> Value:
+        """A scan whose state changes its size."""
+        carried, scanned = node.attrs["carried"], node.attrs["scanned"]
+        types = node.type.items if isinstance(node.type, TupleType) else (node.type,)
+        body, name = node.attrs["body"], node.name or "scan"
+        if any(set(bound_symbols(node)) & type_symbols(t) for t in types[carried:]):
+            raise CompileError(
+                "scan: the pieces that are stacked differ in size",
+                help="pad them to their largest size",
+            ).located(node.loc)
+        boxes = [self.box(t, f"{name}_{k}") for k, t in enumerate(types[:carried])]
+        for box, a in zip(boxes, node.args):
+            self.put(box, self.buffer(a))
+        stacked = [
+            Buffer(f"{name}_{k}", t.dtype, self.shape(t.shape), "arena", 64)
+            for k, t in enumerate(types[carried:], carried)
+        ]
+        self.body += [Alloc(b) for b in stacked]
+        v, t, length = self.steps(node)
+        inner = self.block()
+        inner.known = {x for a in node.args for x in type_symbols(a.type)}
+        shapes = [p.shape for p in body.params[:carried]]
+        state = [inner.open_box(shape, box) for shape, box in zip(shapes, boxes)]
+        xs = node.args[carried : carried + scanned]
+        slices = [inner.slice(self.buffer(x), t) for x in xs]
+        rest = [self.values[a] for a in node.args[carried + scanned :]]
+        outs = [inner.slice(y, t) for y in stacked]
+        inner.refill(body, [*state, *slices, *rest], boxes, outs)
+        self.body.append(For(v, const(0), length, Seq(tuple(inner.body))))
+        final = self.unbox(node, types[:carried], boxes)
+        out = (*(final if isinstance(final, tuple) else (final,)), *stacked)
+        return out if isinstance(node.type, TupleType) else out[0]
+
+    def steps(self, node: Node) -> tuple[Symbol, Expr, Expr]:
+        """(loop variable, position in the sequence, number of steps) of a scan."""
+        length = node.attrs["length"]
+        length = self.dim(node.args[node.attrs["carried"]].shape[0] if length is None else length)
+        v = loop_symbol("t", const(0), length)
+        reverse = node.attrs.get("reverse", False)
+        return v, length - 1 - sym(v) if reverse else sym(v), length
 
     def emit_while_(self, node: Node) -> Value:
         count = node.attrs["carried"]
@@ -361,10 +409,9 @@ class Host:
     def emit_scan_(self, node: Node) -> Value:
         """Slices of the scanned inputs and outputs are views, so that nothing is copied per
         step."""
+        if bound_symbols(node):
+            return self.sized_scan(node)
         carried, scanned = node.attrs["carried"], node.attrs["scanned"]
-        length = node.attrs["length"]
-        length = self.dim(node.args[carried].shape[0] if length is None else length)
-        reverse = node.attrs.get("reverse", False)
         inits, xs = node.args[:carried], node.args[carried : carried + scanned]
         rest = [self.values[a] for a in node.args[carried + scanned :]]
         state = self.carried(inits, node.name or "state")
@@ -374,8 +421,7 @@ class Host:
             own = Buffer(f"{node.name or 'scan'}_{k}", t.dtype, self.shape(t.shape), "arena", 64)
             self.body.append(Alloc(own))
             stacked.append(own)
-        v = loop_symbol("t", const(0), length)
-        t = length - 1 - sym(v) if reverse else sym(v)
+        v, t, length = self.steps(node)
         inner = self.block()
         slices = [inner.slice(self.buffer(x), t) for x in xs]
         outs = [inner.slice(y, t) for y in stacked]
