@@ -122,10 +122,12 @@ def edges(d: DType) -> np.ndarray:
         near += [-v for v in near] if d.is_signed else []
         return np.array(sorted({v for v in near if low <= v <= high}), d.numpy)
     tiny, big = 2.0**-24, d.max
-    near = [0.0, 1.0, 0.5, 1.5, 2.5, 3.0, 7.0, 0.1, 100.7, 127.5, 255.9, 448.0, 464.0, 465.0,
-            65504.0, 65520.0, 2.0**31, 2.0**32, 2.0**63, 1e30, big, big / 2, tiny, tiny * 1.5,
-            2.0**-14, 2.0**-126, 1.1754942e-38, 2049.0, 16777217.0, 1.0009766, 1.00390625, 1.0078125,
-            float("inf"), float("nan")]  # fmt: skip
+    near = [
+        0.0, 1.0, 0.5, 1.5, 2.5, 3.0, 7.0, 0.1, 100.7, 127.5, 255.9, 448.0, 464.0, 465.0,
+        65504.0, 65520.0, 2.0**31, 2.0**32, 2.0**63, 1e30, big, big / 2, tiny, tiny * 1.5,
+        2.0**-14, 2.0**-126, 1.1754942e-38, 2049.0, 16777217.0, 1.0009766, 1.00390625,
+        1.0078125, float("inf"), float("nan"),
+    ]  # fmt: skip
     with np.errstate(all="ignore"):
         return np.array([*near, *(-v for v in near)]).astype(d.numpy)
 
@@ -174,6 +176,8 @@ def same(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
     """Where two arrays of one type agree: the same bits, or both NaN, or zeros of either sign."""
     with np.errstate(all="ignore"):
         a, b = found.astype(np.float64), expected.astype(np.float64)
-        rows = [v.view(np.uint8).reshape(len(found), -1) for v in (found, expected)]
-        equal = (a == 0) & (b == 0) | np.isnan(a) & np.isnan(b)
-    return (rows[0] == rows[1]).all(1) | ((found.dtype.kind in "fV") & equal)
+        bits = found.view(np.uint8).reshape(len(found), -1) == expected.view(np.uint8).reshape(
+            len(found), -1
+        )
+    is_float = found.dtype.kind in "fV"
+    return bits.all(1) | (is_float & ((np.isnan(a) & np.isnan(b)) | ((a == 0) & (b == 0))))
