@@ -92,8 +92,9 @@ class Clash(AssertionError):
 class PlanRun:
     """The frame's bytes, what every buffer should hold, and where it is."""
 
-    def __init__(self, k: Kernel, values: dict[Expr, Expr]):
+    def __init__(self, k: Kernel, values: dict[Expr, Expr], first: bool):
         self.values, self.memory = values, {}
+        self.taken = first  # the arm of the next branch; they take turns
         self.where: dict[Buffer, tuple[int, int]] = {}
         self.holds: dict[tuple, int] = {}
         self.owner: dict[Buffer, Buffer] = {}
@@ -114,9 +115,10 @@ class PlanRun:
                 for _ in range(3):
                     self.run(body)
             case If(then=then, orelse=orelse):
-                self.run(then)
-                if orelse is not None:
-                    self.run(orelse)
+                arm = then if self.taken else orelse
+                self.taken = not self.taken
+                if arm is not None:
+                    self.run(arm)
             case Alloc(buffer=b, offset=offset) if b.scope == "arena":
                 size = self.number(product(b.shape)) * b.dtype.bytes
                 self.where[b] = (self.number(offset), size)
@@ -153,4 +155,5 @@ class PlanRun:
 
 def run_plan(k: Kernel, values: dict | None = None) -> None:
     """Execute the calls of a planned function; raises Clash."""
-    PlanRun(k, {sym(s): const(v) for s, v in (values or {}).items()})
+    for first in (True, False):
+        PlanRun(k, {sym(s): const(v) for s, v in (values or {}).items()}, first)
