@@ -173,13 +173,7 @@ def emit_entry(k: Kernel, module: ModuleText, kernel_ids: dict[str, int]) -> Non
 def emit_function(k: Kernel, module: ModuleText, kernel_ids: dict[str, int]) -> None:
     """Add a called graph's host function to the module."""
     f = HostFunction(module, k.name, kernel_ids)
-    args = ["ptr %ctx"]
-    for b in k.params:
-        f.pointers[b] = f"%{f.ident(b.name)}"
-        args.append(f"ptr {f.pointers[b]}")
-    for v in k.symbols:
-        f.bind(v, f"%{f.ident(v.name)}")
-        args.append(f"i64 {f.symbols[v]}")
+    arguments = f.arguments(k)
     f.stmt(k.body)
     f.leave()
-    f.finish(f"define void @{k.name}({', '.join(args)})")
+    f.finish(f"define void @{k.name}({arguments})")

@@ -402,6 +402,17 @@ class Function(Values):
     def give_back(self) -> None:
         """What is owed whether the function worked or failed."""
 
+    def arguments(self, k: Kernel) -> str:
+        """The function's arguments, bound: context, buffers, index symbols."""
+        args = ["ptr %ctx"]
+        for b in k.params:
+            self.pointers[b] = f"%{self.ident(b.name)}"
+            args.append(f"ptr {self.pointers[b]}")
+        for v in k.symbols:
+            self.bind(v, f"%{self.ident(v.name)}")
+            args.append(f"i64 {self.symbols[v]}")
+        return ", ".join(args)
+
     def finish(self, header: str) -> None:
         """Close the function and hand its text to the module."""
         self.emit("br label %exit")
@@ -467,12 +478,6 @@ def emit_kernel(k: Kernel, module: ModuleText, target: Target, linkage: str = ""
     f = Function(module, k.name, Legalizer(target), target.fma)
     written = ir.stored_buffers(k.body)
     f.readonly = {b for b in k.params if b not in written}
-    args = ["ptr %ctx"]
-    for b in k.params:
-        f.pointers[b] = f"%{f.ident(b.name)}"
-        args.append(f"ptr {f.pointers[b]}")
-    for v in k.symbols:
-        f.bind(v, f"%{f.ident(v.name)}")
-        args.append(f"i64 {f.symbols[v]}")
+    arguments = f.arguments(k)
     f.stmt(k.body)
-    f.finish(f"define {linkage} void @{k.name}({', '.join(args)})")
+    f.finish(f"define {linkage} void @{k.name}({arguments})")

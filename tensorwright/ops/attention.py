@@ -266,7 +266,7 @@ attention = composite(
         "f16[1,2,3,8] f16[1,2,3,8] f16[1,2,3,8]",
         "f32[1,2,3,4] f32[1,2,3,4] f32[1,2,3,4] bool[1,2,3,3] guard='nan'",
         "f32[1,2,3,4]@special f32[1,2,3,4] f32[1,2,3,4] guard='nan'",
-        "f32[1,2,3,4] f32[1,2,3,4] f32[1,2,3,4] - guard='none'",
+        "f32[1,2,3,4] f32[1,2,3,4] f32[1,2,3,4] f32[1,2,3,3]@-2:2 guard='none'",
     ),
     doc="softmax(q k' * scale + mask) v over [batch, heads, length, depth].",
 )  # fmt: skip
