@@ -1,9 +1,10 @@
 """Mutates ONNX models: importing one must succeed or raise a typed error, and never hang.
 
-    python -m tests.fuzz.fuzz_onnx --seconds 60 --seed 1 --keep /tmp/found
+    python -m tests.fuzz.fuzz_onnx --seconds 60 --seed 1 --run --keep found
 
-Whatever else happens (another exception, an InternalError, a dead process, 20 seconds) is a finding
-and is written to the folder `--keep`.
+With `--run`, what can be imported is also compiled, run, and compared with the interpreter. Whatever
+else happens (another exception, an InternalError, a dead process, 20 seconds until the program is
+compiled, a result that differs) is a finding and is written to the folder `--keep`.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ import resource
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
 from onnx import TensorProto, helper
 
 LIMIT_S = 20
+LONG_S, LONG = 5, "runs for long"
 MEMORY = 6 << 30
 NUMBERS = (0, 1, -1, 2, 3, 7, 64, -(1 << 31), (1 << 31) - 1, (1 << 63) - 1, -(1 << 63), 1 << 40)
 
@@ -274,14 +277,12 @@ def mutated(m: onnx.ModelProto, rng: random.Random) -> bytes:
 # ---- trying -------------------------------------------------------------------------------------
 
 
-def outcome(raw: bytes) -> str:
-    """What importing gives: "ok", the kind of typed error, or "FOUND ..."."""
+def outcome(raw: bytes, act: Callable[[bytes], str]) -> str:
+    """What `act` says of a model, the kind of typed error it raises, or "FOUND ..."."""
     from tensorwright.base.errors import InternalError, TensorwrightError
-    from tensorwright.frontend.onnx import import_onnx
 
     try:
-        import_onnx(raw)
-        return "ok"
+        return act(raw)
     except InternalError as e:
         return f"FOUND {e.message}"
     except TensorwrightError as e:
@@ -290,19 +291,50 @@ def outcome(raw: bytes) -> str:
         return f"FOUND {type(e).__name__}: {e}"
 
 
-def _serve(pipe) -> None:
+def import_only(raw: bytes) -> str:
+    from tensorwright.frontend.onnx import import_onnx
+
+    import_onnx(raw)
+    return "ok"
+
+
+def compile_only(raw: bytes) -> str:
+    import tensorwright as tw
+
+    global PROGRAM
+    PROGRAM = tw.compile(raw, threads=1)
+    return RUNNING
+
+
+def run_compiled(raw: bytes) -> str:
+    """Inputs that a model refuses at run time are its right; anything else must agree."""
+    try:
+        found = PROGRAM.compare("reference", tolerance=1e-3)
+    except (OverflowError, MemoryError):
+        return "too large to interpret"
+    return "ok" if found.ok else "FOUND a result that differs from the interpreter's"
+
+
+RUNNING = "running"
+PROGRAM = None
+
+
+def _serve(pipe, run: bool) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     while (raw := pipe.recv()) is not None:
-        pipe.send(outcome(raw))
+        result = outcome(raw, compile_only if run else import_only)
+        pipe.send(result)
+        if result == RUNNING:
+            pipe.send(outcome(raw, run_compiled))
 
 
 class Tester:
     """A process that may die."""
 
-    def __init__(self):
+    def __init__(self, run: bool = False):
         context = multiprocessing.get_context("fork")
         self.pipe, other = context.Pipe()
-        self.process = context.Process(target=_serve, args=(other,), daemon=True)
+        self.process = context.Process(target=_serve, args=(other, run), daemon=True)
         self.process.start()
         other.close()
 
@@ -310,7 +342,12 @@ class Tester:
         try:
             self.pipe.send(raw)
             if self.pipe.poll(LIMIT_S):
-                return self.pipe.recv()
+                result = self.pipe.recv()
+                if result != RUNNING:
+                    return result
+                if self.pipe.poll(LONG_S):
+                    return self.pipe.recv()
+                return LONG  # a loop of 2^40 turns is what the model says
         except (EOFError, BrokenPipeError, ConnectionResetError):
             self.process.join()
             return f"FOUND the process died ({self.process.exitcode})"
@@ -321,22 +358,24 @@ class Tester:
         self.process.join()
 
 
-def fuzz(seconds: float, seed: int, keep: Path | None = None) -> tuple[Counter, dict[str, bytes]]:
+def fuzz(
+    seconds: float, seed: int, keep: Path | None = None, run: bool = False
+) -> tuple[Counter, dict[str, bytes]]:
     """(outcomes, findings by what went wrong)."""
     OPERATORS[:] = sorted({s.name for s in onnx.defs.get_all_schemas()})
     rng, models, counts = random.Random(seed), seeds(), Counter()
     findings: dict[str, bytes] = {}
-    tester, end = Tester(), time.monotonic() + seconds
+    tester, end = Tester(run), time.monotonic() + seconds
     while time.monotonic() < end:
         raw = mutated(rng.choice(models), rng)
         result = tester.try_(raw)
+        if "died" in result or "no outcome" in result or result == LONG:
+            tester.stop()
+            tester = Tester(run)
         if not result.startswith("FOUND"):
             counts[result] += 1
             continue
         counts["found"] += 1
-        if "died" in result or "no outcome" in result:
-            tester.stop()
-            tester = Tester()
         if result not in findings:
             findings[result] = raw
             if keep is not None:
@@ -351,8 +390,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path)
+    parser.add_argument("--run", action="store_true", help="compile, run and compare, too")
     args = parser.parse_args()
-    counts, findings = fuzz(args.seconds, args.seed, args.keep)
+    counts, findings = fuzz(args.seconds, args.seed, args.keep, args.run)
     print(dict(counts))
     for what in findings:
         print(what)

@@ -8,7 +8,7 @@ import tensorwright.ir.build  # noqa: F401  (makes operators callable)
 from tensorwright.ir.dtype import dtype
 from tensorwright.ir.facts import evaluate
 from tensorwright.ir.graph import Graph, Node, graph, param
-from tensorwright.ir.interp import run_graph
+from tensorwright.ir.interp import run_module
 from tensorwright.ir.module import Module
 from tensorwright.ir.type import leaves, tensor, type_symbols
 from tensorwright.ir.verify import verify
@@ -64,8 +64,8 @@ def assert_equal_results(
     for a, b in zip(after.main.result_types, before.main.result_types, strict=True):
         assert a == b or type_symbols(b) - known, f"{b} became {a}"
     inputs = random_inputs(before.main, np.random.default_rng(seed), sizes, special)
-    expected = run_graph(before.main, inputs, before.graphs)
-    found = run_graph(after.main, inputs, after.graphs)
+    expected = run_module(before, inputs)
+    found = run_module(after, inputs)
     for e, f in zip(expected, found, strict=True):
         compare(np.asarray(f), np.asarray(e), tol)
 

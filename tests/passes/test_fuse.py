@@ -1,0 +1,166 @@
+"""What fuses with what, inferred from loop nests; and that fused groups mean the same."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tensorwright.base import trace
+from tensorwright.ir.expr import var
+from tensorwright.ir.graph import PARAM, graph
+from tensorwright.ir.module import Module
+from tensorwright.ops.elementwise import add, exp, maximum, mul, neg, tanh
+from tensorwright.ops.index import gather
+from tensorwright.ops.linalg import matmul
+from tensorwright.ops.movement import broadcast_to, reshape, transpose
+from tensorwright.ops.reduce import reduce_max, reduce_sum
+from tensorwright.passes.expand import expand_composites
+from tensorwright.passes.fuse import MAX_GROUP, fuse
+from tensorwright.passes.lower import lower
+from tests.ops.rows import all_rows
+from tests.passes.equivalence import assert_equal_results, module, op_names, x_of
+
+OPS = {op.name: op for op in all_rows()}
+
+
+def groups(m: Module) -> list[list[str]]:
+    """The operators of each kernel, in order."""
+    found = []
+    for n in m.main.nodes():
+        if n.op.name == "fused":
+            inside = n.attrs["body"].nodes()
+            found.append([i.op.name for i in inside if i.op.name not in ("param", "const")])
+        elif n.op.name not in ("param", "const"):
+            found.append([n.op.name])
+    return found
+
+
+def fused_groups(result, *params) -> list[list[str]]:
+    """Groups of a graph, checked to compute the same before and after."""
+    before = expand_composites(module(result, *params))
+    after = fuse(before)
+    assert_equal_results(before, lower(after))
+    return groups(after)
+
+
+def test_elementwise_chain_is_one_kernel():
+    x, y = x_of(3, 5), x_of(5, name="y")
+    assert fused_groups(tanh(add(exp(x), y)), x, y) == [["exp", "add", "tanh"]]
+
+
+def test_epilogue_joins_its_contraction():
+    x, w, b = x_of(4, 6), x_of(6, 8, name="w"), x_of(8, name="b")
+    (only,) = fused_groups(maximum(add(matmul(x, w), b), 0.0), x, w, b)
+    assert only[0] == "dot_general" and only[-1] == "maximum"
+
+
+def test_reduction_and_what_follows_row_by_row():
+    x = x_of(7, 33)
+    assert len(fused_groups(OPS["softmax"](x, axis=1), x)) == 1
+    total = reduce_sum(mul(x, x), axes=(1,), keepdims=True)
+    assert len(fused_groups(mul(x, total), x)) == 1
+
+
+def test_two_contractions_are_two_kernels():
+    x, w, v = x_of(4, 6), x_of(6, 8, name="w"), x_of(8, 3, name="v")
+    found = fused_groups(matmul(neg(matmul(x, w)), v), x, w, v)
+    assert [g.count("dot_general") for g in found] == [1, 1]
+
+
+def test_attention_is_one_kernel():
+    q, k, v = (x_of(2, 16, 8, name=n) for n in "qkv")
+    scores = OPS["softmax"](matmul(q, transpose(k, perm=(0, 2, 1))), axis=2)
+    found = fused_groups(matmul(scores, v), q, k, v)
+    assert max(g.count("dot_general") for g in found) == 2
+
+
+def test_what_two_kernels_need_is_computed_once():
+    x, w, v = x_of(4, 6), x_of(6, 8, name="w"), x_of(6, 8, name="v")
+    shared = exp(x)
+    found = fused_groups((matmul(shared, w), matmul(shared, v)), x, w, v)
+    assert sum(g.count("exp") for g in found) == 1
+
+
+def test_results_stay_results():
+    x = x_of(3)
+    y = exp(x)
+    assert fused_groups((neg(y), y), x) == [["exp"], ["neg"]]
+
+
+def test_groups_are_bounded():
+    x = x_of(4)
+    y = x
+    for _ in range(2 * MAX_GROUP):
+        y = tanh(y)
+    found = fused_groups(y, x)
+    assert len(found) == 2 and max(map(len, found)) == MAX_GROUP
+
+
+def test_views_cost_no_kernel():
+    x, w = x_of(2, 3, 4), x_of(4, 5, name="w")
+    m = fuse(expand_composites(module(matmul(reshape(x, shape=(6, 4)), w), x, w)))
+    assert op_names(m).count("reshape") <= 1 and not m.kernels
+
+
+def test_scalar_constants_become_literals():
+    x = x_of(3)
+    m = fuse(module(mul(exp(x), 2.0), x))
+    (node,) = m.main.results
+    assert [a.op for a in node.args] == [PARAM]
+
+
+def test_why_not_is_recorded():
+    x = x_of(4, 6)
+    shared = exp(x)
+    m = module((reduce_sum(shared, axes=(0,)), reduce_max(shared, axes=(1,))), x)
+    with trace.recording() as seen:
+        fuse(m)
+    assert any(d.subject is shared and "several kernels" in d.reason for d in seen.decisions)
+
+
+UNARY, BINARY = (exp, neg, tanh), (add, mul, maximum)
+
+
+@st.composite
+def random_graphs(draw):
+    """A small graph of maps, reductions, products and movements over one symbolic extent."""
+    n = var("n", min=1, max=64)
+    x, w = x_of(n, 4), x_of(4, 4, name="w")
+    values = [x]
+    for _ in range(draw(st.integers(1, 8))):
+        a, b = (draw(st.sampled_from(values)) for _ in "ab")
+        kind = draw(st.integers(0, 5))
+        if kind == 0:
+            y = draw(st.sampled_from(UNARY[1:]))(a)
+        elif kind == 1:
+            y = draw(st.sampled_from(BINARY))(a, b)
+        elif kind == 2:
+            y = broadcast_to(reduce_max(a, axes=(1,), keepdims=True), shape=(n, 4))
+        elif kind == 3:
+            y = tanh(matmul(a, w))
+        elif kind == 4:
+            y = transpose(neg(transpose(a, perm=(1, 0))), perm=(1, 0))
+        else:
+            y = broadcast_to(reduce_sum(tanh(b), axes=(0,), keepdims=True), shape=(n, 4))
+        values.append(y)
+    extra = draw(st.sampled_from(values[1:]))
+    return graph("main", [x, w], [values[-1], extra])
+
+
+@settings(max_examples=40, deadline=None)
+@given(random_graphs(), st.integers(1, 9))
+def test_fused_graphs_mean_the_same(g, n):
+    before = expand_composites(Module({"main": g}))
+    assert_equal_results(before, lower(fuse(before)), {"n": n}, tol=1e-4)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_gather_joins_maps(axis):
+    x, i = x_of(5, 6), x_of(3, d="i64", name="i")
+    m = fuse(module(neg(gather(x, i, axis=axis)), x, i))
+    assert groups(m) == [["gather", "neg"]]
+    from tensorwright.ir.interp import run_module
+
+    data = np.arange(30, dtype=np.float32).reshape(5, 6)
+    (y,) = run_module(lower(m), [data, np.array([0, 2, 1])])
+    np.testing.assert_array_equal(y, -data.take([0, 2, 1], axis))
