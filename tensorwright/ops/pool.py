@@ -7,6 +7,8 @@ ceil_mode lets a last window start within x or its leading padding and reach bey
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from tensorwright.ir.dtype import FLOATS, NUMERIC
@@ -97,7 +99,8 @@ def _cells(x, at, window, strides, padding, dilation, high=True):
         places = o * s + np.arange(w) * e - lo
         padded *= int(((places >= -lo) & (places < d + hi)).sum())
         grids.append(places[(places >= 0) & (places < d)])
-    return x[np.ix_(range(x.shape[0]), range(x.shape[1]), *grids)].reshape(*x.shape[:2], -1), padded
+    cells = x[np.ix_(range(x.shape[0]), range(x.shape[1]), *grids)]
+    return cells.reshape(*x.shape[:2], math.prod(cells.shape[2:])), padded
 
 
 def _max_cell(x, *window):

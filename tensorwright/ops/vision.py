@@ -298,10 +298,11 @@ def _reference_overlap(p, q, centre):
             edges.append([min(v[0], v[2]), min(v[1], v[3]), max(v[0], v[2]), max(v[1], v[3])])
     a, b = edges
     h, w = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    if h <= 0 or w <= 0:
-        return 0
     area = lambda e: (e[2] - e[0]) * (e[3] - e[1])
-    return h * w / (area(a) + area(b) - h * w)
+    union = area(a) + area(b) - h * w
+    if min(h, w, area(a), area(b), union) <= 0:
+        return -np.inf  # boxes apart suppress nothing, whatever the limit
+    return h * w / union
 
 
 nms_indices = define(

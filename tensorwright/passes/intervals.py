@@ -17,7 +17,7 @@ from tensorwright.ir.dtype import boolean
 from tensorwright.ir.expr import Expr
 from tensorwright.ir.graph import CONST, Node, array_of
 from tensorwright.ir.type import TensorType
-from tensorwright.ops.define import normalize_axes
+from tensorwright.ops.define import normalize_axes, normalize_axis
 
 DEPTH = 12  # operators looked through
 WIDER = 1e-5
@@ -122,12 +122,26 @@ def _of_operator(node: Node, depth: int) -> Interval:
         case "full":
             v = node.attrs["value"]
             return ANY if isinstance(v, Expr) or v != v else Interval(float(v), float(v))
+        case "argmax" | "argmin":
+            d = node.args[0].shape[normalize_axis(name, node.attrs["axis"], node.args[0].rank)]
+            return Interval(0, d - 1) if isinstance(d, int) and d else ANY
+        case "iota":
+            return _positions(node)
         case "reduce_sum":
             return _total(node, depth)
         case "softmax":
             return Interval(0, 1)
     f = MONOTONE.get(name)
     return ANY if f is None else _monotone(f, of(0))
+
+
+def _positions(node: Node) -> Interval:
+    """start + step * i along the axis of an iota."""
+    d = node.shape[node.attrs["axis"]] if node.rank else 1
+    start, step = node.attrs["start"], node.attrs["step"]
+    if not d or not all(isinstance(v, int) for v in (d, start, step)):
+        return ANY
+    return Interval(*sorted((start, start + (d - 1) * step)))
 
 
 def _monotone(f, a: Interval) -> Interval:

@@ -312,7 +312,10 @@ def run_compiled(raw: bytes) -> str:
         found = PROGRAM.compare("reference", tolerance=1e-3)
     except (OverflowError, MemoryError):
         return "too large to interpret"
-    return "ok" if found.ok else "FOUND a result that differs from the interpreter's"
+    if found.ok:
+        return "ok"
+    operators = ", ".join(sorted({n.op_type for n in onnx.load_model_from_string(raw).graph.node}))
+    return f"FOUND a result that differs from the interpreter's: {operators}"
 
 
 RUNNING = "running"
