@@ -36,6 +36,7 @@ from tensorwright.runtime.buffer import (
 )
 from tensorwright.runtime.loader import load_objects
 from tensorwright.runtime.manifest import Manifest, TensorInfo
+from tensorwright.runtime.pages import constant_bytes
 from tensorwright.runtime.profile import MarkBuffer, Profile, Run, set_marks
 
 OUT_OF_MEMORY = -1
@@ -80,12 +81,14 @@ class Program:
         objects: Sequence[bytes],
         weights: Sequence[Any] = (),
         threads: int | None = None,
+        mapped: bool = False,
     ) -> None:
+        """mapped: leave weights where they are, rather than on large pages (see pages.py)."""
         check_machine(manifest)
         self.manifest = manifest
         self.threads = thread_count(threads or manifest.threads)
         self._objects = tuple(objects)
-        self._weights = tuple(aligned_bytes(w) for w in weights)
+        self._weights = tuple(map(aligned_bytes if mapped else constant_bytes, weights))
         table = (ctypes.c_void_p * max(len(self._weights), 1))(*map(address, self._weights))
         self._weight_table = table
         self._ins, self._outs = _ports(manifest, "input"), _ports(manifest, "output")
