@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tensorwright.runtime.buffer import aligned_empty
+from tensorwright.runtime.pages import constant_empty
 
 LARGE = 4096  # bytes of a tensor that is worth taking out
 TOKEN = 24  # bytes that stand for a tensor, most of them random
@@ -47,7 +47,7 @@ def take_out(data: memoryview) -> tuple[bytes, dict[bytes, memoryview]]:
 
 def aligned_copy(data: memoryview) -> np.ndarray:
     """The bytes in memory of their own, where native code wants them."""
-    copy, _ = aligned_empty((len(data),), np.dtype(np.uint8), len(data))
+    copy = constant_empty((len(data),), np.dtype(np.uint8))
     copy[:] = np.frombuffer(data, np.uint8)
     return copy
 

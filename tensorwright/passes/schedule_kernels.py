@@ -29,7 +29,7 @@ from tensorwright.ir.module import Module
 from tensorwright.ops.kernel import call_kernel, fused
 from tensorwright.ops.movement import pad, reshape, transpose
 from tensorwright.passes.lower import lower_to_kernel
-from tensorwright.runtime.buffer import aligned_empty
+from tensorwright.runtime.pages import constant_empty
 from tensorwright.schedule.rules import schedule
 from tensorwright.target.target import Target
 
@@ -104,8 +104,6 @@ def evaluate(result: Node, source: Node) -> np.ndarray:
         value = node.op.reference(value, **node.attrs)
     if value.flags.c_contiguous and value.base is None:
         return value
-    made, _ = aligned_empty(
-        value.shape, value.dtype, value.nbytes
-    )  # copied once, to its last place
+    made = constant_empty(value.shape, value.dtype)  # copied once, to its last place
     made[...] = value
     return made

@@ -1,6 +1,6 @@
 """The `.tw` file: an uncompressed zip of manifest, object code and weights.
 
-    manifest.json   the manifest, a SHA-256 of every other member, and where each weight lies
+    manifest.json   the manifest, a checksum of every other member, and where each weight lies
     objects/N.o     relocatable object code
     weights.bin     all weights, starting on a page of the file, so that they can be mapped
 
@@ -9,7 +9,6 @@ of the mapped file, and whatever is not exactly as written here is an ArtifactEr
 """
 
 import contextlib
-import hashlib
 import io
 import json
 import mmap
@@ -27,6 +26,7 @@ import numpy as np
 from tensorwright.base.errors import ArtifactError
 from tensorwright.runtime import manifest as manifests
 from tensorwright.runtime.buffer import byte_view, known_dtype
+from tensorwright.runtime.checksum import checksum
 from tensorwright.runtime.manifest import Manifest
 
 PAGE = 4096
@@ -43,7 +43,7 @@ def write(
     temporary = target.parent / f".{target.name[:64]}.{secrets.token_hex(6)}.tmp"
     try:
         try:
-            with open(temporary, "xb") as file:
+            with open(temporary, "x+b") as file:
                 _write(file, manifest, objects, [byte_view(w) for w in weights])
                 file.flush()
                 os.fsync(file.fileno())
@@ -71,13 +71,13 @@ def _write(
     places, size = _layout(weights)
     archive = zipfile.ZipFile(file, "w", zipfile.ZIP_STORED)
     try:
-        sums = {}
+        starts = {}
         for number, data in enumerate(objects):
             name = f"objects/{number}.o"
-            sums[name] = _member(archive, name, len(data), iter([data]), 8)
+            starts[name] = _member(archive, name, len(data), iter([data]), 8), len(data)
         chunks = _padded(weights, places)
-        sums[_WEIGHTS] = _member(archive, _WEIGHTS, size, chunks, PAGE)
-        text = manifests.to_json(manifest) | {"members": sums, "weights": places}
+        starts[_WEIGHTS] = _member(archive, _WEIGHTS, size, chunks, PAGE), size
+        text = manifests.to_json(manifest) | {"members": _sums(file, starts), "weights": places}
         data = manifests.dumps(text)
         _member(archive, _MANIFEST, len(data), iter([data]), 8)
         archive.close()
@@ -108,8 +108,8 @@ def _padded(weights: list[np.ndarray], places: list[tuple[int, int]]) -> Iterato
 
 def _member(
     archive: zipfile.ZipFile, name: str, size: int, chunks: Iterator[Any], align: int
-) -> str:
-    """Write one member, its data on a multiple of `align`; the SHA-256 of it."""
+) -> int:
+    """Write one member, its data on a multiple of `align`; where that begins in the file."""
     info = zipfile.ZipInfo(name)  # dated 1980: equal programs give equal files
     info.file_size = info.compress_size = size
     info.CRC = 0  # put right once the data is written
@@ -117,12 +117,18 @@ def _member(
     header = len(info.FileHeader(large)) + 4
     padding = -(archive.fp.tell() + header) % align
     info.extra = struct.pack("<HH", _EXTRA, padding) + bytes(padding)
-    digest = hashlib.sha256()
     with archive.open(info, "w", force_zip64=large) as out:
+        start = archive.fp.tell()
         for chunk in chunks:
-            digest.update(chunk)
             out.write(chunk)
-    return digest.hexdigest()
+    return start
+
+
+def _sums(file: io.BufferedIOBase, members: dict[str, tuple[int, int]]) -> dict[str, str]:
+    """Checksums of members, given by start and size, of a file that is being written."""
+    file.flush()
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
+        return {name: checksum(view[at : at + size]) for name, (at, size) in members.items()}
 
 
 def read(
@@ -162,7 +168,7 @@ def _read(
     if set(members) != {*names, _WEIGHTS}:
         raise ArtifactError("it has members which no Tensorwright artifact has")
     for name, data in members.items():
-        if verify and hashlib.sha256(data).hexdigest() != sums[name]:
+        if verify and checksum(data) != sums[name]:
             raise ArtifactError(
                 f"checksum of {name} differs: the file is damaged",
                 help="copy the file again, or compile the model again",

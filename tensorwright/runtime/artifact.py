@@ -24,7 +24,15 @@ __all__ = [
 ]  # fmt: skip
 
 
-def load(path: str | os.PathLike, threads: int | None = None, verify: bool = True) -> Program:
-    """The program in a `.tw` file; `verify=False` skips the checksums of large weights."""
+def load(
+    path: str | os.PathLike, threads: int | None = None, verify: bool = True, mapped: bool = False
+) -> Program:
+    """The program in a `.tw` file.
+
+    verify: False skips the checksums of the members.
+    mapped: leave all weights in the file's mapping, which loads at once and shares memory with
+        other processes that map it; large weights are copied to 2 MiB pages otherwise, from
+        which they are read faster.
+    """
     manifest, objects, weights = archive.read(path, verify)
-    return Program(manifest, objects, weights, threads)
+    return Program(manifest, objects, weights, threads, mapped)

@@ -16,6 +16,7 @@ import numpy as np
 from tensorwright.base.errors import InternalError, RunError
 
 ALIGNMENT = 64
+_BYTE = np.dtype(np.uint8)
 
 _NUMPY = {
     "bool": "bool", "f16": "float16", "f32": "float32", "f64": "float64",
@@ -101,7 +102,10 @@ def to_array(value: Any, dtype: np.dtype, what: str) -> np.ndarray:
 
 def address(array: np.ndarray) -> int:
     """Where an array's data begins."""
-    return array.__array_interface__["data"][0]
+    try:
+        return ctypes.addressof(ctypes.c_char.from_buffer(array))
+    except (TypeError, ValueError, BufferError):  # read-only, empty, or not NumPy's own type
+        return array.__array_interface__["data"][0]  # takes 2 us rather than 0.5
 
 
 def byte_view(buffer: Any) -> np.ndarray:
@@ -124,10 +128,10 @@ def aligned_bytes(buffer: Any) -> np.ndarray:
 def aligned_empty(shape: tuple[int, ...], dtype: np.dtype, nbytes: int) -> tuple[np.ndarray, int]:
     """A new array on a 64-byte boundary, and its address."""
     try:
-        base = np.empty(nbytes + ALIGNMENT, np.uint8)
+        base = np.empty(nbytes + ALIGNMENT, _BYTE)
     except (MemoryError, ValueError, OverflowError):
         raise RunError(f"out of memory (for {nbytes} bytes)") from None
-    start = base.__array_interface__["data"][0]
+    start = address(base)
     offset = -start % ALIGNMENT
     return np.ndarray(shape, dtype, base, offset), start + offset
 

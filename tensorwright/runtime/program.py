@@ -36,6 +36,7 @@ from tensorwright.runtime.buffer import (
 )
 from tensorwright.runtime.loader import load_objects
 from tensorwright.runtime.manifest import Manifest, TensorInfo
+from tensorwright.runtime.pages import constant_bytes
 from tensorwright.runtime.profile import MarkBuffer, Profile, Run, set_marks
 
 OUT_OF_MEMORY = -1
@@ -80,16 +81,20 @@ class Program:
         objects: Sequence[bytes],
         weights: Sequence[Any] = (),
         threads: int | None = None,
+        mapped: bool = False,
     ) -> None:
+        """mapped: leave weights where they are, rather than on large pages (see pages.py)."""
         check_machine(manifest)
         self.manifest = manifest
         self.threads = thread_count(threads or manifest.threads)
         self._objects = tuple(objects)
-        self._weights = tuple(aligned_bytes(w) for w in weights)
+        self._weights = tuple(map(aligned_bytes if mapped else constant_bytes, weights))
         table = (ctypes.c_void_p * max(len(self._weights), 1))(*map(address, self._weights))
         self._weight_table = table
         self._ins, self._outs = _ports(manifest, "input"), _ports(manifest, "output")
         self._arity = len(self._ins)
+        self._names = tuple(port.info.name for port in self._ins)
+        self._name_set = frozenset(self._names)
         image = load_objects(self._objects)
         pointer = ctypes.c_void_p
         self._main = image.function("tw_main", ctypes.c_int32, pointer, pointer, pointer)
@@ -205,7 +210,7 @@ class Program:
                 if len(shape) != port.rank or any(shape[a] != n for a, n in port.fixed):
                     raise self._wrong_shape(port, shape)
                 slot.in_dims[port.start : port.start + port.rank] = shape
-            table[2 * i] = array.__array_interface__["data"][0]
+            table[2 * i] = address(array)
             alive.append(array)
         return alive, as_torch
 
@@ -242,7 +247,9 @@ class Program:
 
     def _bind(self, args: tuple, named: dict[str, Any]) -> tuple:
         """Sort positional and named inputs into the model's order."""
-        names = [port.info.name for port in self._ins]
+        names = self._names
+        if not args and named.keys() == self._name_set:
+            return tuple([named[name] for name in names])
         if len(args) > len(names):
             raise self._misuse(f"{len(args)} inputs given, {len(names)} expected")
         values = dict(zip(names, args))

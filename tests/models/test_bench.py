@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import bench, results, zoo
+from benchmarks import bench, overhead, results, zoo
 from benchmarks.agreement import relative_error
 from benchmarks.results import ONNX_ONLY, Result
 
@@ -65,3 +65,14 @@ def test_losing_and_failing_rows_stay(tmp_path) -> None:
 def test_records_are_json() -> None:
     records = json.loads(json.dumps([r.record() for r in example_results()]))
     assert records[1]["times"] == [0.001, 0.002, 0.003]
+
+
+def test_overheads_are_measured_and_written_down(tmp_path, capsys) -> None:
+    note = tmp_path / "note.md"
+    note.write_text("# Kept\n")
+    overhead.main(["--only", "calls", "--markdown", str(note)])
+    assert "call of a tiny model from C" in capsys.readouterr().out
+    text = note.read_text()
+    assert text.startswith("# Kept\n") and "| call of a tiny model from Python |" in text
+    cost = {row.what: float(row.ours.split()[0]) for row in overhead.pool_rows()}
+    assert cost["CPU time of an idle pool"] < 100  # ms a second: workers sleep

@@ -76,8 +76,9 @@ def test_a_loaded_program_can_be_saved_again(saved, tmp_path):
     assert again.read_bytes() == saved.read_bytes()
 
 
-def test_weights_are_mapped_not_read(saved):
-    p = load(saved)
+@pytest.mark.parametrize("mapped", [False, True])
+def test_small_weights_stay_in_the_mapped_file(saved, mapped):
+    p = load(saved, mapped=mapped)
     maps = [
         [int(x, 16) for x in line.split()[0].split("-")]
         for line in Path("/proc/self/maps").read_text().splitlines()
