@@ -11,13 +11,15 @@ another order of summation; like the instruction they take numbers below the nor
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tensorwright.ir import loop as ir
 from tensorwright.ir.dtype import bf16, f32
 from tensorwright.ir.expr import Buffer, Expr, as_expr, call, const, is_const, join, sym, transform
-from tensorwright.ir.loop import For, Pack, Stmt, Store, loop_symbol, seq
+from tensorwright.ir.loop import For, Kernel, Pack, Stmt, Store, loop_symbol, seq
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.nest import Stage, depends
-from tensorwright.schedule.roles import Roles, packed_index, reduction_order
+from tensorwright.schedule.roles import Roles, packed_buffer, packed_index, reduction_order
 from tensorwright.target.target import Target
 
 
@@ -39,6 +41,15 @@ def pair_variable(stage: Stage, roles: Roles, target: Target) -> Expr | None:
         return None
     own = [i for i in weights.args if depends(i, r)]
     return r if own == [r] else None
+
+
+def pack_pairs(k: Kernel, stage: Stage, roles: Roles, pairs: Expr, pack: Pack) -> Kernel:
+    """The kernel with a contraction in pairs, its streamed parameter provided in words."""
+    old = k.params[pack.param]
+    new = packed_buffer(old, pack)
+    body = multiply_pairs(k.body, pairs, roles, new, pack)
+    params = tuple(new if b is old else b for b in k.params)
+    return replace(k, body=body, params=params, packs=(*k.packs, pack))
 
 
 def uncast(e: Expr) -> Expr:
