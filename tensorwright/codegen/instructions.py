@@ -11,18 +11,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tensorwright.ir.dtype import i32, u32
-from tensorwright.ir.expr import Expr, binary, bitcast, const
+from tensorwright.ir.dtype import f32, i32, u16, u32
+from tensorwright.ir.expr import Expr, binary, bitcast, cast, const, fma
 
 
 @dataclass(frozen=True)
 class Instruction:
     """features: what a target needs; name: LLVM's, by the number of lanes; expand: the same in
-    plain operations."""
+    plain operations; words: what LLVM calls the parts of a word, and how many it has."""
 
     features: tuple[str, ...]
     name: dict[int, str]
     expand: Callable[..., Expr]
+    words: tuple[str, int] = ("i32", 1)
 
 
 def expand_dot(c: Expr, a: Expr, b: Expr) -> Expr:
@@ -35,6 +36,22 @@ def expand_dot(c: Expr, a: Expr, b: Expr) -> Expr:
     return c
 
 
+def expand_dot_bf16(c: Expr, a: Expr, b: Expr) -> Expr:
+    """c + the two products of the bf16 halves of a and b."""
+
+    def halves(e: Expr) -> tuple[Expr, Expr]:
+        return bitcast(_shift("shl", e, 16), f32), bitcast(e & const(0xFFFF0000, u32), f32)
+
+    (a0, a1), (b0, b1) = halves(a), halves(b)
+    return fma(a1, b1, fma(a0, b0, c))
+
+
+def expand_join(low: Expr, high: Expr) -> Expr:
+    """The bits of two values of 16 bits as one number."""
+    low, high = (cast(bitcast(e, u16), u32) for e in (low, high))
+    return low | _shift("shl", high, 16)
+
+
 def _shift(op: str, x: Expr, by: int) -> Expr:
     return binary(op, x, const(by, x.dtype))
 
@@ -45,4 +62,11 @@ INSTRUCTIONS: dict[str, Instruction] = {
         {lanes: f"llvm.x86.avx512.vpdpbusd.{32 * lanes}" for lanes in (4, 8, 16)},
         expand_dot,
     ),
+    "dot_bf16": Instruction(
+        ("avx512bf16",),
+        {lanes: f"llvm.x86.avx512bf16.dpbf16ps.{32 * lanes}" for lanes in (4, 8, 16)},
+        expand_dot_bf16,
+        ("bfloat", 2),
+    ),
+    "join": Instruction((), {}, expand_join),  # one load where both lie side by side
 }

@@ -12,7 +12,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 
 from tensorwright.base.errors import InternalError
-from tensorwright.codegen.instructions import INSTRUCTIONS
+from tensorwright.codegen.instructions import INSTRUCTIONS, Instruction
 from tensorwright.codegen.operations import Operations, literal, llvm_storage, suffix
 from tensorwright.ir.dtype import DType, boolean, index
 from tensorwright.ir.expr import Buffer, Expr, Symbol, as_expr, compare, const, is_const, make
@@ -212,6 +212,8 @@ class Values(Operations):
             return self.load_vector(e, flat) if lanes else self.load_scalar(e.value, flat)
         if e.op == "select":
             return self.select(e, lanes)
+        if e.op == "call" and e.value == "join" and self.are_neighbours(*e.args):
+            return self.load_joined(e, lanes)
         get = self.widen if lanes else self.scalar
         operands = [get(a) for a in e.args]
         return self.operation(e, operands, lanes)
@@ -223,12 +225,21 @@ class Values(Operations):
         if lanes not in known.name:
             expanded = self.legal(known.expand(*e.args))
             return self.widen(expanded) if lanes else self.scalar(expanded)
-        operands = [(self.type(a.dtype, lanes), x) for a, x in zip(e.args, v)]
+        operands = [self.as_parts(a, x, known, lanes) for a, x in zip(e.args, v)]
         types = ", ".join(t for t, _ in operands)
         result = self.type(e.dtype, lanes)
         self.module.declare(f"declare {result} @{known.name[lanes]}({types})")
         args = ", ".join(f"{t} {x}" for t, x in operands)
         return self.op(f"call {result} @{known.name[lanes]}({args})")
+
+    def as_parts(self, e: Expr, value: str, known: Instruction, lanes: int) -> tuple[str, str]:
+        """(type, value) of an operand, its words taken apart."""
+        type_ = self.type(e.dtype, lanes)
+        part, count = known.words
+        if count == 1 or e.dtype.is_float:
+            return type_, value
+        parts = f"<{lanes * count} x {part}>"
+        return parts, self.op(f"bitcast {type_} {value} to {parts}")
 
     def select(self, e: Expr, lanes: int) -> str:
         cond, a, b = e.args
@@ -325,6 +336,27 @@ class Values(Operations):
         else:
             v = self.intrinsic_masked("gather", wide, b.dtype.bytes, self.lane_pointers(b, flat))
         return self.op(f"trunc {wide} {v} to <{n} x i1>") if b.dtype is boolean else v
+
+    def are_neighbours(self, low: Expr, high: Expr) -> bool:
+        """Whether two loads read one element and the next."""
+        if not (low.op == high.op == "load" and low.value is high.value):
+            return False
+        return is_const(self.flat(high.value, high.args) - self.flat(low.value, low.args), 1)
+
+    def load_joined(self, e: Expr, lanes: int) -> str:
+        """Two neighbours of 16 bits as one load."""
+        b, flat = e.args[0].value, self.flat(e.args[0].value, e.args[0].args)
+        if not lanes:
+            return self.op(f"load i32, ptr {self.address(b, flat)}, align {b.dtype.bytes}")
+        wide = f"<{lanes} x i32>"
+        strided = self.lane_stride(flat)
+        if strided is None or strided[0] != 2 or self.lane_begin != "0":
+            pointers = self.lane_pointers(b, flat)
+            return self.intrinsic_masked("gather", wide, b.dtype.bytes, pointers)
+        p = self.address(b, strided[1])
+        if self.mask is not None:
+            return self.intrinsic_masked("load", wide, b.dtype.bytes, p)
+        return self.op(f"load {wide}, ptr {p}, align {b.dtype.bytes}")
 
     def lane_address(self, b: Buffer, rest: Expr) -> str:
         """Pointer of lane 0: the offset without the lane, plus where the lanes begin."""

@@ -6,6 +6,7 @@ program = tw.compile("model.onnx");  y = program(x)
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from tensorwright.base import config
@@ -19,6 +20,7 @@ from tensorwright.driver.pipeline import run_pipeline
 from tensorwright.driver.textfile import SUFFIXES, read_text
 from tensorwright.ir.module import Module
 from tensorwright.ir.simplify import forgetting
+from tensorwright.passes.precision import PRECISIONS
 from tensorwright.passes.schedule_kernels import schedule_kernels
 from tensorwright.runtime.program import Program, thread_count
 from tensorwright.target.host import find
@@ -35,17 +37,15 @@ def compile(
         torch.export.ExportedProgram, @tw.function, a Module, or the path of its text form.
     example_inputs: what torch modules and Python functions are traced with.
     target: "host" or a name from `tw targets`. threads: default: all CPUs this process may use.
-    precision: "model" keeps the model's own types.
+    precision: "model" keeps the model's own types; "bf16" multiplies what is f32 in bf16 and adds
+        in f32. Inputs and results keep their types.
     shapes: {"x": "n[1..64], 3, h{224,320}, w=h"} or what torch.export takes.
     verify: run the verifier after every pass, and prove the memory plan.
     observe: called with "import" and the name of each pass and the module after it, then with
         "code" and (objects compiled so far, how many there are).
     Raises FrontendError (model not understood) or CompileError (cannot be compiled so).
     """
-    machine = find(target)
-    if precision != "model":
-        raise CompileError(f"precision {precision!r} is not supported",
-                           help='"model" keeps the types of the model')  # fmt: skip
+    machine = asked(find(target), precision)
     model = loaded(model)
     convention = calling_convention(model, example_inputs, shapes)
     if convention is None:
@@ -67,6 +67,16 @@ def compile(
         program.bind_convention(convention)
     program.source, program.module = model, module
     return program
+
+
+def asked(machine: Target, precision: str) -> Target:
+    """The machine, asked to compute in a precision."""
+    if precision not in PRECISIONS:
+        raise CompileError(
+            f"precision {precision!r} is not supported",
+            help='"bf16" multiplies in bf16 and adds in f32; "model" keeps the types of the model',
+        )
+    return replace(machine, precision=precision)
 
 
 def checked_threads(threads: int | None) -> int:

@@ -23,6 +23,7 @@ from tensorwright.passes.fuse import fuse
 from tensorwright.passes.indices import check_indices
 from tensorwright.passes.layout import assign_layouts
 from tensorwright.passes.lower import lower
+from tensorwright.passes.precision import compute_in
 from tensorwright.passes.schedule_kernels import schedule_kernels
 from tensorwright.passes.shapes import simplify_shapes
 from tensorwright.passes.simplify import clean, simplify
@@ -41,6 +42,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("captures", lambda m, t: inline_captures(m)),
     ("layout", lambda m, t: clean(assign_layouts(m))),
     ("convolutions", lambda m, t: clean(shape_convolutions(m))),
+    ("precision", compute_in),
     ("indices", lambda m, t: check_indices(m)),
     ("fuse", lambda m, t: fuse(m)),
     ("lower", lambda m, t: lower(m)),

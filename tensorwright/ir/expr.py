@@ -421,6 +421,13 @@ def call(name: str, dtype_: DType, args: Iterable[Expr]) -> Expr:
     return make("call", dtype_, tuple(args), name)
 
 
+def join(low: Expr, high: Expr) -> Expr:
+    """The bits of two values of 16 bits as one u32."""
+    if low.dtype.bits != 16 or high.dtype.bits != 16:
+        raise TypeError(f"join of {low.dtype} and {high.dtype}: they do not have 16 bits")
+    return call("join", dtype("u32"), (low, high))
+
+
 def opaque(e: Expr) -> Expr:
     """The value of an index expression of which nothing is assumed, for checking what is."""
     return e if e.op == "const" else call("opaque", e.dtype, (e,))

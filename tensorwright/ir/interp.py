@@ -377,6 +377,10 @@ def run_program(
 
 def packed(x: np.ndarray, p: Pack) -> np.ndarray:
     """`x` in the layout that a kernel wants."""
+    if p.words >= 0:
+        x = np.ascontiguousarray(np.moveaxis(x, p.words, -1)).view(np.uint16)
+        x = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, x.shape[-1] % 2)])
+        x = np.moveaxis(x.view(np.uint32), -1, p.words)
     panels = -(-x.shape[p.axis] // p.width)
     pad = [(0, 0)] * x.ndim
     pad[p.axis] = (0, panels * p.width - x.shape[p.axis])

@@ -132,13 +132,15 @@ class Assert(Stmt):
 class Pack:
     """The layout in which a kernel wants one of its parameters: dimension `axis` cut into panels of
     `width` (padded with zeros), the dimensions `lead`, the panel number, the dimensions `rest`, and
-    the place within the panel, in this order."""
+    the place within the panel, in this order. `words`: the dimension of `rest` along which
+    neighbours of 16 bits are joined to one of 32 (an odd one to zeros); -1: none."""
 
     param: int
     axis: int
     width: int
     lead: tuple[int, ...]
     rest: tuple[int, ...]
+    words: int = -1
 
 
 @dataclass(frozen=True, eq=False)

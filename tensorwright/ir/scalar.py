@@ -305,6 +305,18 @@ def _is_float(d: np.dtype) -> bool:
     return True
 
 
+def join(low, high) -> np.uint32:
+    """The bits of two values of 16 bits as one number."""
+    return np.array([low, high]).view(np.uint32)[0]
+
+
+def dot_bf16(c, a, b) -> np.float32:
+    """c + the two products of the bf16 halves of a and b, each rounded to f32."""
+    left, right = (np.array([v], "<u4").view(ml_dtypes.bfloat16).astype(np.float32) for v in (a, b))
+    low, high = left * right
+    return np.float32(np.float32(c) + low) + high
+
+
 def dot_u8i8(c, a, b) -> np.int32:
     """c + the four products of the bytes of a (unsigned) and of b (signed)."""
     left = np.array([a], "<i4").view("u1").astype(np.int64)

@@ -25,7 +25,7 @@ from tensorwright.ir.dtype import (
     index,
 )  # fmt: skip
 from tensorwright.ir.dtype import dtype as dtype_of
-from tensorwright.ir.expr import Buffer, Expr, all_of, any_of, binary, compare, const, unary
+from tensorwright.ir.expr import Buffer, Expr, all_of, any_of, binary, compare, const, join, unary
 from tensorwright.ir.expr import bitcast as bitcast_expr
 from tensorwright.ir.expr import cast as cast_expr
 from tensorwright.ir.expr import select as select_expr
@@ -497,20 +497,29 @@ cast = define(
 
 def _infer_bitcast(x: TensorType, *, dtype: DType) -> TensorType:
     to = dtype_of(dtype)
+    if (x.dtype.bits, to.bits) == (16, 32) and x.shape[-1:] == (2,):
+        return TensorType(to, x.shape[:-1])
     require(to.bits == x.dtype.bits and boolean not in (to, x.dtype),
             f"bitcast: {x.dtype} has {x.dtype.bits} bits, {to} has {to.bits}",
-            "bitcast between types of one width")  # fmt: skip
+            "bitcast between types of one width, or 16 bits in a last dimension of 2 to 32")  # fmt: skip
     return TensorType(to, x.shape)
 
 
 def _lower_bitcast(out: Buffer, x: Buffer, *, dtype: DType) -> Stmt:
-    return compute(out, lambda *i: bitcast_expr(x[i], out.dtype))
+    if x.rank == out.rank:
+        return compute(out, lambda *i: bitcast_expr(x[i], out.dtype))
+    return compute(out, lambda *i: bitcast_expr(join(x[(*i, 0)], x[(*i, 1)]), out.dtype))
+
+
+def _reference_bitcast(x, dtype):
+    shape = x.shape if x.dtype.itemsize == dtype_of(dtype).bytes else x.shape[:-1]
+    return np.ascontiguousarray(x).view(dtype_of(dtype).numpy).reshape(shape)
 
 
 bitcast = define(
-    "bitcast", "x", infer=_infer_bitcast, lower=_lower_bitcast,
-    reference=lambda x, dtype: np.ascontiguousarray(x).view(dtype_of(dtype).numpy).reshape(x.shape),
+    "bitcast", "x", infer=_infer_bitcast, lower=_lower_bitcast, reference=_reference_bitcast,
     samples=("f32[3,4] dtype=u32", "i64[n] dtype=f64 n=1,3", "bf16[5] dtype=u16", "u8[0] dtype=i8",
-             "f8e4m3fn[6] dtype=u8", "f32[] dtype=i32"),
-    doc="The bits of x read as another type of the same width.",
+             "f8e4m3fn[6] dtype=u8", "f32[] dtype=i32", "bf16[3,2] dtype=u32",
+             "i16[n,2] dtype=f32 n=1,3"),
+    doc="The bits of x read as another type; two of 16 along the last dimension as one of 32.",
 )  # fmt: skip

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from tensorwright.ir.dtype import u32
 from tensorwright.ir.expr import as_dim, as_expr, ceildiv
 from tensorwright.ir.graph import (
     CONST,
@@ -26,6 +27,7 @@ from tensorwright.ir.graph import (
 )  # fmt: skip
 from tensorwright.ir.loop import Kernel, Pack
 from tensorwright.ir.module import Module
+from tensorwright.ops.elementwise import bitcast
 from tensorwright.ops.kernel import call_kernel, fused
 from tensorwright.ops.movement import pad, reshape, transpose
 from tensorwright.passes.lower import lower_to_kernel
@@ -78,19 +80,28 @@ def pack_operand(x: Node, pack: Pack, kernels: dict[str, Kernel], known: dict[tu
 
 
 def packed(x: Node, pack: Pack) -> Node:
-    """The nodes of the transformation: pad, reshape, transpose."""
-    axis, width = pack.axis, pack.width
-    size = as_expr(x.shape[axis])
-    panels = ceildiv(size, width)
-    high = [0] * x.rank
-    high[axis] = as_dim(panels * width - size)
-    if high[axis] != 0:
-        x = pad(x, low=(0,) * x.rank, high=tuple(high))
-    shape = [*x.shape[:axis], as_dim(panels), width, *x.shape[axis + 1 :]]
-    x = reshape(x, shape=tuple(shape))
-    place = lambda a: a + (a > axis)
-    perm = [*map(place, pack.lead), axis, *map(place, pack.rest), axis + 1]
-    return x if perm == list(range(x.rank)) else transpose(x, perm=tuple(perm))
+    """The nodes of the transformation: pad, reshape, transpose, join to words."""
+    axis, width, words = pack.axis, pack.width, pack.words
+    panels = ceildiv(as_expr(x.shape[axis]), width)
+    shape = list(x.shape)
+    shape[axis] = as_dim(panels * width)
+    if words >= 0:
+        shape[words] = as_dim(ceildiv(as_expr(x.shape[words]), 2) * 2)
+    if tuple(shape) != x.shape:
+        high = tuple(as_dim(as_expr(to) - as_expr(d)) for to, d in zip(shape, x.shape))
+        x = pad(x, low=(0,) * x.rank, high=high)
+    parts = [[d] for d in shape]
+    parts[axis] = [as_dim(panels), width]
+    if words >= 0:
+        parts[words] = [as_dim(as_expr(shape[words]) // 2), 2]
+    place = [sum(map(len, parts[:a])) for a in range(x.rank)]
+    x = reshape(x, shape=tuple(d for part in parts for d in part))
+    perm = [place[a] for a in (*pack.lead, axis, *pack.rest)] + [place[axis] + 1]
+    if words >= 0:
+        perm.append(place[words] + 1)
+    if perm != list(range(x.rank)):
+        x = transpose(x, perm=tuple(perm))
+    return bitcast(x, dtype=u32) if words >= 0 else x
 
 
 def evaluate(result: Node, source: Node) -> np.ndarray:

@@ -22,6 +22,7 @@ from tensorwright.schedule.form import MAX_ROW_BYTES, Form, inverse, temps_in_or
 from tensorwright.schedule.legal import ScheduleError
 from tensorwright.schedule.maps import fuse_all, is_small, total
 from tensorwright.schedule.nest import Stage, read_nest
+from tensorwright.schedule.pairs import pack_pairs, pair_variable
 from tensorwright.schedule.primitives_memory import pack
 from tensorwright.schedule.primitives_nests import (
     distribute,
@@ -124,8 +125,11 @@ def contract_part(k: Kernel, v: Symbol, target: Target) -> Kernel:
     columns = bounds(roles.column.extent)[1]
     rows = p.find(k.body, v).extent.value
     tile = choose_tile(rows, columns, target, target.lanes(stage.acc.dtype))
-    spec = choose_pack(k, stage, roles, tile)
-    if spec is not None:
+    pairs = pair_variable(stage, roles, target)
+    spec = choose_pack(k, stage, roles, tile, pairs)
+    if spec is not None and spec.words >= 0:
+        k = pack_pairs(k, stage, roles, pairs, spec)
+    elif spec is not None:
         k = pack(k, spec)
     done = outline(tile_nest(p.find(k.body, v), roles, tile, target))
     return replace(k, body=p.replace_loop(k.body, v, lambda _: done))

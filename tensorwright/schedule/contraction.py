@@ -23,6 +23,7 @@ from tensorwright.ir.loop import For, If, Kernel, Stmt, seq
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.form import EXPENSIVE, inverse
 from tensorwright.schedule.nest import Stage, depends, loads_of
+from tensorwright.schedule.pairs import multiply_pairs, pair_variable
 from tensorwright.schedule.roles import (
     Roles,
     Tile,
@@ -90,7 +91,8 @@ def schedule_contraction(k: Kernel, stages: tuple[Stage, ...], target: Target) -
     tile = choose_tile(
         extent_of(roles.row), extent_of(roles.column), target, lanes, roles.broadcast
     )
-    pack = choose_pack(k, stage, roles, tile)
+    pairs = pair_variable(stage, roles, target)
+    pack = choose_pack(k, stage, roles, tile, pairs)
     if pack is None and not is_streamed(roles.weights, sym(roles.column.var)):
         return None
     body = k.body
@@ -112,11 +114,15 @@ def schedule_contraction(k: Kernel, stages: tuple[Stage, ...], target: Target) -
         new = packed_buffer(old, pack)
         params = tuple(new if b is old else b for b in params)
         packs = (*packs, pack)
-        body = p.relayout(body, old, new, lambda i: packed_index(i, pack))
+        if pack.words >= 0:
+            body = multiply_pairs(body, pairs, roles, new, pack)
+        else:
+            body = p.relayout(body, old, new, lambda i: packed_index(i, pack))
     body = tile_nest(body, roles, tile, target)
     if heavy:
         body = p.roll(body, out)
     trace = f"contraction: {tile.rows} x {tile.vectors} x {tile.lanes} register tile"
+    trace += ", pairs of bf16" if pack is not None and pack.words >= 0 else ""
     return replace(k.with_body(body, trace), params=params, packs=packs)
 
 

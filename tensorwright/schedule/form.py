@@ -169,7 +169,7 @@ def should_inline(s: Stage, users: list[Stage]) -> bool:
 
 def is_free(e: Expr) -> bool:
     """Whether an expression only renames an element (a load, possibly widened)."""
-    while e.op == "cast":
+    while e.op == "cast" and e.args[0].dtype.bits <= e.dtype.bits:
         e = e.args[0]
     return e.op in ("load", "const")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tensorwright.ir.dtype import u32
 from tensorwright.ir.expr import Buffer, Expr, as_dim, as_expr, ceildiv, is_const, sym
 from tensorwright.ir.loop import For, Kernel, Pack
 from tensorwright.schedule.nest import Stage, depends, loads_of, stride_of
@@ -70,9 +71,12 @@ def is_streamed(e: Expr, j: Expr) -> bool:
                if s is not None) and None not in [stride_of(x, j) for x in loads_of(e)]  # fmt: skip
 
 
-def choose_pack(k: Kernel, stage: Stage, roles: Roles, tile: Tile) -> Pack | None:
+def choose_pack(
+    k: Kernel, stage: Stage, roles: Roles, tile: Tile, pairs: Expr | None = None
+) -> Pack | None:
     """Panels of the tile's width for the streamed operand, if it is a plain load of a parameter
-    that moves by one along the columns; what lies in one such panel already stays as it is."""
+    that moves by one along the columns; what lies in one such panel already stays as it is. With
+    `pairs`, neighbours along that reduction variable share a word."""
     e, j = roles.weights, sym(roles.column.var)
     while e.op == "cast":
         e = e.args[0]
@@ -87,6 +91,9 @@ def choose_pack(k: Kernel, stage: Stage, roles: Roles, tile: Tile) -> Pack | Non
     order = {r: n for n, r in enumerate(reduction_order(stage, roles))}
     rest.sort(key=lambda a: max(order[r] for r in reduce if depends(e.args[a], r)))
     order = (*lead, *rest, axis)
+    if pairs is not None:
+        words = e.args.index(pairs)
+        return Pack(k.params.index(e.value), axis, tile.width, tuple(lead), tuple(rest), words)
     if order == tuple(range(len(e.args))) and is_const(as_expr(e.value.shape[axis]), tile.width):
         return None  # one panel, and it lies so already
     return Pack(k.params.index(e.value), axis, tile.width, tuple(lead), tuple(rest))
@@ -94,8 +101,10 @@ def choose_pack(k: Kernel, stage: Stage, roles: Roles, tile: Tile) -> Pack | Non
 
 def packed_buffer(b: Buffer, pack: Pack) -> Buffer:
     panels = as_dim(ceildiv(as_expr(b.shape[pack.axis]), pack.width))
-    shape = [*(b.shape[a] for a in pack.lead), panels, *(b.shape[a] for a in pack.rest), pack.width]
-    return Buffer(b.name, b.dtype, shape, b.scope, 64)
+    rest = [as_dim(ceildiv(as_expr(b.shape[a]), 2)) if a == pack.words else b.shape[a]
+            for a in pack.rest]  # fmt: skip
+    shape = [*(b.shape[a] for a in pack.lead), panels, *rest, pack.width]
+    return Buffer(b.name, b.dtype if pack.words < 0 else u32, shape, b.scope, 64)
 
 
 def packed_index(i: tuple[Expr, ...], pack: Pack) -> tuple[Expr, ...]:

@@ -26,6 +26,8 @@ class Target:
     cores: int = 1
     required: tuple[str, ...] = ()
     masked: bool = False  # masked loads and stores are single instructions
+    dots: tuple[str, ...] = ()  # products of narrow pairs or quads summed in 32 bits: u8i8, bf16
+    precision: str = "model"  # what f32 models are to be computed in: "model" (f32) or "bf16"
     conversions: tuple[str, ...] = ("f16",)  # narrow floats with instructions from and to f32
 
     @property

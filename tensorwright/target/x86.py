@@ -17,8 +17,8 @@ X86_AVX2 = Target("x86-64-avx2", TRIPLE, "x86-64-v3", (), 256, 16, required=AVX2
 X86_AVX512 = Target("x86-64-avx512", TRIPLE, "x86-64-v4", (), 512, 32,
                     required=AVX512, masked=True)  # fmt: skip
 X86_VNNI = Target("x86-64-avx512-vnni", TRIPLE, "x86-64-v4", ("avx512vnni",), 512, 32,
-                  required=VNNI, masked=True)  # fmt: skip
+                  required=VNNI, masked=True, dots=("u8i8",))  # fmt: skip
 X86_BF16 = Target("x86-64-avx512-bf16", TRIPLE, "x86-64-v4", ("avx512vnni", "avx512bf16"), 512,
-                  32, required=BF16, masked=True)  # fmt: skip
+                  32, required=BF16, masked=True, dots=("u8i8", "bf16"))  # fmt: skip
 
 X86_TARGETS = (X86_BF16, X86_VNNI, X86_AVX512, X86_AVX2, X86_SSE)
