@@ -20,6 +20,7 @@ _PLACES = {
     "cond": "tensorwright.frontend.array_control",
     "while_loop": "tensorwright.frontend.array_control",
     "scan": "tensorwright.frontend.array_control",
+    "vmap": "tensorwright.batching.vmap",
     "compare": "tensorwright.tools.compare",
     "show": "tensorwright.tools.show",
     "reference": "tensorwright.tools.reference",
