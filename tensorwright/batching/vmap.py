@@ -44,13 +44,25 @@ def vmap(f: Callable, in_axes=0, out_axes=0) -> Mapped:
     """`f` over examples that lie along `in_axes` of its arguments; its results have them along
     `out_axes`. Both are an axis, None (the same for all examples), or nested like the arguments
     and the results. Raises FrontendError where the arguments do not have equally many examples."""
+    return mapped(f, in_axes, out_axes, _by_rules)
+
+
+def _by_rules(nodes: list[Node], params, captures, lanes: Lanes) -> list:
+    lanes.values = {p: (x, True) for p, x in params}
+    lanes.values |= {p: (x, False) for p, x in captures}
+    return [lanes.of(n) for n in nodes]
+
+
+def mapped(f: Callable, in_axes, out_axes, engine: Callable) -> Mapped:
+    """`f` over examples by engine(results of one example, its (parameter, operand) pairs, the
+    (capture, operand) pairs, lanes), which gives a (node, has lanes) pair for each result."""
     inner = f.f if isinstance(f, Function) else f
 
     @functools.wraps(inner)
     def over_examples(*args, **kwargs):
         bound = inspect.signature(inner).bind(*args, **kwargs)
         with at_user_line():
-            return _call(inner, bound.args, bound.kwargs, in_axes, out_axes)
+            return _call(inner, bound.args, bound.kwargs, in_axes, out_axes, engine)
 
     over_examples.__name__ = getattr(inner, "__name__", "function")
     over_examples.__annotations__ = _annotations(f, in_axes)
@@ -75,11 +87,11 @@ def _annotations(f: Callable, in_axes) -> dict:
     return found
 
 
-def _call(f: Callable, args: tuple, kwargs: dict, in_axes, out_axes):
+def _call(f: Callable, args: tuple, kwargs: dict, in_axes, out_axes, engine: Callable):
     leaves, spec = trees.flatten((args, kwargs))
     axes = _spread(in_axes, spec[2][0], "in_axes") + [0] * trees.count(spec[2][1])
     lanes, own, tensors = None, Trace(current_trace()), []
-    params: list[tuple[Node, Node]] = []
+    params: list[tuple[Node, Node]] = []  # of one example, and the operand for all
     for leaf, axis in zip(leaves, axes):
         if axis is None or not _has_examples(leaf):
             tensors.append(leaf)
@@ -97,27 +109,22 @@ def _call(f: Callable, args: tuple, kwargs: dict, in_axes, out_axes):
         found, result_spec = trees.flatten(f(*given, **named))
         nodes = [node_of(v) for v in found]
     ends = _spread(out_axes, result_spec, "out_axes")
-    results = _results(nodes, ends, lanes, params, own)
+    captures = [(p, outer) for outer, p in own.captures.items()]
+    engine_lanes = Lanes(lanes, own.session.graphs)
+    values = engine(nodes, params, captures, engine_lanes)
+    results = [_placed(engine_lanes, v, axis) for v, axis in zip(values, ends)]
     return trees.rebuild(result_spec, [wrap(v) for v in results])
 
 
-def _results(nodes: list[Node], ends: list, lanes: Dim, params, own: Trace) -> list[Node]:
-    """The traced results of one example, for all of them."""
-    engine = Lanes(lanes, own.session.graphs)
-    engine.values = {p: (x, True) for p, x in params}
-    engine.values |= {p: (outer, False) for outer, p in own.captures.items()}
-    found = []
-    for node, axis in zip(nodes, ends):
-        value = engine.of(node)
-        if axis is None:
-            if value[1]:
-                raise traced_error("tw.vmap: a result differs between examples, but its out_axes "
-                                   "is None", help="give it an axis")  # fmt: skip
-            found.append(value[0])
-            continue
-        y = engine.with_lanes(value)
-        found.append(moved(y, 0, normalize_axis("vmap", axis, y.rank)))
-    return found
+def _placed(lanes: Lanes, value, axis: int | None) -> Node:
+    """A result with its examples along an axis."""
+    if axis is None:
+        if value[1]:
+            raise traced_error("tw.vmap: a result differs between examples, but its out_axes is "
+                               "None", help="give it an axis")  # fmt: skip
+        return value[0]
+    y = lanes.with_lanes(value)
+    return moved(y, 0, normalize_axis("vmap", axis, y.rank))
 
 
 def _has_examples(leaf) -> bool:
