@@ -20,6 +20,8 @@ _PLACES = {
     "cond": "tensorwright.frontend.array_control",
     "while_loop": "tensorwright.frontend.array_control",
     "scan": "tensorwright.frontend.array_control",
+    "vmap": "tensorwright.batching.vmap",
+    "batch": "tensorwright.batching.batch",
     "compare": "tensorwright.tools.compare",
     "show": "tensorwright.tools.show",
     "reference": "tensorwright.tools.reference",

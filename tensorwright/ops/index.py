@@ -178,17 +178,10 @@ def _lower_gather_nd(out: Buffer, x: Buffer, indices: Buffer, *, batch_dims: int
 
 def _nd_grid(x, indices, batch_dims: int) -> tuple:
     lead = indices.shape[:-1]
-    grid = (
-        [
-            g.reshape(g.shape + (1,) * (len(lead) - batch_dims))
-            for g in np.ogrid[tuple(slice(n) for n in lead[:batch_dims])]
-        ]
-        if batch_dims
-        else []
-    )
+    grid = list(np.ix_(*map(np.arange, lead)))[:batch_dims]
     named = x.shape[batch_dims : batch_dims + indices.shape[-1]]
-    grid += [np.broadcast_to(normal(indices[..., k], d), lead) for k, d in enumerate(named)]
-    return tuple(grid)
+    grid += [normal(indices[..., k], d) for k, d in enumerate(named)]
+    return tuple(np.broadcast_to(g, lead) for g in grid)
 
 
 def _reference_gather_nd(x, indices, batch_dims=0):
@@ -205,7 +198,7 @@ gather_nd = define(
     reference=_reference_gather_nd, gradient=_gather_nd_gradient, onnx="GatherND",
     samples=("f32[4,5] i64[3,2]@-4:3", "f64[4,5] i64[2,2,1]@0:3", "f32[n,3] i32[2,1]@0:0 n=1,4",
              "f64[2,3,4] i64[2,2,1]@0:2 batch_dims=1", "f32[3,4] i64[0,2]", "f32[3] i64[2,0]",
-             "f32[2,3,4] i64[2,1]@-2:2 batch_dims=1"),
+             "f32[2,3,4] i64[2,1]@-2:2 batch_dims=1", "f32[2,3] i64[2,4,0] batch_dims=1"),
     doc="x at index vectors: the last dimension of the indices names the first ones of x.",
 )  # fmt: skip
 
@@ -350,6 +343,7 @@ scatter_nd = define(
              "f64[4,5] i64[1,1]@0:3 f64[1,5]", "f32[n,3] i32[2,1]@0:0 f32[2,3] mode=add n=1,4",
              "i32[3] i64[2,0] i32[2,3]", "f64[3] i64[1,0] f64[1,3]",
              "f64[2,3,2] i64[2,1,1]@0:2 f64[2,1,2] batch_dims=1",
+             "i32[2,3] i64[2,4,0] i32[2,4,3] batch_dims=1",
              "i64[3] i64[0,1] i64[0]"),
     doc="x with slices set to (or combined with) updates at index vectors.",
 )  # fmt: skip

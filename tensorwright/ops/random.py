@@ -82,9 +82,10 @@ def _philox_arrays(counter: list, key: list) -> list:
 
 
 def _infer_bits(key: TensorType, *, shape: Shape, dtype: DType = u32) -> TensorType:
-    _check_key("random_bits", key)
+    require(key.dtype is u64 and key.shape[-1:] == (2,),
+            f"random_bits: the key is {key}, not u64[2] or several of them")  # fmt: skip
     require(dtype_of(dtype) in (u32, u64), f"random_bits: bits are u32 or u64, not {dtype}")
-    return TensorType(dtype_of(dtype), shape_of(shape))
+    return TensorType(dtype_of(dtype), (*key.shape[:-1], *shape_of(shape)))
 
 
 def _check_key(op: str, key: TensorType) -> None:
@@ -92,9 +93,12 @@ def _check_key(op: str, key: TensorType) -> None:
 
 
 def _lower_bits(out: Buffer, key: Buffer, *, shape, dtype) -> Stmt:
+    lead = key.rank - 1
+
     def element(*i: Expr) -> Expr:
-        position = cast_expr(linear_position(i, out.shape), u64)
-        words = [position, key[1], key[0]]
+        own = i[:lead]
+        position = cast_expr(linear_position(i[lead:], out.shape[lead:]), u64)
+        words = [position, key[(*own, const(1))], key[(*own, const(0))]]
         *counter, k0, k1 = (half(w) for w in words for half in (_low, _high))
         low, high, *_ = philox(counter, [k0, k1])
         if out.dtype is u32:
@@ -106,6 +110,10 @@ def _lower_bits(out: Buffer, key: Buffer, *, shape, dtype) -> Stmt:
 
 
 def _reference_bits(key, shape, dtype=u32):
+    if key.ndim > 1:
+        each = [_reference_bits(k, shape, dtype) for k in key.reshape(-1, 2)]
+        kind = dtype_of(dtype).numpy
+        return np.asarray(each, kind).reshape(*key.shape[:-1], *shape)
     position = np.arange(math.prod(shape), dtype=np.uint64).reshape(shape)
     halves = lambda w: [w & np.uint64(MASK), w >> np.uint64(32)]
     stream = [np.full_like(position, h) for h in halves(np.uint64(key[1]))]
@@ -118,8 +126,8 @@ random_bits = define(
     "random_bits", "key", infer=_infer_bits, reference=_reference_bits, lower=_lower_bits,
     gradient=lambda g, y, key, **attrs: (None,),
     samples=("u64[2] shape=(3,4)", "u64[2] shape=(n,2) dtype=u64 n=1,5", "u64[2] shape=()",
-             "u64[2]@0:0 shape=(4,)", "u64[2] shape=(0,)"),
-    doc="Uniform random words, one for each position.",
+             "u64[2]@0:0 shape=(4,)", "u64[2] shape=(0,)", "u64[n,2] shape=(3,) n=1,4"),
+    doc="Uniform random words, one for each position; several keys give as many tensors.",
 )  # fmt: skip
 
 # ---- distributions -----------------------------------------------------------------------------
