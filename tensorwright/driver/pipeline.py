@@ -20,6 +20,7 @@ from tensorwright.passes.captures import inline_captures
 from tensorwright.passes.convolutions import shape_convolutions
 from tensorwright.passes.expand import expand_composites
 from tensorwright.passes.fuse import fuse
+from tensorwright.passes.inplace import update_in_place
 from tensorwright.passes.layout import assign_layouts
 from tensorwright.passes.lower import lower
 from tensorwright.passes.schedule_kernels import schedule_kernels
@@ -42,6 +43,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("convolutions", lambda m, t: clean(shape_convolutions(m))),
     ("fuse", lambda m, t: fuse(m)),
     ("lower", lambda m, t: lower(m)),
+    ("inplace", lambda m, t: update_in_place(m)),
     ("schedule", schedule_kernels),
 )
 

@@ -50,6 +50,11 @@ def _rebuild(spec, leaves: Iterator):
     return kind(*values)
 
 
+def count(spec) -> int:
+    """How many leaves a tree of that spec has."""
+    return 1 if spec == LEAF else sum(map(count, spec[2]))
+
+
 def describe(spec) -> str:
     """`(*, {h: *})`, for messages."""
     if spec == LEAF:
