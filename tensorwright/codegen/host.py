@@ -1,8 +1,8 @@
 """The host program -> LLVM IR: the same emitter as for kernels, plus where host buffers live.
 
-`tw_main(ptr ctx, ptr inputs, ptr outputs) -> i32` takes arrays of `{ptr data, ptr shape}`; outputs
-without memory are allocated here and handed over. Called graphs become functions with the signature
-of kernels. Every frame pushed in a loop's body is popped at its end.
+An entry, `tw_main(ptr ctx, ptr inputs, ptr outputs) -> i32`, takes arrays of `{ptr data, ptr
+shape}`; outputs without memory are allocated here and handed over. Called graphs become functions
+with the signature of kernels. Every frame pushed in a loop's body is popped at its end.
 """
 
 from __future__ import annotations
@@ -159,12 +159,13 @@ class HostFunction(Function):
         code = self.op("load i32, ptr %ctx")
         self.emit(f"ret i32 {code}")
         self.module.functions.append(
-            f"define i32 @tw_main(ptr %ctx, ptr %inputs, ptr %outputs) {{\n{self.body_text()}\n}}\n"
+            f"define i32 @{self.name}(ptr %ctx, ptr %inputs, ptr %outputs) {{\n"
+            f"{self.body_text()}\n}}\n"
         )
 
 
 def emit_entry(k: Kernel, module: ModuleText, kernel_ids: dict[str, int]) -> None:
-    """Add `tw_main` to the module."""
+    """Add an entry to the module."""
     f = HostFunction(module, k.name, kernel_ids)
     f.stmt(k.body)
     f.finish_entry()

@@ -27,8 +27,9 @@ from tensorwright.ir.module import Module, digest
 from tensorwright.ir.type import dim_text, type_symbols
 from tensorwright.memory.overlap import verify_plan
 from tensorwright.memory.plan import plan_memory
-from tensorwright.passes.host import lower_entry, lower_function
+from tensorwright.passes.host import called_graphs, lower_entry, lower_function
 from tensorwright.runtime.manifest import (
+    EntryInfo,
     KernelInfo,
     Manifest,
     SymbolInfo,
@@ -52,9 +53,9 @@ def build_program(
 ) -> tuple[Program, Built]:  # fmt: skip
     """Compile a lowered module."""
     constants: dict[Node, int] = {}
-    entry = lower_entry(m, constants)
-    functions = [lower_function(m, g, constants) for k, g in m.graphs.items() if k != m.entry]
-    planned = tuple(plan_memory(f) for f in (entry, *functions))
+    entries = [lower_entry(m, constants, name) for name in m.offered]
+    functions = [lower_function(m, g, constants) for g in called_graphs(m)]
+    planned = tuple(plan_memory(f) for f in (*entries, *functions))
     for f in planned if config.get("verify") else ():
         verify_plan(f)
     errors: list[str] = []
@@ -63,7 +64,7 @@ def build_program(
         support = jobs.add(support_ir(target.triple))
         code = kernel_code(m.kernels, target, errors, jobs, known, report)
         symbols = {k: c.symbol for k, c in code.items()}
-        host = jobs.add(host_text(planned, m, target, errors, symbols))
+        host = jobs.add(host_text(planned, len(entries), m, target, errors, symbols))
         keys = dict.fromkeys((host, *(c.key for c in code.values()), support))
         objects = [jobs.result(key) for key in keys]
         learn(m.kernels, code, known)
@@ -85,14 +86,16 @@ def reporter(jobs: Jobs, progress, total: int) -> Callable[[int], None]:
 
 
 def host_text(
-    planned: tuple[Kernel, ...], m: Module, target: Target, errors: list[str],
+    planned: tuple[Kernel, ...], entries: int, m: Module, target: Target, errors: list[str],
     symbols: dict[str, str],
 ) -> str:  # fmt: skip
-    """The LLVM text of the host functions, calling kernels by the names of their shared code."""
+    """The LLVM text of the host functions, `entries` first, calling kernels by the names of their
+    shared code."""
     host = ModuleText(errors)
     ids = {k: i for i, k in enumerate(m.kernels)}
-    emit_entry(planned[0], host, ids)
-    for f in planned[1:]:
+    for f in planned[:entries]:
+        emit_entry(f, host, ids)
+    for f in planned[entries:]:
         emit_function(f, host, ids)
     called = re.compile(r"@([\w.$-]+)\(")
     text = called.sub(lambda c: f"@{symbols.get(c[1], c[1])}(", host.text(target.triple))
@@ -165,19 +168,25 @@ def learn(kernels: dict[str, Kernel], code: dict[str, Code], known: KnownKernels
             known.learn(kernels[name], c.symbol, c.key, c.codes)
 
 
-def make_manifest(m, target: Target, name, threads, errors, extra) -> Manifest:
-    g = m.main
-    inputs = tuple(tensor_info(p.name, p) for p in g.params)
-    names = g.result_names or tuple(r.name or f"out{k}" for k, r in enumerate(g.results))
-    outputs = tuple(tensor_info(n, r) for n, r in zip(names, g.results))
+def make_manifest(m: Module, target: Target, name, threads, errors, extra) -> Manifest:
+    main = entry_info(m.main)
     return Manifest(
         name=name,
         target=TargetInfo(target.triple, target.required, target.name),
-        inputs=inputs, outputs=outputs,
-        symbols=make_symbols(g),
+        inputs=main.inputs, outputs=main.outputs, symbols=main.symbols, state=main.state,
         errors=tuple(errors),
         kernels=tuple(kernel_info(k) for k in m.kernels.values()),
         threads=threads, extra=extra,
+        entries={e: entry_info(m.graphs[e]) for e in m.entries},
+    )  # fmt: skip
+
+
+def entry_info(g: Graph) -> EntryInfo:
+    names = g.result_names or tuple(r.name or f"out{k}" for k, r in enumerate(g.results))
+    return EntryInfo(
+        tuple(tensor_info(p.name, p) for p in g.params),
+        tuple(tensor_info(n, r) for n, r in zip(names, g.results)),
+        make_symbols(g), g.state,
     )  # fmt: skip
 
 

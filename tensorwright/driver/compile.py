@@ -34,7 +34,9 @@ def compile(
     """Compile a model into a native program.
 
     model: path to an .onnx file or ONNX bytes, onnx.ModelProto, torch.nn.Module,
-        torch.export.ExportedProgram, @tw.function, a Module, or the path of its text form.
+        torch.export.ExportedProgram, @tw.function, a Module, or the path of its text form; also a
+        tw.nn module, or a dict of functions, the entries of one program by name, whose
+        example_inputs and shapes are then dicts by entry.
     example_inputs: what torch modules and Python functions are traced with.
     target: "host" or a name from `tw targets`. threads: default: all CPUs this process may use.
     precision: "model" keeps the model's own types; "bf16" multiplies what is f32 in bf16 and adds
@@ -51,7 +53,8 @@ def compile(
     if convention is None:
         module, name = import_model(model, shapes)
     else:
-        module, name = convention.module, getattr(model, "__name__", type(model).__name__)
+        fallback = "program" if isinstance(model, dict) else type(model).__name__
+        module, name = convention.module, getattr(model, "__name__", fallback)
     if observe is not None:
         observe("import", module)
     known = KnownKernels(ObjectCache(cache_folder()), machine)
@@ -65,6 +68,8 @@ def compile(
         raise CompileError(f"{name}: sizes or bodies are nested too deeply to compile") from e
     if convention is not None:
         program.bind_convention(convention)
+        for entry, other in getattr(convention, "others", {}).items():
+            program.entries[entry].bind_convention(other)
     program.source, program.module = model, module
     return program
 
@@ -119,6 +124,11 @@ def calling_convention(model, example_inputs, shapes):
         from tensorwright.frontend import torch as torch_frontend
 
         return torch_frontend.load(model, example_inputs, shapes)
+    functions = model if isinstance(model, dict) else getattr(model, "tw_entries", dict)()
+    if functions:
+        from tensorwright.frontend import function
+
+        return function.load_entries(functions, example_inputs, shapes)
     if isinstance(model, Module) or "onnx" in kinds or not callable(model):
         return None
     from tensorwright.frontend import function

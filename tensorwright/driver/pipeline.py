@@ -21,6 +21,7 @@ from tensorwright.passes.convolutions import shape_convolutions
 from tensorwright.passes.expand import expand_composites
 from tensorwright.passes.fuse import fuse
 from tensorwright.passes.indices import check_indices
+from tensorwright.passes.inplace import update_in_place
 from tensorwright.passes.layout import assign_layouts
 from tensorwright.passes.lower import lower
 from tensorwright.passes.precision import compute_in
@@ -46,6 +47,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("indices", lambda m, t: check_indices(m)),
     ("fuse", lambda m, t: fuse(m)),
     ("lower", lambda m, t: lower(m)),
+    ("inplace", lambda m, t: update_in_place(m)),
     ("schedule", schedule_kernels),
 )
 

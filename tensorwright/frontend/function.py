@@ -44,6 +44,7 @@ from tensorwright.ir.graph import Graph, Node, graph, param
 from tensorwright.ir.module import Module, unique
 from tensorwright.ir.type import TensorType, TupleType, type_symbols
 from tensorwright.ops import control as ct
+from tensorwright.runtime.program import Program as RuntimeProgram
 
 __all__ = ["Function", "Program", "cond", "function", "load", "scan", "trace", "while_loop"]
 
@@ -66,15 +67,18 @@ class Session:
     """The graphs made while one module is traced."""
 
     graphs: dict[str, Graph] = field(default_factory=dict)
+    taken: set[str] = field(default_factory=lambda: {"main"})  # names of entries
     signatures: dict[tuple, Signature] = field(default_factory=dict)
 
 
 class Function:
     """A Python function over arrays that can be compiled, and called from others like it."""
 
-    def __init__(self, f: Callable, static: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, f: Callable, static: tuple[str, ...] = (), state: tuple[str, ...] = ()
+    ) -> None:
         functools.update_wrapper(self, f)
-        self.f, self.static = f, static
+        self.f, self.static, self.state = f, static, state
         self.name = f.__name__ if f.__name__.isidentifier() else "function"
         self.parameters = inspect.signature(f)
         self.annotations = annotations_of(f)
@@ -93,11 +97,15 @@ class Function:
             return call(self, args, kwargs)
 
 
-def function(f: Callable | None = None, *, static: tuple[str, ...] = ()):
-    """Make `f` a traced function. `static`: arguments that are Python values, not arrays."""
+def function(
+    f: Callable | None = None, *, static: tuple[str, ...] = (), state: tuple[str, ...] = ()
+):
+    """Make `f` a traced function. `static`: arguments that are Python values, not arrays. `state`:
+    arguments that are given up, their new values being the last results, in order: a program
+    computes those in the memory of the old ones."""
     if f is None:
-        return lambda g: Function(g, static)
-    return Function(f, static)
+        return lambda g: Function(g, static, state)
+    return Function(f, static, state)
 
 
 def annotations_of(f: Callable) -> dict:
@@ -119,12 +127,19 @@ def is_annotation(v) -> bool:
 
 
 @dataclass(frozen=True)
-class Program:
-    """A traced module and how a Python call maps onto it."""
+class Convention:
+    """How a Python call maps onto a graph."""
 
-    module: Module
     flatten: Callable  # (args, kwargs) -> arrays for the parameters, in order
     rebuild: Callable  # results of the module -> what the function returns
+
+
+@dataclass(frozen=True)
+class Program(Convention):
+    """A traced module and how a Python call maps onto its entries."""
+
+    module: Module
+    others: dict[str, Convention] = field(default_factory=dict)  # all but the main entry
 
 
 def trace(fn, example_inputs=None, shapes=None) -> Module:
@@ -134,12 +149,44 @@ def trace(fn, example_inputs=None, shapes=None) -> Module:
 
 def load(fn, example_inputs=None, shapes=None) -> Program:
     """`trace` together with the calling convention of the function."""
+    session = Session()
+    main, call = trace_entry("main", fn, example_inputs, shapes, session)
+    return Program(call.flatten, call.rebuild, Module({"main": main, **session.graphs}))
+
+
+def load_entries(functions: dict, examples: dict | None = None, shapes=None) -> Program:
+    """Several functions as the entries of one program, by name; the first is the main one.
+    `examples` and `shapes` are by entry."""
+    for name in functions:
+        if not name.isidentifier() or hasattr(RuntimeProgram, name):
+            raise FrontendError(f"an entry cannot be named {name!r}",
+                                help="give it a name that is no method of a program")  # fmt: skip
+    session = Session(taken=set(functions))
+    examples, shapes = examples or {}, shapes or {}
+    for given, what in ((examples, "example inputs"), (shapes, "shapes")):
+        if not isinstance(given, dict) or not set(given) <= set(functions):
+            raise FrontendError(f"{what} of a program with several entries are a dict by entry: "
+                                f"{', '.join(functions)}")  # fmt: skip
+    graphs, calls = {}, {}
+    for name, fn in functions.items():
+        graphs[name], calls[name] = trace_entry(
+            name, fn, examples.get(name), shapes.get(name), session
+        )
+    first, *_ = functions
+    module = Module({**graphs, **session.graphs}, {}, first, tuple(functions))
+    main = calls.pop(first)
+    return Program(main.flatten, main.rebuild, module, calls)
+
+
+def trace_entry(
+    title: str, fn, example_inputs, shapes, session: Session
+) -> tuple[Graph, Convention]:
+    """The graph `title` of one function, and how it is called."""
     fn = fn if isinstance(fn, Function) else Function(fn)
     fn, arguments = bind_examples(fn, example_inputs)
     names, leaves, spec = named_leaves(fn, arguments)
     language = shapes_of(fn, shapes, names, leaves)
     types = example_types(fn, names, leaves, language)
-    session = Session()
     params, inputs = [], []
     for name, leaf, t in zip(names, leaves, types):
         if t is None:
@@ -154,10 +201,33 @@ def load(fn, example_inputs=None, shapes=None) -> Program:
         found, result_spec = trees.flatten(result)
         declared = declared_result(fn, language)
         nodes = typed_results(fn, found, declared)
-    main = graph("main", params, nodes, result_names(result_spec, len(nodes)))
-    graphs = {"main": main, **session.graphs}
-    return Program(Module(graphs), _flattener(fn, spec, types),
-                   lambda results: trees.rebuild(result_spec, results))  # fmt: skip
+    made = graph(title, params, nodes, result_names(result_spec, len(nodes)),
+                 state_pairs(fn, spec, types, params, nodes))  # fmt: skip
+    return made, Convention(_flattener(fn, spec, types),
+                            lambda results: trees.rebuild(result_spec, results))  # fmt: skip
+
+
+def state_pairs(fn: Function, spec, types, params, nodes) -> tuple[tuple[int, int], ...]:
+    """(parameter, result) of the arguments that are states: the last results are their values."""
+    unknown = [n for n in fn.state if n not in spec[1]]
+    if unknown:
+        raise FrontendError(f"{fn.name}: the state {unknown[0]!r} is no argument")
+    found, leaf, position = [], 0, 0
+    for argument, part in zip(spec[1], spec[2]):
+        for _ in range(trees.count(part)):
+            if types[leaf] is not None:
+                found += [position] if argument in fn.state else []
+                position += 1
+            leaf += 1
+    first = len(nodes) - len(found)
+    for p, k in enumerate(found):
+        if first < 0 or nodes[first + p].type != params[k].type:
+            given = nodes[first + p].type if first >= 0 else "missing"
+            raise FrontendError(
+                f"{fn.name}: the state {params[k].name} is {params[k].type} and its new value "
+                f"{given}", help="return the new values of all states last, in their order",
+            )  # fmt: skip
+    return tuple((k, first + p) for p, k in enumerate(found))
 
 
 def run(fn: Function, arguments: dict):
@@ -207,7 +277,7 @@ def bind_examples(fn: Function, example_inputs) -> tuple[Function, dict]:
             )
     order = [n for n in fn.parameters.parameters if n in bound.arguments]
     if constants:
-        fn = Function(fn.f, (*fn.static, *constants))
+        fn = Function(fn.f, (*fn.static, *constants), fn.state)
     return fn, {n: bound.arguments[n] for n in order}
 
 
@@ -361,7 +431,7 @@ def specialize(fn: Function, names, leaves, arrays, nodes, spec):
     signature = session.signatures.get(key)
     if signature is None:
         name = unique(fn.name if fn.name != "main" else "main_function",
-                      {s.name for s in session.signatures.values()} | {"main"})  # fmt: skip
+                      {s.name for s in session.signatures.values()} | session.taken)  # fmt: skip
         signature = session.signatures[key] = Signature(name, tuple(types))
         language = Shapes({}, [])
         language.symbols = {e.value.name: e for t in types for e in t.shape

@@ -308,6 +308,8 @@ def node_of(x, d: DType | None = None) -> Node:
         node = constant(np.asarray(x))
     elif isinstance(x, (list, tuple)):
         return _stacked(x, d)
+    elif hasattr(x, "__tensor__"):  # a parameter: the same constant wherever it is used
+        return node_of(x.__tensor__(), d)
     elif hasattr(x, "__array__"):
         node = constant(np.asarray(x))
     else:
@@ -366,6 +368,8 @@ def result_dtype(*xs) -> DType:
 def typed(x) -> DType:
     if isinstance(x, (Tensor, Node)):
         return x.dtype
+    if hasattr(x, "__tensor__"):
+        return x.__tensor__().dtype
     if isinstance(x, (list, tuple)):
         return result_dtype(*_flat(x))
     return dtype_of(np.asarray(x).dtype)

@@ -67,6 +67,7 @@ class _Comparison:
 
     def module(self, a: Module, b: Module) -> None:
         self.equal(a.entry, b.entry, "entry")
+        self.equal(a.entries, b.entries, "entries")
         self.equal(list(a.graphs), list(b.graphs), "graphs")
         self.equal(list(a.kernels), list(b.kernels), "kernels")
         for name in a.graphs:
@@ -148,6 +149,7 @@ class _Comparison:
         self.where.append(a.name)
         self.equal(a.name, b.name, "names")
         self.equal(a.result_names, b.result_names, "result names")
+        self.equal(a.state, b.state, "state")
         self.equal([p.name for p in a.params], [p.name for p in b.params], "parameters")
         mine, other = a.nodes(), b.nodes()
         self.check(len(mine) == len(other), f"{len(mine)} and {len(other)} nodes")

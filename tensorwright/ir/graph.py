@@ -50,11 +50,15 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class Graph:
+    """`state`: (parameter, result) pairs of an entry whose result takes the parameter's memory: the
+    caller gives the old value up, and finds the new one where it was."""
+
     name: str
     params: tuple[Node, ...]
     results: tuple[Node, ...]
     binders: tuple[Node, ...] = ()
     result_names: tuple[str, ...] = field(default=())
+    state: tuple[tuple[int, int], ...] = ()
 
     def nodes(self) -> list[Node]:
         """Every node that the results need, operands and binders first; parameters come first."""
@@ -136,7 +140,7 @@ def order(params: Iterable[Node], roots: Iterable[Node], binders: Iterable[Node]
     return list(done)
 
 
-def graph(name: str, params, results, result_names=()) -> Graph:
+def graph(name: str, params, results, result_names=(), state=()) -> Graph:
     """A Graph over nodes as a front end made them. Binders are found through the origins that
     `build` recorded for their symbols."""
     params, results = tuple(params), tuple(results)
@@ -154,7 +158,7 @@ def graph(name: str, params, results, result_names=()) -> Graph:
                 binders[origin] = None
                 todo.append(origin)
     ordered = [n for n in order(params, (*binders, *results), tuple(binders)) if n in binders]
-    return Graph(name, params, results, tuple(ordered), tuple(result_names))
+    return Graph(name, params, results, tuple(ordered), tuple(result_names), tuple(state))
 
 
 def rebuild(g: Graph, make: Callable[[Node, tuple[Node, ...]], Node]) -> Graph:

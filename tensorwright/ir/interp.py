@@ -31,7 +31,7 @@ Values = dict[Symbol, int]
 
 
 def run_module(m: Module, inputs: Sequence[np.ndarray], precise: bool = False) -> list[np.ndarray]:
-    """The results of the module's entry on `inputs`."""
+    """The results of the module's entry on `inputs`, which stay as they are."""
     return run_graph(m.main, inputs, m.graphs, precise, m.kernels)
 
 
@@ -235,10 +235,13 @@ class _Run:
             raise InternalError(f"no kernel is named {node.attrs['callee']!r}")
         scalars = evaluate_attr(node.attrs["scalars"], symbols)
         arrays = [_narrow(a, n.type) for a, n in zip(args, node.args)]
+        at = node.attrs["inplace"]
+        first = [np.array(arrays.pop(at), order="C")] if at >= 0 else None
         for p in k.packs:
             if arrays[p.param].ndim < k.params[p.param].rank:  # nobody packed it before
                 arrays[p.param] = packed(arrays[p.param], p)
-        found = run_kernel(k, arrays, dict(zip(k.symbols, scalars)), self.kernels)
+        found = run_kernel(k, arrays, dict(zip(k.symbols, scalars)), self.kernels,
+                           outputs=first)  # fmt: skip
         is_tuple = isinstance(node.type, TupleType)
         return self.fit(node.type, tuple(found) if is_tuple else found[0])
 
@@ -341,23 +344,26 @@ def run_kernel(
     symbols: Mapping[Symbol, int] | None = None,
     kernels: Mapping[str, Kernel] = {},
     externs: Mapping[str, Callable] = {},
+    outputs: Sequence[np.ndarray] | None = None,
 ) -> list[np.ndarray]:
-    """The outputs of `k` on fresh arrays. Symbols not given are found from the input shapes.
-    `kernels` and `externs` are what its Calls find by name; an extern gets arrays and ints."""
+    """The outputs of `k` on fresh arrays, or what it makes of the arrays `outputs`. Symbols not
+    given are found from the input shapes. `kernels` and `externs` are what its Calls find by name;
+    an extern gets arrays and ints."""
     values = dict(symbols or {})
     dims = [d for b in k.inputs for d in b.shape]
     places = [(b.name, axis) for b in k.inputs for axis in range(b.rank)]
     arrays = [_kernel_input(b, x) for b, x in zip(k.inputs, inputs, strict=True)]
     actual = [n for x in arrays for n in x.shape]
     values = facts.bind(dims, actual, lambda p: "{}.shape[{}]".format(*places[p]), values)
-    outputs = [
-        scalar.undefined(tuple(facts.evaluate(d, values) for d in b.shape), b.dtype)
-        for b in k.results
-    ]
+    if outputs is None:
+        outputs = [
+            scalar.undefined(tuple(facts.evaluate(d, values) for d in b.shape), b.dtype)
+            for b in k.results
+        ]
     linker = _Linker(kernels, externs)
     with np.errstate(all="ignore"):
         linker.compiled(k)(*arrays, *outputs, *(values[s] for s in k.symbols))
-    return outputs
+    return list(outputs)
 
 
 def run_program(

@@ -19,13 +19,26 @@ from tensorwright.ir.loop import Kernel
 
 @dataclass(frozen=True, eq=False)
 class Module:
+    """`entry` is the graph that a program runs when it is called; `entries`, if not empty, are all
+    the graphs that a program offers by name, `entry` first."""
+
     graphs: dict[str, Graph]
     kernels: dict[str, Kernel] = field(default_factory=dict)
     entry: str = "main"
+    entries: tuple[str, ...] = ()
 
     @property
     def main(self) -> Graph:
         return self.graphs[self.entry]
+
+    @property
+    def offered(self) -> tuple[str, ...]:
+        """The names of all entries, the main one first."""
+        return self.entries or (self.entry,)
+
+    def alone(self, entry: str) -> Module:
+        """The same functions with one entry."""
+        return replace(self, entry=entry, entries=())
 
     def constants(self) -> dict[str, np.ndarray]:
         """Arrays of the constants by unique name, in order of use."""

@@ -54,11 +54,13 @@ class _Parser:
     def module(self, tree: ast.Module) -> Module:
         graphs: dict[str, Graph] = {}
         kernels: dict[str, Kernel] = {}
-        entry = "main"
+        entry, entries = "main", ()
         for s in tree.body:
             match s:
                 case ast.Assign(targets=[ast.Name(id="entry")], value=ast.Constant(value=str(v))):
                     entry = v
+                case ast.Assign(targets=[ast.Name(id="entries")], value=ast.Tuple() as v):
+                    entries = self.exprs.literal(v)
                 case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call(func=f)) if (
                     name_of(f) == "sym"
                 ):
@@ -67,7 +69,7 @@ class _Parser:
                     self.definition(s, decorator, graphs, kernels)
                 case _:
                     raise self.source.error("a symbol, @graph or @kernel is expected", s)
-        return Module(graphs, kernels, entry)
+        return Module(graphs, kernels, entry, entries)
 
     def definition(self, f: ast.FunctionDef, decorator: ast.AST, graphs, kernels) -> None:
         kind, options = self.decorator(decorator)
@@ -116,7 +118,8 @@ class _Parser:
                 raise self.source.error("a binding `name: type = op(...)` is expected", s)
         results = self.results(f.body[-1], values)
         self.check_results(f, results)
-        return make_graph(read.get("name", f.name), params, results, read.get("results", ()))
+        return make_graph(read.get("name", f.name), params, results, read.get("results", ()),
+                          read.get("state", ()))  # fmt: skip
 
     def results(self, s: ast.stmt, values: dict[str, Node]) -> tuple[Node, ...]:
         if not isinstance(s, ast.Return) or s.value is None:

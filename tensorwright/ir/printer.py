@@ -79,6 +79,8 @@ class _Printer:
     def module(self) -> str:
         if self.m.entry != "main" and self.m.graphs:
             self.lines.append(f"entry = {self.m.entry!r}")
+        if self.m.entries:
+            self.lines.append(f"entries = {self.m.entries!r}")
         self.symbols()
         for key, g in self.m.graphs.items():
             self.separate()
@@ -179,6 +181,8 @@ class _Printer:
             options.append(f"params={renamed!r}")
         if g.result_names:
             options.append(f"results={g.result_names!r}")
+        if g.state:
+            options.append(f"state={g.state!r}")
         return f"@graph({', '.join(options)})" if options else "@graph"
 
     def value(self, n: Node, names: dict[Node, str], bodies: dict[Graph, str]) -> str:

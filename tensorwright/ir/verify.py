@@ -38,6 +38,9 @@ def verify(m: Module | Graph | Kernel) -> None:
 def check_module(m: Module) -> None:
     if m.graphs and m.entry not in m.graphs:
         raise Offence(m, f"the entry {m.entry!r} is not in the module")
+    missing = [e for e in m.entries if e not in m.graphs]
+    if missing or (m.entries and m.entries[0] != m.entry):
+        raise Offence(m, f"the entries {m.entries} do not begin with {m.entry!r}, or are not here")
     for name, g in m.graphs.items():
         if g.name != name:
             raise Offence(g, f"the graph {g.name!r} is called {name!r} in its module")
@@ -70,6 +73,10 @@ def check_graph(g: Graph, outer: set[Symbol], m: Module | None = None) -> None:
             check_graph(body, bound | set(bound_symbols(n)), m)
     if g.result_names and len(g.result_names) != len(g.results):
         raise Offence(g, f"{len(g.result_names)} names for {len(g.results)} results")
+    for p, r in g.state:
+        if g.params[p].type != g.results[r].type:
+            raise Offence(g, f"the state {g.params[p].name!r} is {g.params[p].type} before and "
+                          f"{g.results[r].type} after")  # fmt: skip
 
 
 def _check_symbols(n: Node, bound: set[Symbol], known: dict[int, bool]) -> None:

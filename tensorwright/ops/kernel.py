@@ -18,14 +18,15 @@ def _fused_type(*types, body):
     return results[0] if len(results) == 1 else TupleType(results)
 
 
-def _declared_type(*types, callee, type, scalars=(), sources=()):
+def _declared_type(*types, callee, type, scalars=(), sources=(), inplace=-1):
     return type
 
 
 fused = define("fused", "*xs", infer=_fused_type, doc="A group of nodes that becomes one kernel.")
 call_kernel = define(
     "call_kernel", "*xs", infer=_declared_type,
-    doc="Call a kernel of the module: tensor arguments, then index scalars.",
+    doc="Call a kernel of the module: tensor arguments, then index scalars. The result starts as "
+    "the argument `inplace`, and takes its memory, if that is not -1.",
 )  # fmt: skip
 
 

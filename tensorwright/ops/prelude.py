@@ -218,7 +218,7 @@ def _tuple_type(t):
     return TupleType(tuple(map(_tuple_type, t))) if isinstance(t, tuple) else t
 
 
-def graph(f=None, *, name="", params=None, results=()):
+def graph(f=None, *, name="", params=None, results=(), state=()):
     if f is None:
         return lambda f: _define(GraphFunction(f), name)
     return _define(GraphFunction(f), name)

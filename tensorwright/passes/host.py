@@ -52,6 +52,7 @@ from tensorwright.ir.loop import (
 )  # fmt: skip
 from tensorwright.ir.module import Module
 from tensorwright.ir.type import TupleType, product, type_symbols
+from tensorwright.runtime.manifest import entry_symbol
 
 Value = Buffer | tuple["Value", ...]
 
@@ -70,6 +71,7 @@ class Host:
     const_buffers: dict[Node, Buffer] = field(default_factory=dict)
     known: set[Symbol] = field(default_factory=set)
     env: dict[Expr, Expr] = field(default_factory=dict)  # symbols of bodies -> what they are here
+    homes: dict[Buffer, Buffer] = field(default_factory=dict)  # views -> the buffer they lie in
 
     # ---- symbols -------------------------------------------------------------------------------
 
@@ -110,22 +112,45 @@ class Host:
                 self.values[node] = self.node(node)
 
     def results_into(self, g: Graph, arguments: list[Value], outputs: list[Buffer]) -> None:
-        """Emit `g`, its results computed in `outputs` directly where that is possible."""
+        """Emit `g`, its results computed in `outputs` directly where that is possible. A state's
+        output is the memory of its parameter, written last unless its value lies there already."""
         copies = self.claim(g, outputs)
         self.run(g, arguments)
+        state = {r: outputs[r] for _, r in g.state}
+        late = [k for k in state if self.home(self.buffer(g.results[k])) is not state[k]]
         for k in copies:
-            self.body.append(Copy(outputs[k], self.buffer(g.results[k])))
+            if k not in state:
+                self.body.append(Copy(outputs[k], self.buffer(g.results[k])))
+        sources = {k: self.buffer(g.results[k]) for k in late}
+        for k, source in sources.items():
+            if self.home(source) in state.values():  # another state's memory, written here too
+                own = Buffer(f"{source.name}_old", source.dtype, source.shape, "arena", 64)
+                self.body += [Alloc(own), Copy(own, source)]
+                sources[k] = own
+        self.body += [Copy(state[k], source) for k, source in sources.items()]
+
+    def home(self, b: Buffer) -> Buffer:
+        """The buffer that a view lies in."""
+        return self.homes.get(b, b)
+
+    def view(self, own: Buffer, base: Buffer) -> Buffer:
+        """Emit `own` as another name for the memory of `base`."""
+        self.homes[own] = self.home(base)
+        self.body.append(View(own, base, const(0)))
+        return own
 
     def claim(self, g: Graph, outputs: list[Buffer]) -> list[int]:
         """Make producers of the results write to `outputs`; the positions that need a copy."""
         copies = []
+        state = {r for _, r in g.state}
         for k, (result, out) in enumerate(zip(g.results, outputs)):
             producer = result
-            while producer.op.name == "reshape":
-                producer = producer.args[0]
+            while producer.op.name == "reshape" or producer.attrs.get("inplace", -1) >= 0:
+                producer = producer.args[producer.attrs.get("inplace", 0)]
             direct = producer.op.name == "call_kernel" and not isinstance(producer.type, TupleType)
             item = producer.op.name == "item" and producer.args[0].op.name == "call_kernel"
-            if (direct or item) and producer not in self.targets and producer not in g.params:
+            fits = (direct or item) and producer not in self.targets and producer not in g.params
+            if fits and k not in state:
                 self.targets[producer] = out
             else:
                 copies.append(k)
@@ -134,7 +159,7 @@ class Host:
     def block(self) -> Host:
         """A nested place for statements that sees the values so far."""
         inner = Host(self.module, self.constants, [], dict(self.values), {}, self.const_buffers,
-                     set(self.known), dict(self.env))  # fmt: skip
+                     set(self.known), dict(self.env), self.homes)  # fmt: skip
         inner.outermost = False
         return inner
 
@@ -170,6 +195,13 @@ class Host:
 
     def emit_call_kernel(self, node: Node) -> Value:
         name = node.name or node.attrs["callee"]
+        ins = [self.buffer(a) for a in node.args]
+        scalars = tuple(self.dim(s) for s in node.attrs["scalars"])
+        if node.attrs["inplace"] >= 0:
+            base = ins.pop(node.attrs["inplace"])
+            own = self.view(Buffer(name, node.dtype, self.shape(node.shape), "arena", 64), base)
+            self.body.append(Call(node.attrs["callee"], (*ins, own), scalars))
+            return own
         if isinstance(node.type, TupleType):
             items = {n.attrs["index"]: n for n in self.targets if n.op.name == "item"
                      and n.args[0] is node}  # fmt: skip
@@ -179,8 +211,6 @@ class Host:
             )
         else:
             outs = (self.allocate(node, node.type, name),)
-        ins = tuple(self.buffer(a) for a in node.args)
-        scalars = tuple(self.dim(s) for s in node.attrs["scalars"])
         self.body.append(Call(node.attrs["callee"], (*ins, *outs), scalars))
         return outs if isinstance(node.type, TupleType) else outs[0]
 
@@ -200,9 +230,8 @@ class Host:
         return tuple(self.values[a] for a in node.args)
 
     def emit_reshape(self, node: Node) -> Buffer:
-        view = Buffer(node.name or "view", node.dtype, self.shape(node.shape), "arena", 64)
-        self.body.append(View(view, self.buffer(node.args[0]), const(0)))
-        return view
+        own = Buffer(node.name or "view", node.dtype, self.shape(node.shape), "arena", 64)
+        return self.view(own, self.buffer(node.args[0]))
 
     def emit_bind_size(self, node: Node) -> Buffer:
         source = self.buffer(node.args[0])
@@ -523,19 +552,29 @@ def bind_inputs(g: Graph) -> tuple[list[Stmt], list[Buffer]]:
     return body, buffers
 
 
-def lower_entry(m: Module, constants: dict[Node, int]) -> Kernel:
-    """The program's entry as a host function; `constants` collects constants by position."""
-    g = m.main
+def lower_entry(m: Module, constants: dict[Node, int], entry: str = "") -> Kernel:
+    """An entry of the program (the main one if none is named) as a host function; `constants`
+    collects constants by position."""
+    g = m.graphs[entry or m.entry]
     host = Host(m, constants)
     prologue, inputs = bind_inputs(g)
     host.body += prologue
     outputs = [Buffer(r.name or f"out{k}", r.dtype, r.shape, "output", 64)
                for k, r in enumerate(g.results)]  # fmt: skip
-    host.results_into(g, inputs, outputs)
-    allocs = [Alloc(b, const(k)) for k, b in enumerate(outputs)]
+    given = {r: inputs[p] for p, r in g.state}
+    host.results_into(g, inputs, [given.get(k, b) for k, b in enumerate(outputs)])
+    allocs = [Alloc(b, const(k)) for k, b in enumerate(outputs) if k not in given]
+    outputs = [b for k, b in enumerate(outputs) if k not in given]
     body = place_when_known(host.body, allocs)
     weights = [Alloc(b, const(constants[n])) for n, b in host.const_buffers.items()]
-    return Kernel("tw_main", (*inputs, *outputs), len(outputs), Seq((*weights, *body)))
+    symbol = entry_symbol("" if g.name == m.entry else g.name)
+    return Kernel(symbol, (*inputs, *outputs), len(outputs), Seq((*weights, *body)))
+
+
+def called_graphs(m: Module) -> list[Graph]:
+    """The graphs that other graphs of the module call."""
+    names = {n.attrs["callee"] for g in m.all_graphs() for n in g.nodes() if n.op.name == "call"}
+    return [g for name, g in m.graphs.items() if name in names or name not in m.offered]
 
 
 def lower_function(m: Module, g: Graph, constants: dict[Node, int]) -> Kernel:

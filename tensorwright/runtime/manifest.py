@@ -74,8 +74,26 @@ class TargetInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class EntryInfo:
+    """How a function of the program is called. state: (input, output) positions of outputs that
+    take the memory of an input."""
+
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    symbols: dict[str, SymbolInfo] = field(default_factory=dict)
+    state: tuple[tuple[int, int], ...] = ()
+
+
+def entry_symbol(name: str = "") -> str:
+    """What the native code calls an entry; the main one has no name."""
+    return f"tw_main_{name}" if name else "tw_main"
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
-    """See the fields; `threads` 0 means one per core of the machine that runs the program."""
+    """See the fields; `threads` 0 means one per core of the machine that runs the program.
+    `inputs`, `outputs`, `symbols` and `state` are those of the main entry; `entries` has all, the
+    main one first, if they have names."""
 
     name: str
     target: TargetInfo
@@ -86,6 +104,8 @@ class Manifest:
     kernels: tuple[KernelInfo, ...] = ()
     threads: int = 0
     extra: dict[str, Any] = field(default_factory=dict)
+    state: tuple[tuple[int, int], ...] = ()
+    entries: dict[str, EntryInfo] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
 
@@ -121,13 +141,23 @@ def _manifest(data: dict[str, Any]) -> Manifest:
             "target": TargetInfo(
                 _text(target["triple"]), _texts(target["features"]), _text(target["description"])
             ),
-            "inputs": tuple(_tensor(t) for t in data["inputs"]),
-            "outputs": tuple(_tensor(t) for t in data["outputs"]),
-            "symbols": {_text(k): _symbol(v) for k, v in data["symbols"].items()},
+            **_entry(data),
+            "entries": {_text(k): EntryInfo(**_entry(e))
+                        for k, e in data.get("entries", {}).items()},
             "errors": _texts(data["errors"]),
             "kernels": tuple(_kernel(k) for k in data["kernels"]),
         }
-    )
+    )  # fmt: skip
+
+
+def _entry(data: dict[str, Any]) -> dict[str, Any]:
+    """What a program and each of its entries say of their call."""
+    return {
+        "inputs": tuple(_tensor(t) for t in data["inputs"]),
+        "outputs": tuple(_tensor(t) for t in data["outputs"]),
+        "symbols": {_text(k): _symbol(v) for k, v in data["symbols"].items()},
+        "state": tuple((_count(p), _count(r)) for p, r in data.get("state", ())),
+    }
 
 
 def _tensor(data: dict[str, Any]) -> TensorInfo:

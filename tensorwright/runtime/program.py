@@ -5,6 +5,10 @@ fixed dimensions), the native code checks relations among symbolic dimensions. A
 threads may call at once: each call takes a context from a free list or makes a new one.
 
     y = program(x)      y = program(x, mask=m)      a, b = program(input_ids=ids)
+    logits, cache = program.decode(token, cache)        an entry by name, where there are several
+
+An output that is the new value of a state takes the memory of its input: the array that was given
+is changed, and returned.
 """
 
 import ctypes
@@ -15,7 +19,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,10 +39,11 @@ from tensorwright.runtime.buffer import (
     to_torch,
 )
 from tensorwright.runtime.loader import load_objects
-from tensorwright.runtime.manifest import Manifest, TensorInfo
+from tensorwright.runtime.manifest import Manifest, TensorInfo, entry_symbol
 from tensorwright.runtime.pages import constant_bytes
 from tensorwright.runtime.profile import MarkBuffer, Profile, Run, set_marks
 
+_POINTER = ctypes.c_void_p
 OUT_OF_MEMORY = -1
 MOST_THREADS = 4096
 
@@ -57,6 +62,7 @@ class _Port:
     shape: tuple[int, ...] | None  # if fully static
     fixed: tuple[tuple[int, int], ...]  # (axis, size) of static dimensions
     nbytes: int
+    state: int = -1  # of an output: the input whose memory it takes; of an input: 1 if one does
 
 
 class _Slot:
@@ -91,22 +97,52 @@ class Program:
         self._weights = tuple(map(aligned_bytes if mapped else constant_bytes, weights))
         table = (ctypes.c_void_p * max(len(self._weights), 1))(*map(address, self._weights))
         self._weight_table = table
+        self._image = image = load_objects(self._objects)
+        self._create = image.function("tw_context_create", _POINTER, _POINTER, _POINTER)
+        self._reset = image.function("tw_context_reset", None, _POINTER)
+        self._destroy = image.function("tw_context_destroy", None, _POINTER)
+        self._become(manifest, "")
+        self._others = {name: self._entry(name) for name in list(manifest.entries)[1:]}
+
+    def _become(self, manifest: Manifest, entry: str) -> None:
+        """Be the program that one entry of the code is."""
+        self.manifest, self._part, self._others = manifest, entry, {}
         self._ins, self._outs = _ports(manifest, "input"), _ports(manifest, "output")
         self._arity = len(self._ins)
         self._names = tuple(port.info.name for port in self._ins)
         self._name_set = frozenset(self._names)
-        image = load_objects(self._objects)
-        pointer = ctypes.c_void_p
-        self._main = image.function("tw_main", ctypes.c_int32, pointer, pointer, pointer)
-        self._create = image.function("tw_context_create", pointer, pointer, pointer)
-        self._image = image
+        symbol = entry_symbol(entry)
+        self._main = self._image.function(symbol, ctypes.c_int32, _POINTER, _POINTER, _POINTER)
         self._slots: deque[_Slot] = deque()
-        self._reset = image.function("tw_context_reset", None, pointer)
-        destroy = image.function("tw_context_destroy", None, pointer)
-        closing = weakref.finalize(self, _close, image.close, self._slots, destroy)
+        # the image is an argument: it is unmapped after the contexts of all entries are gone
+        closing = weakref.finalize(self, _close, self._slots, self._destroy, self._image)
         closing.atexit = False
-        self._destroy = destroy
         _programs.add(self)
+
+    def _entry(self, name: str) -> "Program":
+        """Another entry as a program that shares code and weights with this one."""
+        info = self.manifest.entries[name]
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        manifest = replace(
+            self.manifest, name=f"{self.name}.{name}", inputs=info.inputs, outputs=info.outputs,
+            symbols=info.symbols, state=info.state, entries={},
+        )  # fmt: skip
+        other._become(manifest, name)
+        return other
+
+    @property
+    def entries(self) -> dict[str, "Program"]:
+        """The entries that have names, each as a program; this program is the first of them."""
+        names = list(self.manifest.entries)
+        return {**dict.fromkeys(names[:1], self), **self._others}
+
+    def __getattr__(self, name: str) -> "Program":
+        entries = self.entries if "manifest" in self.__dict__ else {}
+        if name not in entries:
+            known = f"; its entries are {', '.join(entries)}" if entries else ""
+            raise AttributeError(f"a {type(self).__name__} has no attribute '{name}'{known}")
+        return entries[name]
 
     @property
     def name(self) -> str:
@@ -125,6 +161,7 @@ class Program:
         return f"<Program {self._signature()}, {self.threads} {plural}>"
 
     def __reduce__(self) -> tuple:
+        self._whole("pickled")
         objects = tuple(bytes(o) for o in self._objects)
         return Program, (self.manifest, objects, self._weights, self.threads)
 
@@ -135,7 +172,7 @@ class Program:
         slot = self._take()
         try:
             alive, as_torch = self._enter(slot, args)
-            results = self._offer(slot)
+            results = self._offer(slot, alive)
             code = self._main(slot.context, slot.in_table, slot.out_table)
             if code:
                 raise self._failure(slot, code, alive)
@@ -145,7 +182,12 @@ class Program:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the program to a `.tw` file, for `tensorwright.load`."""
+        self._whole("saved")
         archive.write(path, self.manifest, self._objects, self._weights)
+
+    def _whole(self, what: str) -> None:
+        if self._part:
+            raise RunError(f"{self.name} is one entry of a program, which is {what} as a whole")
 
     def profile(self, *args: Any, repeat: int = 10, **named: Any) -> Profile:
         """Run `repeat` times (and once to warm up) and tell where the time goes."""
@@ -173,7 +215,7 @@ class Program:
 
     def _timed(self, slot: _Slot, args: tuple, buffer: MarkBuffer) -> tuple[int, int]:
         alive, _ = self._enter(slot, args)
-        results = self._offer(slot)
+        results = self._offer(slot, alive)
         begin = time.monotonic_ns()
         code = self._main(slot.context, slot.in_table, slot.out_table)
         end = time.monotonic_ns()
@@ -210,15 +252,20 @@ class Program:
                 if len(shape) != port.rank or any(shape[a] != n for a, n in port.fixed):
                     raise self._wrong_shape(port, shape)
                 slot.in_dims[port.start : port.start + port.rank] = shape
+            if port.state >= 0 and not (array.flags.writeable and _shares(array, value)):
+                raise self._not_writable(port)
             table[2 * i] = address(array)
             alive.append(array)
         return alive, as_torch
 
-    def _offer(self, slot: _Slot) -> list[np.ndarray | None]:
-        """Give the native code memory for the outputs whose size is known."""
+    def _offer(self, slot: _Slot, given: list[np.ndarray]) -> list[np.ndarray | None]:
+        """Give the native code memory for the outputs whose size is known. Those that are the new
+        value of a state are there already."""
         results: list[np.ndarray | None] = []
         for i, port in enumerate(self._outs):
-            if port.shape is None:
+            if port.state >= 0:
+                results.append(given[port.state])
+            elif port.shape is None:
                 slot.outputs[2 * i] = 0
                 results.append(None)
             else:
@@ -229,7 +276,7 @@ class Program:
 
     def _leave(self, slot: _Slot, results: list[np.ndarray | None], as_torch: bool) -> Any:
         for i, port in enumerate(self._outs):
-            if port.shape is None:
+            if results[i] is None:
                 results[i] = self._adopt(slot, i, port)
         if as_torch:
             results = [to_torch(r) for r in results]
@@ -273,6 +320,12 @@ class Program:
             f"{self.name}: {message}", notes=tuple(f"input {info}" for info in self.inputs)
         )
 
+    def _not_writable(self, port: _Port) -> RunError:
+        return RunError(
+            f"{port.what} is a state, changed in place: it must be a writable, contiguous array",
+            help="give one made by np.zeros or np.ascontiguousarray, and keep what is returned",
+        )
+
     def _wrong_type(self, port: _Port, value: Any, array: np.ndarray) -> RunError:
         wanted = port.dtype.name
         library = "np" if hasattr(np, wanted) or wanted == "bool" else "ml_dtypes"
@@ -298,7 +351,7 @@ class Program:
         values = tuple((ctypes.c_int64 * 6).from_address(slot.context + 8))
         self._reset(slot.context)
         for i, port in enumerate(self._outs):
-            if port.shape is None and slot.outputs[2 * i]:
+            if port.shape is None and port.state < 0 and slot.outputs[2 * i]:
                 release(slot.outputs[2 * i])
         if code == OUT_OF_MEMORY:
             return RunError(f"{self.name}: out of memory (for {values[0]} bytes)")
@@ -346,13 +399,16 @@ def check_machine(manifest: Manifest) -> None:
 
 def _ports(manifest: Manifest, kind: str) -> list[_Port]:
     ports, start = [], 0
+    state = {p: 1 for p, _ in manifest.state} if kind == "input" else {
+        r: p for p, r in manifest.state}  # fmt: skip
     for info in manifest.inputs if kind == "input" else manifest.outputs:
         what = f"{manifest.name}: {kind} '{info.name}'"
         dtype, rank = numpy_dtype(info.dtype), len(info.shape)
         fixed = tuple((a, n) for a, n in enumerate(info.shape) if isinstance(n, int))
         shape = tuple(info.shape) if info.is_static else None
         nbytes = math.prod(shape) * dtype.itemsize if shape is not None else 0
-        ports.append(_Port(info, what, dtype, rank, start, shape, fixed, nbytes))
+        at = state.get(len(ports), -1)
+        ports.append(_Port(info, what, dtype, rank, start, shape, fixed, nbytes, at))
         start += rank
     return ports
 
@@ -368,10 +424,14 @@ def _tables(ports: list[_Port]) -> tuple[ctypes.Array, ctypes.Array]:
     return table, dims
 
 
-def _close(unmap: Callable[[], None], slots: deque[_Slot], destroy: Callable) -> None:
+def _shares(array: np.ndarray, value: Any) -> bool:
+    """Whether an array made of `value` is not a copy of it."""
+    return array is value or (hasattr(value, "__dlpack__") and array.base is not None)
+
+
+def _close(slots: deque[_Slot], destroy: Callable, image: Any) -> None:
     while slots:
         destroy(slots.pop().context)
-    unmap()
 
 
 def _forget_contexts() -> None:

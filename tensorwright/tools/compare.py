@@ -153,7 +153,8 @@ def named_values(g: Graph) -> dict[str, Node]:
 
 def with_results(m: Module, nodes: Mapping[str, Node]) -> Module:
     """`m` with other results of its entry."""
-    g = replace(m.main, results=tuple(nodes.values()), result_names=tuple(nodes))
+    g = replace(m.main, results=tuple(nodes.values()), result_names=tuple(nodes),
+                state=())  # fmt: skip
     return replace(m, graphs={**m.graphs, m.entry: g})
 
 

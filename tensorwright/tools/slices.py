@@ -58,7 +58,7 @@ def tensors(m: Module) -> list[Node]:
 def node_values(m: Module, inputs: Sequence[np.ndarray]) -> Values:
     """The value of every tensor of the entry, by the interpreter."""
     nodes = tensors(m)
-    wide = replace(m.main, results=tuple(nodes), result_names=())
+    wide = replace(m.main, results=tuple(nodes), result_names=(), state=())
     found = run_module(replace(m, graphs={**m.graphs, m.entry: wide}), inputs)
     return {**dict(zip(m.main.params, map(np.asarray, inputs))), **dict(zip(nodes, found))}
 
@@ -108,8 +108,8 @@ class _Cut:
 
 
 def prune(m: Module) -> Module:
-    """`m` without functions that nothing reaches from its entry."""
-    graphs, kernels, todo = {}, {}, [m.entry]
+    """`m` without functions that nothing reaches from its entries."""
+    graphs, kernels, todo = {}, {}, list(m.offered)
     while todo:
         name = todo.pop()
         if name in graphs or name not in m.graphs:
@@ -120,4 +120,4 @@ def prune(m: Module) -> Module:
                 todo.append(callee)
                 if callee in m.kernels:
                     kernels[callee] = m.kernels[callee]
-    return Module(graphs, kernels, m.entry)
+    return Module(graphs, kernels, m.entry, m.entries)
