@@ -9,6 +9,7 @@ this one is ever taken for a finished one.
 """
 
 import argparse
+import inspect
 import json
 import logging
 import os
@@ -61,8 +62,13 @@ def _write_onnx(net, args: tuple, path: Path, opset: int) -> None:
         named = [net.dynamic.get(name, {}) for name in net.inputs]
         # A shared name is one symbolic dimension for the exporter.
         dims: dict[str, torch.export.Dim] = {}
-        dim = lambda name: dims.setdefault(name, torch.export.Dim(name, min=1, max=512))
+        dim = lambda d: (
+            dims.setdefault(d, torch.export.Dim(d, min=1, max=512)) if isinstance(d, str) else d
+        )
         dynamic = tuple({axis: dim(name) for axis, name in axes.items()} for axes in named)
+        parameters = inspect.signature(net.module.forward).parameters.values()
+        if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+            dynamic = (dynamic,)
     # The exporter warns on every call that torchvision is absent, which no model here uses.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.no_grad():
@@ -76,6 +82,7 @@ def _write_onnx(net, args: tuple, path: Path, opset: int) -> None:
             opset_version=opset,
             dynamo=True,
             dynamic_shapes=dynamic,
+            custom_translation_table=net.onnx_functions or None,
             external_data=False,
             verbose=False,
         )

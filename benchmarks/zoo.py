@@ -131,13 +131,24 @@ BUILT = (
 )
 
 
+# Sizes that vary from call to call; `python -m benchmarks.dynamic` runs them.
+DYNAMIC = (
+    Row("bert_any", "dynamic", "BERT-base width, 4 layers"),
+    Row("vit_any", "dynamic", "ViT-B/16 width, 4 layers"),
+    Row("wav2vec2_any", "dynamic", "Wav2Vec2-base, 4 layers"),
+    Row("llama_prefill_any", "dynamic", "Llama-style, 4 layers, prefill"),
+    Row("llama_decode_any", "dynamic", "Llama-style, 4 layers, decode"),
+    Row("detector_any", "dynamic", "SSD-like detector with NMS"),
+)
+
+
 def rows() -> tuple[Row, ...]:
     """Built models, then the trained ones if their folder exists."""
     return BUILT + tuple(Row(name, "trained", title) for name, title in trained.titles())
 
 
 def find(name: str) -> Row:
-    known = {row.name: row for row in rows()}
+    known = {row.name: row for row in (*rows(), *DYNAMIC)}
     if name not in known:
         raise KeyError(f"no model {name!r}; known: {', '.join(known)}")
     return known[name]

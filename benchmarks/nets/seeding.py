@@ -7,7 +7,7 @@ Invariant: the same seed gives the same weights, and outputs stay within a few u
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +17,16 @@ SEED = 20
 
 @dataclass(frozen=True)
 class Net:
-    """A torch module in eval mode with named example inputs, in the order of its forward."""
+    """A torch module in eval mode with named example inputs, in the order of its forward.
+
+    dynamic: the axes that vary, by input: a name or a `torch.export.Dim`. onnx_functions: how the
+    exporter writes operators that it does not know."""
 
     module: nn.Module
     inputs: dict[str, Tensor]
     outputs: tuple[str, ...]
-    dynamic: dict[str, dict[int, str]] | None = None
+    dynamic: dict[str, dict[int, object]] | None = None
+    onnx_functions: dict[Callable, Callable] = field(default_factory=dict)
 
 
 def seeded(build: Callable[[], nn.Module], calibrate: Tensor | None = None) -> nn.Module:
