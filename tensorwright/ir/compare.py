@@ -17,7 +17,7 @@ from tensorwright.ir.graph import CONST, Graph, Node
 from tensorwright.ir.loop import Alloc, Call, Copy, For, Kernel, Let, Stmt, Store, View, children
 from tensorwright.ir.module import Module
 from tensorwright.ir.print_kernel import flatten, free_buffers, program_buffers
-from tensorwright.ir.type import FunctionType, TensorType, TupleType
+from tensorwright.ir.type import DataType, FunctionType, TensorType, TupleType
 
 
 def same(a, b) -> bool:
@@ -139,6 +139,8 @@ class _Comparison:
         elif isinstance(a, FunctionType):
             self.type(TupleType(a.params), TupleType(b.params))
             self.type(a.result, b.result)
+        elif isinstance(a, DataType):
+            self.equal(a, b, "data types")
         else:
             self.check(a.dtype is b.dtype and len(a.shape) == len(b.shape), f"types: {a} and {b}")
             for x, y in zip(a.shape, b.shape):
@@ -179,7 +181,7 @@ class _Comparison:
     def attr(self, a, b, name: str) -> None:
         if isinstance(a, Expr):
             self.expr(a, b)
-        elif isinstance(a, (TensorType, TupleType, FunctionType)):
+        elif isinstance(a, (TensorType, TupleType, FunctionType, DataType)):
             self.type(a, b)
         elif isinstance(a, Graph):
             self.check(isinstance(b, Graph), name)

@@ -19,6 +19,7 @@ import numpy as np
 
 import tensorwright.ops
 from tensorwright.base.errors import RunError
+from tensorwright.base.value import Value
 from tensorwright.ir import dtype as dtypes
 from tensorwright.ir import facts, scalar, source
 from tensorwright.ir import graph as graphs
@@ -28,7 +29,14 @@ from tensorwright.ir.expr import sym as symbol_expr
 from tensorwright.ir.interp import bind_types, packed, run_node
 from tensorwright.ir.loop import KINDS, Pack
 from tensorwright.ir.op import OpDef
-from tensorwright.ir.type import TensorType, TupleType, shape_of, tensor
+from tensorwright.ir.type import (
+    DataType,
+    FunctionType,
+    TensorType,
+    TupleType,
+    shape_of,
+    tensor,
+)  # fmt: skip
 
 constants: dict[str, np.ndarray] = {}
 inf, nan = float("inf"), float("nan")
@@ -83,7 +91,7 @@ def sym(**known) -> Expr:
 
 
 def function(params, result):
-    return None  # the type of a function value: nothing to run
+    return FunctionType((), TupleType(()))  # the type of a function value: nothing to run
 
 
 # ---- functions ---------------------------------------------------------------------------------
@@ -211,11 +219,36 @@ def _in_order(types) -> list[Symbol]:
 
 
 def _array(a):
+    if isinstance(a, Value) or callable(a):
+        return a
     return tuple(map(_array, a)) if isinstance(a, tuple) else np.asarray(a)
 
 
 def _tuple_type(t):
+    if isinstance(t, DataClass):
+        return t.type
     return TupleType(tuple(map(_tuple_type, t))) if isinstance(t, tuple) else t
+
+
+class DataClass:
+    """A sum type: `Tree.Leaf(x)` makes a value, `match(t, Leaf=f, Node=g)` takes it apart."""
+
+    def __init__(self, cls: type, name: str):
+        self.type = DataType(name or cls.__name__)
+        self.own = {k: v for k, v in vars(cls).items() if isinstance(v, dict)}
+
+    def __getattr__(self, case: str) -> Callable:
+        if case not in self.own:
+            raise AttributeError(f"{self.type} has no case {case}")
+        return lambda *fields: Value(case, fields)
+
+
+def data(cls=None, *, name=""):
+    return (lambda c: DataClass(c, name)) if cls is None else DataClass(cls, name)
+
+
+def case(**fields):
+    return fields
 
 
 def graph(f=None, *, name="", params=None, results=()):
@@ -386,7 +419,7 @@ SCALARS: dict[str, Callable] = {
 SCALARS.update(cast=_cast, bitcast=_bitcast, select=lambda c, a, b: a if c else b)
 
 _TYPES = {d.name: ElementType(d) for d in DTYPES}
-_CONTROL = ("if_", "while_", "scan_", "item", "make_tuple")
+_CONTROL = ("if_", "while_", "scan_", "item", "make_tuple", "match", "closure", "apply")
 _OPERATORS = {
     name: _control(op) if name in _CONTROL else _operator(op) for name, op in _rows().items()
 }
@@ -395,9 +428,9 @@ _WRAPPERS = {
     w: Wrapper(w)
     for w in ("out", "free", "const", "temp", "local", "arena", "param", "frame", "dynamic")
 }
-_OWN = ["aligned", "assert_", "bind_size", "call", "call_extern", "call_kernel", "constants",
-        "copy", "function", "fused", "graph", "inf", "kernel", "nan", "program_input",
-        "program_output", "program_shape", "sym", "view"]  # fmt: skip
+_OWN = ["aligned", "assert_", "bind_size", "call", "call_extern", "call_kernel", "case",
+        "constants", "copy", "data", "function", "fused", "graph", "inf", "kernel", "nan",
+        "program_input", "program_output", "program_shape", "sym", "view"]  # fmt: skip
 _ALL = {**SCALARS, **_OPERATORS, **_TYPES, **_LOOPS, **_WRAPPERS}
 _ALL.update({name: globals()[name] for name in _OWN})
 
