@@ -14,7 +14,20 @@ import numpy as np
 
 from tensorwright.ir.expr import Buffer, Expr, Symbol, load, sym, symbols_of, transform
 from tensorwright.ir.graph import CONST, Graph, Node
-from tensorwright.ir.loop import Alloc, Call, Copy, For, Kernel, Let, Stmt, Store, View, children
+from tensorwright.ir.loop import (
+    Alloc,
+    Call,
+    Copy,
+    Count,
+    For,
+    Kernel,
+    Let,
+    New,
+    Stmt,
+    Store,
+    View,
+    children,
+)  # fmt: skip
 from tensorwright.ir.module import Module
 from tensorwright.ir.print_kernel import flatten, free_buffers, program_buffers
 from tensorwright.ir.type import DataType, FunctionType, TensorType, TupleType
@@ -266,6 +279,8 @@ class _Comparison:
             case Copy():
                 self.use(a.target, b.target)
                 self.use(a.source, b.source)
+            case New() | Count():
+                self.use(a.target, b.target)
             case Call():
                 self.check(len(a.buffers) == len(b.buffers), "buffers of a call")
                 for x, y in zip(a.buffers, b.buffers):

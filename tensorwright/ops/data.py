@@ -42,6 +42,8 @@ from tensorwright.ops.define import define, require
 def check_data(t: DataType) -> None:
     """CompileError unless the declaration makes sense."""
     names = [c.name for c in t.cases]
+    require(t.name.isidentifier() and t.name[0].isupper(), f"a data type is named {t.name!r}",
+            "start its name with a capital letter")  # fmt: skip
     require(bool(names), f"{t} has no cases")
     require(len(set(names)) == len(names), f"{t}: two cases have one name")
     for c in t.cases:
@@ -66,6 +68,7 @@ def case_of(op: str, t: Type, name: str) -> Case:
 
 def _infer_construct(*fields: Type, data: DataType, case: str) -> Type:
     c = case_of("construct", data, case)
+    check_data(data)
     what = f"{data}.{case}"
     require(len(fields) == len(c.fields), f"{what} takes {len(c.fields)} fields, not {len(fields)}")
     sizes: dict[Expr, object] = {}
@@ -116,6 +119,7 @@ def _check_arm(data: DataType, case: Case, arm: Graph, captures: Sequence[Type])
 
 def _type_of_match(t: Type, captures, arms: dict[str, Graph], fresh: Iterator) -> Type:
     require(isinstance(t, DataType), f"match: {t} is no data type")
+    check_data(t)
     names = [c.name for c in t.cases]
     unknown = [k for k in arms if k not in names and k != "orelse"]
     require(not unknown, f"match: {t} has no case {', '.join(unknown)}")

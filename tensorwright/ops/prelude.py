@@ -21,7 +21,7 @@ import tensorwright.ops
 from tensorwright.base.errors import RunError
 from tensorwright.base.value import Value
 from tensorwright.ir import dtype as dtypes
-from tensorwright.ir import facts, scalar, source
+from tensorwright.ir import facts, heap, scalar, source
 from tensorwright.ir import graph as graphs
 from tensorwright.ir.dtype import DTYPES, DType
 from tensorwright.ir.expr import ARITHMETIC, BITWISE, PREDICATES, UNARY, Expr, Symbol
@@ -78,7 +78,24 @@ class Wrapper:
                 raise RunError(f"the constant {type_!r} is missing", help="fill `constants`")
             return constants[type_]
         shape = tuple(facts.evaluate(d, {}) for d in type_.shape)
-        return scalar.undefined(shape, type_.dtype)
+        made = scalar.undefined(shape, type_.dtype)
+        return made.view(Reference) if self.role == "reference" else made
+
+
+class Reference(np.ndarray):
+    """A word that refers to an object: views of it are views of the object."""
+
+
+def new(target: Reference, size: int, tag: int, refs: int) -> None:
+    heap.HEAP.new(target, size, tag, refs)
+
+
+def retain(target: Reference) -> None:
+    heap.HEAP.count(target, 1)
+
+
+def release(target: Reference) -> None:
+    heap.HEAP.count(target, -1)
 
 
 def aligned(type_: TensorType, align: int) -> TensorType:
@@ -366,6 +383,8 @@ def copy(target: np.ndarray, origin: np.ndarray) -> None:
 
 def view(base: np.ndarray, start: int, type_: TensorType, scope: str = "") -> np.ndarray:
     shape = tuple(facts.evaluate(d, {}) for d in type_.shape)
+    if isinstance(base, Reference):
+        return heap.HEAP.view(base, start, shape, type_.dtype.numpy)
     return source.view(base, start, shape, type_.dtype.numpy)
 
 
@@ -426,11 +445,13 @@ _OPERATORS = {
 _LOOPS = dict.fromkeys(KINDS, _loop)
 _WRAPPERS = {
     w: Wrapper(w)
-    for w in ("out", "free", "const", "temp", "local", "arena", "param", "frame", "dynamic")
+    for w in ("out", "free", "const", "temp", "local", "arena", "param", "frame", "dynamic",
+              "reference")
 }
 _OWN = ["aligned", "assert_", "bind_size", "call", "call_extern", "call_kernel", "case",
-        "constants", "copy", "data", "function", "fused", "graph", "inf", "kernel", "nan",
-        "program_input", "program_output", "program_shape", "sym", "view"]  # fmt: skip
+        "constants", "copy", "data", "function", "fused", "graph", "inf", "kernel", "nan", "new",
+        "program_input", "program_output", "program_shape", "release", "retain", "sym",
+        "view"]  # fmt: skip
 _ALL = {**SCALARS, **_OPERATORS, **_TYPES, **_LOOPS, **_WRAPPERS}
 _ALL.update({name: globals()[name] for name in _OWN})
 

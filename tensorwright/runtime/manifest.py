@@ -86,6 +86,8 @@ class Manifest:
     kernels: tuple[KernelInfo, ...] = ()
     threads: int = 0
     extra: dict[str, Any] = field(default_factory=dict)
+    # data type -> its cases: [name, [[field, element type or data type, shape], ...]]
+    data: dict[str, list] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
 
