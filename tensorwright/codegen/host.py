@@ -11,7 +11,7 @@ from tensorwright.base.errors import InternalError
 from tensorwright.codegen.legalize import Legalizer
 from tensorwright.codegen.llvm import Function, ModuleText
 from tensorwright.ir import loop as ir
-from tensorwright.ir.expr import Buffer, as_expr
+from tensorwright.ir.expr import Buffer, as_expr, is_const
 from tensorwright.ir.loop import Kernel, Stmt
 from tensorwright.ir.type import product
 
@@ -30,6 +30,10 @@ class HostFunction(Function):
             self.copy(s)
         elif isinstance(s, ir.Resize):
             self.resize(s)
+        elif isinstance(s, ir.New):
+            self.new_object(s)
+        elif isinstance(s, ir.Count):
+            self.count(s)
         else:
             super().stmt(s)
         if isinstance(s, ir.Call) and s.callee in self.kernel_ids:
@@ -51,7 +55,36 @@ class HostFunction(Function):
         new = self.allocate(self.byte_size(s.shape, s.buffer.dtype))
         self.emit(f"store ptr {new}, ptr {slot}")
 
+    def new_object(self, s: ir.New) -> None:
+        """Objects without contents are static: one for each tag."""
+        self.module.tags = max(self.module.tags, 1)
+        if is_const(s.size, 0):
+            self.module.tags = max(self.module.tags, s.tag + 1)
+            p = self.op(f"getelementptr inbounds i8, ptr @tw_nothing, i64 {16 * s.tag}")
+        else:
+            units = self.scalar(self.legal(s.size // 64))
+            head = s.tag | s.refs << 16
+            p = self.op(f"call ptr @tw_new(ptr %ctx, i64 {units}, i64 {head})")
+            self.end_if(self.op(f"icmp eq ptr {p}, null"))
+        word = self.op(f"ptrtoint ptr {p} to i64")
+        self.emit(f"store i64 {word}, ptr {self.pointers[s.target]}")
+
+    def count(self, s: ir.Count) -> None:
+        self.module.tags = max(self.module.tags, 1)
+        p = self.op(f"load ptr, ptr {self.pointers[s.target]}")
+        if s.by < 0:
+            self.emit(f"call void @tw_drop(ptr %ctx, ptr {p})")
+            return
+        n = self.op(f"load i64, ptr {p}")
+        self.emit(f"store i64 {self.op(f'add i64 {n}, 1')}, ptr {p}")
+
+    def alloc_reference(self, b: Buffer, offset) -> None:
+        self.pointers[b] = self.stack_slot("i64", 8)
+
     def view(self, base: Buffer, start) -> str:
+        if base.scope == "reference":
+            p = self.op(f"load ptr, ptr {self.pointers[base]}")
+            return self.address_bytes(p, start)
         if base.scope != "boxed":
             return super().view(base, start)
         return self.op(f"load ptr, ptr {self.boxes[base]}")

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 
 from tensorwright.base.errors import InternalError
 from tensorwright.codegen.legalize import Legalizer, wider
+from tensorwright.codegen.support_objects import inline_text
 from tensorwright.codegen.values import Values, llvm_storage
 from tensorwright.ir import loop as ir
 from tensorwright.ir.dtype import DType, boolean, f64, index
@@ -60,6 +61,7 @@ class ModuleText:
         self.functions: list[str] = []
         self.errors = [] if errors is None else errors
         self.codes: dict[str, int] = {}  # of the messages that this module uses
+        self.tags = 0  # of objects without contents that are made here; 0 without any objects
         self.extern = set(extern)
 
     def declare(self, line: str) -> None:
@@ -74,7 +76,8 @@ class ModuleText:
 
     def text(self, triple: str = "") -> str:
         head = f'target triple = "{triple}"\n' if triple else ""
-        body = "\n".join(self.functions)
+        objects = [inline_text(self.tags)] if self.tags else []
+        body = "\n".join([*objects, *self.functions])
         known = [line for line in PROLOGUE.splitlines() if _name(line) in body]
         defined = {_name(line) for line in body.splitlines() if line.startswith("define ")}
         declared = [d for d in self.declarations if _name(d) not in defined]

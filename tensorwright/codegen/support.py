@@ -21,6 +21,7 @@ tw_parallel cannot stop the others; the code is there to see when tw_parallel re
 import hashlib
 
 from tensorwright.base.errors import CompileError
+from tensorwright.codegen.support_objects import OBJECTS
 from tensorwright.codegen.support_pool import PARALLEL, POOL, WORKER
 
 # Per architecture: the futex system call's number, and "wait a little" inside a spin loop.
@@ -39,7 +40,7 @@ def support_ir(triple: str) -> str:
             notes=(f"there is for {', '.join(_MACHINES)}",),
         )
     futex, pause, argument = _MACHINES[machine]
-    body = "\n".join((_TYPES, _MEMORY, _CONTEXT, _FRAMES, POOL, WORKER, PARALLEL, _ERRORS))
+    body = "\n".join((_TYPES, _MEMORY, _CONTEXT, _FRAMES, OBJECTS, POOL, WORKER, PARALLEL, _ERRORS))
     body = body.replace("FUTEX", str(futex)).replace("PAUSE", f"call {pause}")
     body += f"declare {pause.split('(')[0]}({argument})\n"
     # Pools are shared among programs of one process: only where the layout is the same.
@@ -50,6 +51,7 @@ def support_ir(triple: str) -> str:
 _TYPES = """
 %tw_tensor = type { ptr, ptr }
 ; code, error arguments, weights, pool, profile | chunk, top, frame, first chunk
+; and behind it, the stack's limit (at 112) and the heap of objects (from 128, see support_objects)
 %tw_context = type { i32, [6 x i64], ptr, ptr, ptr, ptr, ptr, ptr, ptr }
 %tw_chunk = type { ptr, ptr, ptr }      ; previous, next, end
 %tw_frame = type { ptr, ptr, ptr }      ; chunk, top, frame before this one
@@ -109,11 +111,11 @@ define void @tw_free(ptr %p) #0 {
 
 _CONTEXT = """
 define ptr @tw_context_create(ptr %pool, ptr %weights) #1 {
-  %ctx = call ptr @tw_alloc(i64 128)
+  %ctx = call ptr @tw_alloc(i64 704)
   %null = icmp eq ptr %ctx, null
   br i1 %null, label %out, label %fill
 fill:
-  call void @llvm.memset.p0.i64(ptr align 64 %ctx, i8 0, i64 128, i1 false)
+  call void @llvm.memset.p0.i64(ptr align 64 %ctx, i8 0, i64 704, i1 false)
   %w = getelementptr %tw_context, ptr %ctx, i32 0, i32 2
   store ptr %weights, ptr %w
   %p = getelementptr %tw_context, ptr %ctx, i32 0, i32 3
@@ -123,11 +125,12 @@ out:
   ret ptr %ctx
 }
 
-; After a failed run: no error, no frames; memory is kept.
+; After a failed run: no error, no frames, whose memory is kept; no objects.
 define void @tw_context_reset(ptr %ctx) #1 {
   call void @llvm.memset.p0.i64(ptr align 8 %ctx, i8 0, i64 56, i1 false)
   %stack = getelementptr %tw_context, ptr %ctx, i32 0, i32 5
   call void @llvm.memset.p0.i64(ptr align 8 %stack, i8 0, i64 24, i1 false)
+  call void @tw_heap_clear(ptr %ctx)
   ret void
 }
 
@@ -135,6 +138,7 @@ define void @tw_context_destroy(ptr %ctx) #1 {
   %slot = getelementptr %tw_context, ptr %ctx, i32 0, i32 8
   %first = load ptr, ptr %slot
   call void @tw_free_chunks(ptr %first)
+  call void @tw_heap_clear(ptr %ctx)
   call void @free(ptr %ctx)
   ret void
 }

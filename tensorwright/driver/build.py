@@ -24,7 +24,7 @@ from tensorwright.ir.expr import Expr, Symbol, as_dim
 from tensorwright.ir.graph import Graph, Node, array_of
 from tensorwright.ir.loop import Kernel
 from tensorwright.ir.module import Module, digest
-from tensorwright.ir.type import dim_text, type_symbols
+from tensorwright.ir.type import DataType, Type, dim_text, type_symbols
 from tensorwright.memory.overlap import verify_plan
 from tensorwright.memory.plan import plan_memory
 from tensorwright.passes.host import called_graphs, lower_entry, lower_function
@@ -178,6 +178,7 @@ def make_manifest(m: Module, target: Target, name, threads, errors, extra) -> Ma
         kernels=tuple(kernel_info(k) for k in m.kernels.values()),
         threads=threads, extra=extra,
         entries={e: entry_info(m.graphs[e]) for e in m.entries},
+        data={t.name: data_info(t) for t in m.data_types().values()},
     )  # fmt: skip
 
 
@@ -210,6 +211,18 @@ def make_symbols(g: Graph) -> dict[str, SymbolInfo]:
     }  # fmt: skip
 
 
+def data_info(t: DataType) -> list:
+    return [[c.name, [field_info(name, f) for name, f in c.fields]] for c in t.cases]
+
+
+def field_info(name: str, t: Type) -> list:
+    if isinstance(t, DataType):
+        return [name, t.name, []]
+    return [name, t.dtype.name, [dim_text(d) if isinstance(d, Expr) else d for d in t.shape]]
+
+
 def tensor_info(name: str, node: Node) -> TensorInfo:
+    if isinstance(node.type, DataType):
+        return TensorInfo(name, node.type.name, ())
     shape = tuple(dim_text(d) if isinstance(d, Expr) else d for d in node.shape)
     return TensorInfo(name, node.dtype.name, shape)

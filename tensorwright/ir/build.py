@@ -8,6 +8,7 @@ Everything that makes a node goes through here, so a node that exists is well ty
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -43,6 +44,8 @@ def build(op: OpDef, args: tuple, attrs: dict) -> Node:
     """The node `op(*args, **attrs)`. Numbers and arrays among `args` become constants of the first
     tensor operand's dtype. Raises CompileError, with the location, where the type rule does."""
     unknown = set(attrs) - set(op.defaults) - _required(op)
+    if op.infer.__code__.co_flags & inspect.CO_VARKEYWORDS:  # bodies by name: the arms of a match
+        unknown = {k for k in unknown if not isinstance(attrs[k], Graph)}
     if unknown:
         raise TypeError(f"{op.name}() has no attribute {', '.join(sorted(unknown))}")
     args = _operands(op, args)

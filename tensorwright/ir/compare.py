@@ -14,10 +14,23 @@ import numpy as np
 
 from tensorwright.ir.expr import Buffer, Expr, Symbol, load, sym, symbols_of, transform
 from tensorwright.ir.graph import CONST, Graph, Node
-from tensorwright.ir.loop import Alloc, Call, Copy, For, Kernel, Let, Stmt, Store, View, children
+from tensorwright.ir.loop import (
+    Alloc,
+    Call,
+    Copy,
+    Count,
+    For,
+    Kernel,
+    Let,
+    New,
+    Stmt,
+    Store,
+    View,
+    children,
+)  # fmt: skip
 from tensorwright.ir.module import Module
 from tensorwright.ir.print_kernel import flatten, free_buffers, program_buffers
-from tensorwright.ir.type import FunctionType, TensorType, TupleType
+from tensorwright.ir.type import DataType, FunctionType, TensorType, TupleType
 
 
 def same(a, b) -> bool:
@@ -140,6 +153,8 @@ class _Comparison:
         elif isinstance(a, FunctionType):
             self.type(TupleType(a.params), TupleType(b.params))
             self.type(a.result, b.result)
+        elif isinstance(a, DataType):
+            self.equal(a, b, "data types")
         else:
             self.check(a.dtype is b.dtype and len(a.shape) == len(b.shape), f"types: {a} and {b}")
             for x, y in zip(a.shape, b.shape):
@@ -181,7 +196,7 @@ class _Comparison:
     def attr(self, a, b, name: str) -> None:
         if isinstance(a, Expr):
             self.expr(a, b)
-        elif isinstance(a, (TensorType, TupleType, FunctionType)):
+        elif isinstance(a, (TensorType, TupleType, FunctionType, DataType)):
             self.type(a, b)
         elif isinstance(a, Graph):
             self.check(isinstance(b, Graph), name)
@@ -266,6 +281,8 @@ class _Comparison:
             case Copy():
                 self.use(a.target, b.target)
                 self.use(a.source, b.source)
+            case New() | Count():
+                self.use(a.target, b.target)
             case Call():
                 self.check(len(a.buffers) == len(b.buffers), "buffers of a call")
                 for x, y in zip(a.buffers, b.buffers):

@@ -8,11 +8,15 @@ found from the shapes of the inputs and checked; every result is checked against
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 
 from tensorwright.base.errors import InternalError, RunError
+from tensorwright.base.value import Value, fold
 from tensorwright.ir import facts, scalar, source
 from tensorwright.ir.dtype import DType, dtype, f64
 from tensorwright.ir.expr import Buffer, Expr, Symbol
@@ -20,12 +24,14 @@ from tensorwright.ir.graph import CONST, Graph, Node, bound_symbols, param
 from tensorwright.ir.graph import graph as make_graph
 from tensorwright.ir.loop import Call, Kernel, Pack
 from tensorwright.ir.module import Module
-from tensorwright.ir.type import TensorType, TupleType, leaves
+from tensorwright.ir.type import Case, DataType, FunctionType, TensorType, TupleType, leaves
 
 # Operators whose result depends on the bits of their operands, or whose draws depend on the type:
 # never computed in another one.
 _EXACT = ("bitcast", "random_bits", "uniform", "normal", "bernoulli", "multinomial",
           "dropout")  # fmt: skip
+
+DEPTH = 50_000  # of Python calls, for programs that recurse
 
 Values = dict[Symbol, int]
 
@@ -45,7 +51,7 @@ def run_graph(
     """The results of `g`, one entry a result (a tuple for a result of tuple type). `graphs` and
     `kernels` are what calls find by name; `precise` computes all floats in float64, except in
     kernels."""
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), deep_stack():
         return _Run(graphs, precise, kernels).graph(g, _convert(g, inputs, precise), {})
 
 
@@ -66,12 +72,56 @@ def _input(name: str, type_, x, precise: bool):
         return tuple(
             _input(f"{name}[{k}]", t, v, precise) for k, (t, v) in enumerate(zip(type_.items, x))
         )
+    if isinstance(type_, DataType):
+        return _input_value(name, type_, x, precise)
+    if isinstance(type_, FunctionType):
+        raise RunError(f"{name} is a function: the inputs of a program are tensors and values")
     x = np.asarray(x)
     if x.ndim != type_.rank:
         raise RunError(f"{name} has rank {x.ndim}, expected {type_}")
     if dtype(x.dtype) is not type_.dtype:
         raise RunError(f"{name} has element type {dtype(x.dtype)}, expected {type_}")
     return x.astype(np.float64) if precise and type_.dtype.is_float else x
+
+
+def _input_value(name: str, type_: DataType, value, precise: bool) -> Value:
+    """A value with its fields as arrays, checked against the declaration."""
+    wanted: dict[int, tuple[DataType, Case]] = {}
+    todo = [(type_, value)]
+    while todo:
+        t, v = todo.pop()
+        c = t.case(v.case) if isinstance(v, Value) else None
+        if c is None:
+            what = v.case if isinstance(v, Value) else f"a {type(v).__name__}"
+            raise RunError(f"{name}: {what} is no value of {t}")
+        if len(v.fields) != len(c.fields):
+            raise RunError(f"{name}: {t}.{c.name} has {len(c.fields)} fields, not {len(v.fields)}")
+        if id(v) not in wanted:
+            wanted[id(v)] = (t, c)
+            todo += [(f, x) for f, x in zip(c.types, v.fields) if isinstance(f, DataType)]
+
+    def make(v: Value, fields: list) -> Value:
+        t, c = wanted[id(v)]
+        where = f"{name}: {t}.{c.name}"
+        found = [x if isinstance(f, DataType) else _input(f"{where}.{k}", f, x, precise)
+                 for (k, f), x in zip(c.fields, fields)]  # fmt: skip
+        bind_types(c.types, found, [k for k, _ in c.fields], {})
+        return Value(c.name, found)
+
+    return fold(value, make)
+
+
+@contextmanager
+def deep_stack():
+    """Room for programs that recurse; RunError when it is used up."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, DEPTH))
+    try:
+        yield
+    except RecursionError:
+        raise RunError("the recursion of the program is too deep for the interpreter") from None
+    finally:
+        sys.setrecursionlimit(before)
 
 
 class _Run:
@@ -115,6 +165,8 @@ class _Run:
         if len(types) != len(found):
             raise InternalError(f"{_where(node)} gave {len(found)} values for {node.type}")
         for t, x in zip(types, found):
+            if not isinstance(t, TensorType):
+                continue
             shape = tuple(facts.evaluate(d, symbols) for d in t.shape)
             if x.shape != shape:
                 raise InternalError(f"{_where(node)} gave shape {x.shape} for {t}, that is {shape}")
@@ -226,6 +278,23 @@ class _Run:
             raise InternalError(f"no graph is named {node.attrs['callee']!r}")
         return _single(self.graph(callee, args, {}))
 
+    def construct(self, node: Node, args: list, symbols: Values):
+        return Value(node.attrs["case"], args)
+
+    def match(self, node: Node, args: list, symbols: Values):
+        value, *captures = args
+        arm = node.attrs.get(value.case)
+        if arm is None:
+            return _single(self.graph(node.attrs["orelse"], captures, symbols))
+        return _single(self.graph(arm, [*value.fields, *captures], symbols))
+
+    def closure(self, node: Node, args: list, symbols: Values):
+        return _Closure(node.attrs["body"], tuple(args), dict(symbols))
+
+    def apply(self, node: Node, args: list, symbols: Values):
+        f, *rest = args
+        return _single(self.graph(f.body, [*rest, *f.captures], f.symbols))
+
     def fused(self, node: Node, args: list, symbols: Values):
         return _single(self.graph(node.attrs["body"], args, symbols))
 
@@ -259,10 +328,20 @@ class _Run:
         return args[0]
 
 
+@dataclass(frozen=True)
+class _Closure:
+    """A function as a value: what it captured, and the sizes known where it was made."""
+
+    body: Graph
+    captures: tuple
+    symbols: Values
+
+
 _CONTROL: dict[str, Callable] = {
     "if_": _Run.if_, "while_": _Run.while_, "scan_": _Run.scan_, "call": _Run.call,
-    "item": _Run.item, "make_tuple": _Run.make_tuple, "bind_size": _Run.bind_size,
-    "fused": _Run.fused, "call_kernel": _Run.call_kernel,
+    "construct": _Run.construct, "match": _Run.match, "closure": _Run.closure,
+    "apply": _Run.apply, "item": _Run.item, "make_tuple": _Run.make_tuple,
+    "bind_size": _Run.bind_size, "fused": _Run.fused, "call_kernel": _Run.call_kernel,
 }  # fmt: skip
 
 
@@ -286,6 +365,8 @@ def bind_types(types: Sequence, values: Sequence, names: Sequence[str], outer: V
     for t, v, name in zip(types, values, names):
         found = leaves(t)
         for k, (leaf, array) in enumerate(zip(found, _leaves(v))):
+            if not isinstance(leaf, TensorType):
+                continue
             item = f"{name}[{k}]" if len(found) > 1 else name
             if array.ndim != leaf.rank:
                 raise RunError(f"{item} has rank {array.ndim}, expected {leaf}")
@@ -320,6 +401,8 @@ def _evaluate_type(t: TensorType, symbols: Values) -> TensorType:
 def _concrete(t, value):
     if isinstance(t, TupleType):
         return TupleType(tuple(map(_concrete, t.items, value)))
+    if not isinstance(t, TensorType):
+        return t
     return TensorType(t.dtype, value.shape)
 
 

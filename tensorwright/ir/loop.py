@@ -100,6 +100,26 @@ class Resize(Stmt):
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class New(Stmt):
+    """target[()] = a new object of `size` bytes: a count of 1, the tag of its case, `refs`
+    references, then its other contents, all undefined so far (`runtime/layout.py`)."""
+
+    target: Buffer
+    size: Expr
+    tag: int
+    refs: int
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Count(Stmt):
+    """Hold the object of a reference once more (`by` 1) or once less (-1). An object that nobody
+    holds is freed, and lets go of what it refers to. A reference of 0 may be let go of."""
+
+    target: Buffer
+    by: int
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Copy(Stmt):
     """target[...] = source[...], two buffers with the same number of elements of one type."""
 
@@ -267,6 +287,8 @@ def expressions(s: Stmt) -> tuple[Expr, ...]:
             return (start, *(d for d in buffer.shape if isinstance(d, Expr)))
         case Resize(shape=shape):
             return shape
+        case New(size=size):
+            return (size,)
         case Call(scalars=scalars):
             return scalars
         case Assert(cond=cond, args=args):
@@ -302,6 +324,8 @@ def buffers(root: Stmt) -> set[Buffer]:
         match s:
             case View(buffer=a, base=b) | Copy(target=a, source=b):
                 found |= {a, b}
+            case New(target=b) | Count(target=b):
+                found.add(b)
             case Call(buffers=more):
                 found.update(more)
     return found
@@ -353,6 +377,8 @@ def map_expressions(root: Stmt, f: Callable[[Expr], Expr]) -> Stmt:
                 return replace(s, start=f(s.start))
             case Resize():
                 return replace(s, shape=tuple(map(f, s.shape)))
+            case New():
+                return replace(s, size=f(s.size))
             case Call():
                 return replace(s, scalars=tuple(map(f, s.scalars)))
             case Assert():
@@ -382,6 +408,8 @@ def replace_buffers(root: Stmt, new: dict[Buffer, Buffer]) -> Stmt:
         match s:
             case Store() | Alloc() | Resize() if s.buffer in new:
                 return replace(s, buffer=new[s.buffer])
+            case New() | Count():
+                return replace(s, target=new.get(s.target, s.target))
             case Call():
                 return replace(s, buffers=tuple(new.get(b, b) for b in s.buffers))
             case Copy():

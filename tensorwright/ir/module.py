@@ -1,6 +1,7 @@
 """`Module`: the only thing that passes exchange: graph functions, kernels and their entry.
 
-Constants live in the nodes that use them (`const`); `Module.constants()` names them. A pass is a
+Constants live in the nodes that use them (`const`); `Module.constants()` names them. Data types
+live in the types that mention them; `Module.data_types()` lists them. A pass is a
 pure function Module -> Module; `graph_pass` lifts one on graphs, going into the bodies of control
 flow as well.
 """
@@ -13,8 +14,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from tensorwright.base.errors import InternalError
 from tensorwright.ir.graph import CONST, Graph, Node, rebuild, subgraphs
 from tensorwright.ir.loop import Kernel
+from tensorwright.ir.type import TYPES, DataType, data_types
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +52,23 @@ class Module:
                 if n.op is CONST and n not in seen:
                     seen.add(n)
                     named[unique(n.name or "c", named)] = n.attrs["value"]
+        return named
+
+    def data_types(self) -> dict[str, DataType]:
+        """The data types that the module's values have, by name, in order of use. Raises
+        InternalError if two different ones have one name."""
+        named: dict[str, DataType] = {}
+        seen: set = set()
+        for g in self.all_graphs():
+            for n in g.nodes():
+                types = [n.type, *(v for v in n.attrs.values() if isinstance(v, TYPES))]
+                for t in types:
+                    if t in seen:
+                        continue
+                    seen.add(t)
+                    for d in data_types(t):
+                        if named.setdefault(d.name, d) != d:
+                            raise InternalError(f"two data types are named {d.name!r}")
         return named
 
     def all_graphs(self) -> Iterator[Graph]:

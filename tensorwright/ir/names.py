@@ -33,7 +33,8 @@ WORDS = frozenset(
      "local", "temp", "arena", "view", "aligned", "assert_", "call_kernel", "call_extern", "select",
      "cast", "bitcast", "fma", "call", "not_", "bit_and", "bit_or", "power", "inf", "nan", "entry",
      "free", "frame", "dynamic", "program_input", "program_shape",
-     "program_output", "copy", "np", "range", "array", "function", "tuple_type"]
+     "program_output", "copy", "data", "case", "match", "new", "retain", "release", "reference",
+     "np", "range", "array", "function", "tuple_type"]
 )  # fmt: skip
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z_0-9]*\Z")

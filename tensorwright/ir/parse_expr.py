@@ -41,7 +41,7 @@ from tensorwright.ir.expr import (
     sym,
     unary,
 )
-from tensorwright.ir.type import FunctionType, TensorType, TupleType, Type
+from tensorwright.ir.type import DataType, FunctionType, TensorType, TupleType, Type
 
 DTYPE_NAMES = {d.name: d for d in DTYPES}
 _BINARY_NAMES = {**{op: op for op in (*ARITHMETIC, *BITWISE)}, "power": "pow",
@@ -124,6 +124,7 @@ class ExprParser:
         self.symbols = symbols
         self.buffers: dict[str, Buffer] = {}
         self.types: dict[bytes, Type] = {}
+        self.data: dict[str, DataType] = {}  # declared so far, by the names that the text uses
 
     # ---- types ---------------------------------------------------------------------------------
 
@@ -140,6 +141,9 @@ class ExprParser:
     def _type(self, node: ast.AST) -> Type:
         if isinstance(node, ast.Tuple):
             return TupleType(tuple(map(self.type, node.elts)))
+        name = node.value if isinstance(node, ast.Constant) else _name(node)
+        if name in self.data:
+            return self.data[name]
         if isinstance(node, ast.Call) and _name(node.func) == "function" and len(node.args) == 2:
             params = self.type(node.args[0])
             return FunctionType(params.items, self.type(node.args[1]))
@@ -157,6 +161,8 @@ class ExprParser:
         return as_dim(self.index(node))
 
     def is_type(self, node: ast.AST) -> bool:
+        if _name(node) in self.data or _name(getattr(node, "func", node)) == "function":
+            return True
         return isinstance(node, ast.Subscript) and _name(node.value) in DTYPE_NAMES
 
     # ---- expressions ---------------------------------------------------------------------------

@@ -13,10 +13,12 @@ from tensorwright.ir.loop import (
     Assert,
     Call,
     Copy,
+    Count,
     For,
     If,
     Kernel,
     Let,
+    New,
     Pack,
     Seq,
     Stmt,
@@ -205,6 +207,11 @@ class KernelParser:
             return Assert(cond, message, tuple(map(self.exprs.index, args[2:])))
         if name == "copy" and len(args) == 2:
             return Copy(*map(self.exprs.buffer, args))
+        if name == "new" and len(args) == 4:
+            target, size = self.exprs.buffer(args[0]), self.exprs.index(args[1])
+            return New(target, size, *map(self.exprs.literal, args[2:]))
+        if name in ("retain", "release") and len(args) == 1:
+            return Count(self.exprs.buffer(args[0]), 1 if name == "retain" else -1)
         if name in ("call_kernel", "call_extern") and len(args) >= 2:
             callee, buffers, *scalars = args
             found = tuple(map(self.exprs.buffer, buffers.elts))

@@ -25,7 +25,7 @@ from tensorwright.ir.names import is_unnamed
 from tensorwright.ir.op import OpDef
 from tensorwright.ir.parse_expr import DTYPE_NAMES, ExprParser, ParseError, Source, name_of
 from tensorwright.ir.parse_kernel import KernelParser
-from tensorwright.ir.type import TensorType, TupleType, Type
+from tensorwright.ir.type import TYPES, Case, DataType, TupleType, Type
 
 
 def parse(
@@ -56,6 +56,9 @@ class _Parser:
         kernels: dict[str, Kernel] = {}
         entry, entries = "main", ()
         for s in tree.body:
+            if isinstance(s, ast.ClassDef):
+                self.data_type(s)
+        for s in tree.body:
             match s:
                 case ast.Assign(targets=[ast.Name(id="entry")], value=ast.Constant(value=str(v))):
                     entry = v
@@ -67,9 +70,37 @@ class _Parser:
                     self.symbols[name] = self.exprs.facts(s.value, name, Symbol(name))
                 case ast.FunctionDef(decorator_list=[decorator]):
                     self.definition(s, decorator, graphs, kernels)
+                case ast.ClassDef():
+                    self.cases(s)
                 case _:
-                    raise self.source.error("a symbol, @graph or @kernel is expected", s)
+                    raise self.source.error("a symbol, @data, @graph or @kernel is expected", s)
         return Module(graphs, kernels, entry, entries)
+
+    # ---- data types ----------------------------------------------------------------------------
+
+    def data_type(self, c: ast.ClassDef) -> None:
+        """Declare the name; its cases may mention types that are declared later."""
+        kind, options = ("", {}) if len(c.decorator_list) != 1 else self.decorator(
+            c.decorator_list[0], ("data",))  # fmt: skip
+        if kind != "data":
+            raise self.source.error("@data is expected", c)
+        if c.name in self.exprs.data:
+            raise self.source.error(f"'{c.name}' is declared twice", c)
+        name = self.exprs.literal(options["name"]) if "name" in options else c.name
+        self.exprs.data[c.name] = DataType(name)
+
+    def cases(self, c: ast.ClassDef) -> None:
+        found = []
+        for s in c.body:
+            match s:
+                case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call(func=f, args=[])) if (
+                    name_of(f) == "case"
+                ):
+                    fields = tuple((k.arg, self.exprs.type(k.value)) for k in s.value.keywords)
+                    found.append(Case(name, fields))
+                case _:
+                    raise self.source.error("a case is expected: Name = case(field=type, ...)", s)
+        self.exprs.data[c.name].define(found)
 
     def definition(self, f: ast.FunctionDef, decorator: ast.AST, graphs, kernels) -> None:
         kind, options = self.decorator(decorator)
@@ -83,11 +114,13 @@ class _Parser:
             raise self.source.error(f"'{key}' is defined twice", f)
         table[key] = value
 
-    def decorator(self, node: ast.AST) -> tuple[str, dict[str, ast.AST]]:
+    def decorator(
+        self, node: ast.AST, kinds: tuple[str, ...] = ("graph", "kernel")
+    ) -> tuple[str, dict[str, ast.AST]]:
         call = node if isinstance(node, ast.Call) else None
         kind = name_of(call.func if call else node)
-        if kind not in ("graph", "kernel"):
-            raise self.source.error("@graph or @kernel is expected", node)
+        if kind not in kinds:
+            raise self.source.error(f"@{' or @'.join(kinds)} is expected", node)
         return kind, {k.arg: k.value for k in call.keywords} if call else {}
 
     # ---- graphs --------------------------------------------------------------------------------
@@ -153,14 +186,19 @@ class _Parser:
         loc = self.source.comment(s)
         if function == "const" or function in DTYPE_NAMES:
             return self.constant(s, name, function, stated, loc)
-        op = self.ops.get(function)
-        if op is None:
-            raise self.source.error(f"no operator is named '{function}'", s.value.func)
+        op, more = self.ops.get(function), {}
+        if isinstance(s.value.func, ast.Attribute):
+            data = self.exprs.data.get(name_of(s.value.func.value))
+            op, more = self.ops["construct"], {"data": data, "case": s.value.func.attr}
+        if op is None or more.get("data", op) is None:
+            raise self.source.error(
+                f"no operator is named '{ast.unparse(s.value.func)}'", s.value.func
+            )
         args = tuple(
             None if type(a) is ast.Constant and a.value is None else self.operand(a, values)
             for a in s.value.args
         )
-        attrs = {k.arg: self.attr(k.value, bodies) for k in s.value.keywords}
+        attrs = {k.arg: self.attr(k.value, bodies) for k in s.value.keywords} | more
         attrs.pop("gives", None)
         node = self.build(op, args, attrs, s.value)
         if node.type != stated:
@@ -213,10 +251,12 @@ class _Parser:
             return node.value
         if isinstance(node, (ast.Tuple, ast.List)):
             parts = tuple(self.attr(n, bodies) for n in node.elts)
-            if parts and all(isinstance(p, (TensorType, TupleType)) for p in parts):
+            if parts and all(isinstance(p, TYPES) for p in parts):
                 return TupleType(parts)
             return parts
         if isinstance(node, ast.Name):
+            if node.id in self.exprs.data:
+                return self.exprs.data[node.id]
             if node.id in bodies:
                 return bodies[node.id]
             if node.id in DTYPE_NAMES:

@@ -20,10 +20,12 @@ from tensorwright.ir.loop import (
     Assert,
     Call,
     Copy,
+    Count,
     For,
     If,
     Kernel,
     Let,
+    New,
     Seq,
     Stmt,
     Store,
@@ -42,7 +44,8 @@ _AUGMENTED = {"add": "+=", "mul": "*="}
 # What allocates in the text form, by the scope of the buffer.
 ALLOCATORS = {
     "input": "program_input", "input_shape": "program_shape", "output": "program_output",
-    **{s: s for s in ("const", "arena", "frame", "dynamic", "temp", "local", "param")},
+    **{s: s for s in ("const", "arena", "frame", "dynamic", "temp", "local", "param",
+                         "reference")},
 }  # fmt: skip
 
 
@@ -98,6 +101,8 @@ def free_buffers(k: Kernel) -> list[Buffer]:
             used[s.buffer] = None
         elif isinstance(s, Copy):
             used.update({s.target: None, s.source: None})
+        elif isinstance(s, (New, Count)):
+            used[s.target] = None
         elif isinstance(s, Call):
             used.update(dict.fromkeys(s.buffers))
         for e in walk(*expressions(s)):
@@ -219,6 +224,10 @@ class KernelPrinter:
                 return f"{b.name} = view({base}, {start}, {buffer_type(b)}{scope})"
             case Copy():
                 return f"copy({self.buffer(s.target)}, {self.buffer(s.source)})"
+            case New():
+                return f"new({self.buffer(s.target)}, {self.text(s.size)}, {s.tag}, {s.refs})"
+            case Count():
+                return f"{'retain' if s.by > 0 else 'release'}({self.buffer(s.target)})"
             case Call():
                 buffers = ", ".join(map(self.buffer, s.buffers))
                 comma = "," if len(s.buffers) == 1 else ""

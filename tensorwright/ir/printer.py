@@ -26,7 +26,15 @@ from tensorwright.ir.loop import Kernel
 from tensorwright.ir.module import Module
 from tensorwright.ir.names import Renaming, Scope, identifier, is_unnamed
 from tensorwright.ir.print_kernel import KernelPrinter, facts_text, kernel_symbols
-from tensorwright.ir.type import FunctionType, TensorType, TupleType, Type, leaves
+from tensorwright.ir.type import (
+    TYPES,
+    DataType,
+    FunctionType,
+    TensorType,
+    TupleType,
+    Type,
+    leaves,
+)  # fmt: skip
 
 INLINE = 16  # constants of at most this many elements are printed with their contents
 
@@ -73,6 +81,8 @@ class _Printer:
         self.type_texts: dict[Type, str] = {}
         ops = frozenset(n.op.name for g in m.all_graphs() for n in g.nodes())
         self.scope = Scope(words=ops)
+        self.data = m.data_types()
+        self.data_names = {k: self.scope.take(identifier(k, "T")) for k in self.data}
         self.graph_names = {k: self.scope.take(identifier(k, "g")) for k in m.graphs}
         self.kernel_names = {k: self.scope.take(identifier(k, "k")) for k in m.kernels}
 
@@ -82,6 +92,9 @@ class _Printer:
         if self.m.entries:
             self.lines.append(f"entries = {self.m.entries!r}")
         self.symbols()
+        for key, t in self.data.items():
+            self.separate()
+            self.data_type(self.data_names[key], key, t)
         for key, g in self.m.graphs.items():
             self.separate()
             self.graph(g, self.graph_names[key], key, "")
@@ -120,6 +133,10 @@ class _Printer:
 
     def used_symbols(self) -> list[Symbol]:
         found: dict[Symbol, None] = {}
+        for t in self.data.values():
+            for c in t.cases:
+                for f in c.types:
+                    found.update(dict.fromkeys(_type_symbols(f)))
         types: set[Type] = set()
         for g in self.m.all_graphs():
             for n in g.nodes():
@@ -130,11 +147,30 @@ class _Printer:
                     if isinstance(v, (Expr, tuple)):
                         for e in attr_expressions(v):
                             found.update(dict.fromkeys(sorted_symbols(e)))
-                    elif isinstance(v, (TensorType, TupleType)):
+                    elif isinstance(v, TYPES):
                         found.update(dict.fromkeys(_type_symbols(v)))
         for k in self.m.kernels.values():
             found.update(dict.fromkeys(kernel_symbols(k)))
         return list(found)
+
+    # ---- data types ----------------------------------------------------------------------------
+
+    def data_type(self, name: str, key: str, t: DataType) -> None:
+        option = f"(name={key!r})" if name != key else ""
+        self.lines += [f"@data{option}", f"class {name}:"]
+        for c in t.cases:
+            fields = ", ".join(f"{k}={self.field(f)}" for k, f in c.fields)
+            self.lines.append(f"    {c.name} = case({fields})")
+
+    def field(self, t: Type) -> str:
+        """A field's type; data types are quoted, since they may be declared later."""
+        if isinstance(t, DataType):
+            return repr(self.data_names[t.name])
+        if isinstance(t, FunctionType):
+            return f"function({_tuple([self.field(p) for p in t.params])}, {self.field(t.result)})"
+        if isinstance(t, TupleType):
+            return _tuple([self.field(i) for i in t.items])
+        return self.type(t)
 
     # ---- graphs --------------------------------------------------------------------------------
 
@@ -189,14 +225,16 @@ class _Printer:
         if n.op is CONST:
             return self.constant(n)
         parts = ["None" if a is None else names[a] for a in n.args]
-        defaults = n.op.defaults
-        for k, v in n.attrs.items():
+        defaults, attrs, function = n.op.defaults, n.attrs, n.op.name
+        if function == "construct":
+            function, attrs = f"{self.data_names[n.type.name]}.{attrs['case']}", {}
+        for k, v in attrs.items():
             if k in defaults and same_attr(v, defaults[k]):
                 continue
             parts.append(f"{k}={self.attr(v, bodies)}")
         if n.attrs.get("symbols") and n.op.name != "bind_size":
             parts.append(f"gives={self.type(n.type)}")  # lets plain Python bind the symbols
-        return f"{n.op.name}({', '.join(parts)})"
+        return f"{function}({', '.join(parts)})"
 
     def constant(self, n: Node) -> str:
         array = n.attrs["value"]
@@ -217,7 +255,7 @@ class _Printer:
             return _tuple([self.attr(x, bodies) for x in v])
         if isinstance(v, Graph):
             return bodies[v]
-        if isinstance(v, (TensorType, TupleType, FunctionType)):
+        if isinstance(v, TYPES):
             return self.type(v)
         if v is None or isinstance(v, (bool, int, str)):
             return repr(v)
@@ -232,6 +270,8 @@ class _Printer:
         return found
 
     def _type(self, t: Type) -> str:
+        if isinstance(t, DataType):
+            return self.data_names[t.name]
         if isinstance(t, TupleType):
             return _tuple([self.type(i) for i in t.items])
         if isinstance(t, FunctionType):

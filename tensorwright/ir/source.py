@@ -18,15 +18,18 @@ from tensorwright.base.errors import InternalError, RunError
 from tensorwright.ir import scalar
 from tensorwright.ir.dtype import DType, boolean, f32, f64, index
 from tensorwright.ir.expr import Buffer, Expr, Symbol, bounds, walk
+from tensorwright.ir.heap import HEAP
 from tensorwright.ir.loop import (
     Alloc,
     Assert,
     Call,
     Copy,
+    Count,
     For,
     If,
     Kernel,
     Let,
+    New,
     Seq,
     Stmt,
     Store,
@@ -108,7 +111,7 @@ class _Writer:
         self.taken: set[str] = set()
         self.globals: dict[str, object] = {
             "np": np, "nonnegative": nonnegative, "view": view, "fail": fail,
-            "undefined": scalar.undefined, "program": program,
+            "undefined": scalar.undefined, "program": program, "heap": HEAP,
         }  # fmt: skip
         self.constants: dict[tuple, str] = {}
         self.frame = ""
@@ -197,6 +200,11 @@ class _Writer:
                 self.line(depth, f"{self.name(s.buffer)}[{where}] = {value}")
             case Alloc():
                 self.line(depth, f"{self.name(s.buffer)} = {self.allocation(s, depth)}")
+            case New():
+                (size,) = self.values(depth, s.size)
+                self.line(depth, f"heap.new({self.name(s.target)}, {size}, {s.tag}, {s.refs})")
+            case Count():
+                self.line(depth, f"heap.count({self.name(s.target)}, {s.by})")
             case Copy():
                 target, source = self.name(s.target), self.name(s.source)
                 self.line(depth, f"{target}.reshape(-1)[:] = {source}.reshape(-1)")
@@ -205,6 +213,9 @@ class _Writer:
                 d, shape = self.dtype(s.buffer.dtype), self.shape(depth, s.buffer)
                 base = self.name(s.base)
                 target = self.name(s.buffer)
+                if s.base.scope == "reference":
+                    self.line(depth, f"{target} = heap.view({base}, {start}, {shape}, {d}.numpy)")
+                    return
                 self.line(depth, f"{target} = view({base}, {start}, {shape}, {d}.numpy)")
             case Call():
                 f = self.bind_global("callee", ("callee", s.callee, s.extern), self.linked(s))

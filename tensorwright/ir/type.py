@@ -1,6 +1,6 @@
-"""Types of graph values: tensors with symbolic shapes, tuples of them, and functions.
+"""Types of graph values: tensors with symbolic shapes, tuples of them, functions and data types.
 
-    f32[n, 4*n, 64]   (f32[n], i64[n])   ()
+    f32[n, 4*n, 64]   (f32[n], i64[n])   ()   function((f32[8],), f32[8])   Tree
 
 A dimension is a plain int where it is constant, else an index `Expr`; equal shapes compare equal
 because expressions are interned in canonical form.
@@ -60,7 +60,94 @@ class FunctionType:
         return f"function({TupleType(self.params)}, {self.result})"
 
 
-Type = TensorType | TupleType | FunctionType
+@dataclass(frozen=True)
+class Case:
+    """One alternative of a data type. A dimension of a field is a number, or a symbol: each value
+    has its own size there, the same wherever its case mentions the symbol."""
+
+    name: str
+    fields: tuple[tuple[str, Type], ...]
+
+    @property
+    def types(self) -> tuple[Type, ...]:
+        return tuple(t for _, t in self.fields)
+
+
+class DataType:
+    """A sum type, `Tree = Leaf(x: f32[8]) | Node(left: Tree, right: Tree)`. Its cases are given
+    once, after it is made, so that they may mention it. Types of one name and the same cases are
+    equal. In memory a value is a reference, one word."""
+
+    __slots__ = ("cases", "name")
+
+    def __init__(self, name: str, cases: Iterable[Case] = ()) -> None:
+        self.name, self.cases = name, tuple(cases)
+
+    def define(self, cases: Iterable[Case]) -> DataType:
+        self.cases = tuple(cases)
+        return self
+
+    def case(self, name: str) -> Case | None:
+        return next((c for c in self.cases if c.name == name), None)
+
+    def tag(self, name: str) -> int:
+        return [c.name for c in self.cases].index(name)
+
+    def _key(self) -> tuple:
+        """What makes types equal; symbols count by their order in their case."""
+        return tuple((c.name, tuple(n for n, _ in c.fields), _case_key(c)) for c in self.cases)
+
+    def __eq__(self, other) -> bool:
+        if self is other:
+            return True
+        return isinstance(other, DataType) and self.name == other.name and (
+            self._key() == other._key())  # fmt: skip
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __repr__(self) -> str:
+        return self.name
+
+    dtype = property(lambda self: _word, doc="How a reference is stored.")
+    shape = property(lambda self: ())
+    rank = property(lambda self: 0)
+    size = property(lambda self: 1)
+    is_static = property(lambda self: True)
+
+
+def _case_key(c: Case) -> tuple:
+    order: dict[Dim, int] = {}
+    row = []
+    for t in c.types:
+        if isinstance(t, TensorType):
+            dims = tuple(d if isinstance(d, int) else f"s{order.setdefault(d, len(order))}"
+                         for d in t.shape)  # fmt: skip
+            row.append((t.dtype.name, dims))
+        else:
+            row.append(repr(t))
+    return tuple(row)
+
+
+_word = dtype("i64")
+Type = TensorType | TupleType | FunctionType | DataType
+TYPES = (TensorType, TupleType, FunctionType, DataType)
+
+
+def data_types(*types: Type) -> list[DataType]:
+    """The data types that types mention, and those in their fields, in order of appearance."""
+    found: dict[DataType, None] = {}
+    todo = list(reversed(types))
+    while todo:
+        t = todo.pop()
+        if isinstance(t, TupleType):
+            todo += reversed(t.items)
+        elif isinstance(t, FunctionType):
+            todo += (t.result, *reversed(t.params))
+        elif isinstance(t, DataType) and t not in found:
+            found[t] = None
+            todo += reversed([f for c in t.cases for f in c.types])
+    return list(found)
 
 
 def tensor(dtype_, *shape) -> TensorType:

@@ -18,10 +18,12 @@ from tensorwright.ir.loop import (
     Assert,
     Call,
     Copy,
+    Count,
     For,
     If,
     Kernel,
     Let,
+    New,
     Seq,
     Stmt,
     Store,
@@ -128,6 +130,12 @@ class _Checker:
                 self.use(s, s.source)
                 if s.target.dtype is not s.source.dtype:
                     raise Offence(s, f"copying {s.source} to {s.target}")
+            case New() | Count():
+                self.use(s, s.target)
+                if s.target.scope != "reference":
+                    raise Offence(s, f"{s.target} is no reference")
+                if isinstance(s, New):
+                    self.typed(s, s.size, index)
             case View():
                 self.use(s, s.base)
                 self.typed(s, s.start, index)

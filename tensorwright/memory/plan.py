@@ -49,7 +49,7 @@ def mentioned(s: Stmt) -> list[Buffer]:
             found.extend(buffers)
         case ir.Copy(target=t, source=b):
             found += [t, b]
-        case ir.Resize(buffer=b):
+        case ir.Resize(buffer=b) | ir.New(target=b) | ir.Count(target=b):
             found.append(b)
         case View(buffer=b, base=base):
             found += [b, base]

@@ -104,6 +104,8 @@ def _joined(op: str, what: str, variants: Sequence[Type], hidden: set, fresh: It
         return TupleType(tuple(_joined(op, what, parts, hidden, fresh)
                                for parts in zip(*(v.items for v in variants))))  # fmt: skip
     if not isinstance(first, TensorType):
+        require(all(v == first for v in variants),
+                f"{op}: {what} is {' or '.join(map(repr, dict.fromkeys(variants)))}")  # fmt: skip
         return first
     for v in variants[1:]:
         require(isinstance(v, TensorType) and v.dtype is first.dtype and v.rank == first.rank,

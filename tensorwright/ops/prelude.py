@@ -19,8 +19,9 @@ import numpy as np
 
 import tensorwright.ops
 from tensorwright.base.errors import RunError
+from tensorwright.base.value import Value
 from tensorwright.ir import dtype as dtypes
-from tensorwright.ir import facts, scalar, source
+from tensorwright.ir import facts, heap, scalar, source
 from tensorwright.ir import graph as graphs
 from tensorwright.ir.dtype import DTYPES, DType
 from tensorwright.ir.expr import ARITHMETIC, BITWISE, PREDICATES, UNARY, Expr, Symbol
@@ -28,7 +29,14 @@ from tensorwright.ir.expr import sym as symbol_expr
 from tensorwright.ir.interp import bind_types, packed, run_node
 from tensorwright.ir.loop import KINDS, Pack
 from tensorwright.ir.op import OpDef
-from tensorwright.ir.type import TensorType, TupleType, shape_of, tensor
+from tensorwright.ir.type import (
+    DataType,
+    FunctionType,
+    TensorType,
+    TupleType,
+    shape_of,
+    tensor,
+)  # fmt: skip
 
 constants: dict[str, np.ndarray] = {}
 inf, nan = float("inf"), float("nan")
@@ -70,7 +78,24 @@ class Wrapper:
                 raise RunError(f"the constant {type_!r} is missing", help="fill `constants`")
             return constants[type_]
         shape = tuple(facts.evaluate(d, {}) for d in type_.shape)
-        return scalar.undefined(shape, type_.dtype)
+        made = scalar.undefined(shape, type_.dtype)
+        return made.view(Reference) if self.role == "reference" else made
+
+
+class Reference(np.ndarray):
+    """A word that refers to an object: views of it are views of the object."""
+
+
+def new(target: Reference, size: int, tag: int, refs: int) -> None:
+    heap.HEAP.new(target, size, tag, refs)
+
+
+def retain(target: Reference) -> None:
+    heap.HEAP.count(target, 1)
+
+
+def release(target: Reference) -> None:
+    heap.HEAP.count(target, -1)
 
 
 def aligned(type_: TensorType, align: int) -> TensorType:
@@ -83,7 +108,7 @@ def sym(**known) -> Expr:
 
 
 def function(params, result):
-    return None  # the type of a function value: nothing to run
+    return FunctionType((), TupleType(()))  # the type of a function value: nothing to run
 
 
 # ---- functions ---------------------------------------------------------------------------------
@@ -211,11 +236,36 @@ def _in_order(types) -> list[Symbol]:
 
 
 def _array(a):
+    if isinstance(a, Value) or callable(a):
+        return a
     return tuple(map(_array, a)) if isinstance(a, tuple) else np.asarray(a)
 
 
 def _tuple_type(t):
+    if isinstance(t, DataClass):
+        return t.type
     return TupleType(tuple(map(_tuple_type, t))) if isinstance(t, tuple) else t
+
+
+class DataClass:
+    """A sum type: `Tree.Leaf(x)` makes a value, `match(t, Leaf=f, Node=g)` takes it apart."""
+
+    def __init__(self, cls: type, name: str):
+        self.type = DataType(name or cls.__name__)
+        self.own = {k: v for k, v in vars(cls).items() if isinstance(v, dict)}
+
+    def __getattr__(self, case: str) -> Callable:
+        if case not in self.own:
+            raise AttributeError(f"{self.type} has no case {case}")
+        return lambda *fields: Value(case, fields)
+
+
+def data(cls=None, *, name=""):
+    return (lambda c: DataClass(c, name)) if cls is None else DataClass(cls, name)
+
+
+def case(**fields):
+    return fields
 
 
 def graph(f=None, *, name="", params=None, results=(), state=()):
@@ -333,6 +383,8 @@ def copy(target: np.ndarray, origin: np.ndarray) -> None:
 
 def view(base: np.ndarray, start: int, type_: TensorType, scope: str = "") -> np.ndarray:
     shape = tuple(facts.evaluate(d, {}) for d in type_.shape)
+    if isinstance(base, Reference):
+        return heap.HEAP.view(base, start, shape, type_.dtype.numpy)
     return source.view(base, start, shape, type_.dtype.numpy)
 
 
@@ -386,18 +438,20 @@ SCALARS: dict[str, Callable] = {
 SCALARS.update(cast=_cast, bitcast=_bitcast, select=lambda c, a, b: a if c else b)
 
 _TYPES = {d.name: ElementType(d) for d in DTYPES}
-_CONTROL = ("if_", "while_", "scan_", "item", "make_tuple")
+_CONTROL = ("if_", "while_", "scan_", "item", "make_tuple", "match", "closure", "apply")
 _OPERATORS = {
     name: _control(op) if name in _CONTROL else _operator(op) for name, op in _rows().items()
 }
 _LOOPS = dict.fromkeys(KINDS, _loop)
 _WRAPPERS = {
     w: Wrapper(w)
-    for w in ("out", "free", "const", "temp", "local", "arena", "param", "frame", "dynamic")
+    for w in ("out", "free", "const", "temp", "local", "arena", "param", "frame", "dynamic",
+              "reference")
 }
-_OWN = ["aligned", "assert_", "bind_size", "call", "call_extern", "call_kernel", "constants",
-        "copy", "function", "fused", "graph", "inf", "kernel", "nan", "program_input",
-        "program_output", "program_shape", "sym", "view"]  # fmt: skip
+_OWN = ["aligned", "assert_", "bind_size", "call", "call_extern", "call_kernel", "case",
+        "constants", "copy", "data", "function", "fused", "graph", "inf", "kernel", "nan", "new",
+        "program_input", "program_output", "program_shape", "release", "retain", "sym",
+        "view"]  # fmt: skip
 _ALL = {**SCALARS, **_OPERATORS, **_TYPES, **_LOOPS, **_WRAPPERS}
 _ALL.update({name: globals()[name] for name in _OWN})
 

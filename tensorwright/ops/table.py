@@ -16,6 +16,7 @@ from tensorwright.ops import (
     control,
     conv,
     cumulative,
+    data,
     einsum,
     elementwise,
     index,
@@ -43,7 +44,7 @@ from tensorwright.ops import (
 
 MODULES: tuple[ModuleType, ...] = (
     elementwise, activations, positions, index, movement, cumulative, reduce, statistics, linalg,
-    einsum, conv, window, pool, norm, losses, control, sort, attention, linear_attention,
+    einsum, conv, window, pool, norm, losses, control, data, sort, attention, linear_attention,
     recurrent, quantize, resample, patches, vision, signal, ngrams, random, kernel,
 )  # fmt: skip
 
@@ -61,7 +62,7 @@ BY_ONNX: dict[str, OpDef] = {op.onnx: op for op in OPS if op.onnx}
 BY_TORCH: dict[str, OpDef] = {name: op for op in OPS for name in op.torch}
 
 # rows that the host compiler or the passes handle by name
-BY_HAND = frozenset(v.name for m in (control, kernel) for v in vars(m).values()
+BY_HAND = frozenset(v.name for m in (control, data, kernel) for v in vars(m).values()
                     if isinstance(v, OpDef)) | {"bind_size"}  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from tensorwright.ir.graph import CONST, Graph, Node, rebuild, with_args
 from tensorwright.ir.module import Module, map_graphs
+from tensorwright.passes.bodies import captures_from
 
 
 def inline_captures(m: Module) -> Module:
@@ -19,26 +20,15 @@ def inline_captures(m: Module) -> Module:
     return map_graphs(m, lambda g: rebuild(g, lambda n, args: inline_node(with_args(n, args))))
 
 
-def first_capture(node: Node) -> int | None:
-    """The position of the first operand that no iteration changes, None without a body."""
-    match node.op.name:
-        case "if_":
-            return 1
-        case "while_":
-            return node.attrs["carried"]
-        case "scan_":
-            return node.attrs["carried"] + node.attrs["scanned"]
-    return None
-
-
 def inline_node(node: Node) -> Node:
-    first = first_capture(node)
-    if first is None or not any(a.op is CONST for a in node.args[first:]):
+    found = captures_from(node)
+    if found is None or not any(a.op is CONST for a in node.args[found[0] :]):
         return node
-    offset = 1 if node.op.name == "if_" else 0  # the condition is no parameter of a branch
-    known = {k - offset: a for k, a in enumerate(node.args) if k >= first and a.op is CONST}
-    attrs = {k: inline_body(v, known) if isinstance(v, Graph) else v
-             for k, v in node.attrs.items()}  # fmt: skip
+    first, own = found
+    known = {k: a for k, a in enumerate(node.args[first:]) if a.op is CONST}
+    attrs = dict(node.attrs)
+    for name, start in own.items():
+        attrs[name] = inline_body(attrs[name], {start + k: a for k, a in known.items()})
     return replace(node, attrs=attrs)
 
 

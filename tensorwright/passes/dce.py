@@ -8,7 +8,6 @@ Ordinary dead nodes need no pass: a graph is what its results reach.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from tensorwright.ir.expr import Symbol
@@ -23,13 +22,7 @@ from tensorwright.ir.graph import (
 )  # fmt: skip
 from tensorwright.ir.module import Module, map_graphs
 from tensorwright.ir.type import type_symbols
-
-# Control flow: the names of its bodies, and how many leading operands are not captures.
-BODIES: dict[str, tuple[tuple[str, ...], Callable[[Node], int]]] = {
-    "if_": (("then", "orelse"), lambda n: 0),
-    "while_": (("cond", "body"), lambda n: n.attrs["carried"]),
-    "scan_": (("body",), lambda n: n.attrs["carried"] + n.attrs["scanned"]),
-}
+from tensorwright.passes.bodies import captures_from
 
 
 def drop_dead(m: Module) -> Module:
@@ -61,20 +54,22 @@ def drop_binders(g: Graph) -> Graph:
 
 def drop_captures(node: Node) -> Node:
     """A control-flow node without the captures that none of its bodies reads."""
-    if node.op.name not in BODIES:
+    found = captures_from(node)
+    if found is None:
         return node
-    names, fixed = BODIES[node.op.name]
-    bodies = [node.attrs[name] for name in names]
-    lead = 1 if node.op.name == "if_" else 0  # the condition is no parameter of the branches
-    first = fixed(node)
-    used = [_reads(b) for b in bodies]
-    kept = [k for k in range(len(bodies[0].params)) if k < first or any(k in u for u in used)]
-    if len(kept) == len(bodies[0].params):
+    first, own = found
+    used = {k - own[name] for name in own for k in _reads(node.attrs[name])}
+    kept = [k for k in range(len(node.args) - first) if k in used]
+    if len(kept) == len(node.args) - first:
         return node
-    args = (*node.args[:lead], *(node.args[lead + k] for k in kept))
-    trimmed = {name: replace(b, params=tuple(b.params[k] for k in kept))
-               for name, b in zip(names, bodies)}  # fmt: skip
-    return replace(node, args=args, attrs={**node.attrs, **trimmed})
+    args = (*node.args[:first], *(node.args[first + k] for k in kept))
+    attrs = dict(node.attrs)
+    for name, start in own.items():
+        params = attrs[name].params
+        attrs[name] = replace(
+            attrs[name], params=(*params[:start], *(params[start + k] for k in kept))
+        )
+    return replace(node, args=args, attrs=attrs)
 
 
 def _reads(body: Graph) -> set[int]:

@@ -18,7 +18,8 @@ from tensorwright.ir.module import Module, map_graphs
 from tensorwright.ir.type import TensorType, leaves
 
 NEVER = frozenset((
-    "bind_size", "if_", "while_", "scan_", "call", "call_kernel", "fused", "random_bits", "uniform",
+    "bind_size", "if_", "while_", "scan_", "call", "call_kernel", "match", "apply", "fused",
+    "random_bits", "uniform",
     "normal", "bernoulli", "multinomial", "dropout",
 ))  # fmt: skip
 CONTRACTIONS = ("dot_general", "matmul")

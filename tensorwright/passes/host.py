@@ -10,6 +10,7 @@ is checked there.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tensorwright.base.errors import CompileError
@@ -52,13 +53,15 @@ from tensorwright.ir.loop import (
 )  # fmt: skip
 from tensorwright.ir.module import Module
 from tensorwright.ir.type import TupleType, product, type_symbols
+from tensorwright.passes.host_objects import Objects, Shell, flat_buffers, reference
+from tensorwright.passes.takers import Takers, is_object
 from tensorwright.runtime.manifest import entry_symbol
 
 Value = Buffer | tuple["Value", ...]
 
 
 @dataclass
-class Host:
+class Host(Objects):
     """State of lowering one function: statements so far, buffers by node, constants by position."""
 
     outermost = True
@@ -72,6 +75,10 @@ class Host:
     known: set[Symbol] = field(default_factory=set)
     env: dict[Expr, Expr] = field(default_factory=dict)  # symbols of bodies -> what they are here
     homes: dict[Buffer, Buffer] = field(default_factory=dict)  # views -> the buffer they lie in
+    takers: Takers | None = None
+    owned: set[Buffer] = field(default_factory=set)  # references that this block has to let go of
+    held: set[Buffer] = field(default_factory=set)  # those of them that it needs to its end
+    shell: Shell | None = None
 
     # ---- symbols -------------------------------------------------------------------------------
 
@@ -107,9 +114,14 @@ class Host:
         self.values.update(zip(g.params, arguments))
         if not self.outermost:
             self.match(g, arguments)
-        for node in g.nodes():
+        self.graph = g
+        self.begin(g)
+        for number, node in enumerate(g.nodes()):
             if node not in self.values:
+                self.before_node(number, node)
                 self.values[node] = self.node(node)
+                self.after_node(number, node)
+        self.settle_results(g)
 
     def results_into(self, g: Graph, arguments: list[Value], outputs: list[Buffer]) -> None:
         """Emit `g`, its results computed in `outputs` directly where that is possible. A state's
@@ -128,6 +140,7 @@ class Host:
                 self.body += [Alloc(own), Copy(own, source)]
                 sources[k] = own
         self.body += [Copy(state[k], source) for k, source in sources.items()]
+        self.finish()
 
     def home(self, b: Buffer) -> Buffer:
         """The buffer that a view lies in."""
@@ -159,7 +172,7 @@ class Host:
     def block(self) -> Host:
         """A nested place for statements that sees the values so far."""
         inner = Host(self.module, self.constants, [], dict(self.values), {}, self.const_buffers,
-                     set(self.known), dict(self.env), self.homes)  # fmt: skip
+                     set(self.known), dict(self.env), self.homes, self.takers)  # fmt: skip
         inner.outermost = False
         return inner
 
@@ -186,6 +199,10 @@ class Host:
     def allocate(self, node: Node, type_, name: str) -> Buffer:
         """The buffer that a node's result goes to: its target, or a new one in the arena."""
         target = self.targets.get(node)
+        if is_object(type_):
+            own = reference(name)
+            self.body.append(Alloc(own))
+            return own
         own = Buffer(name, type_.dtype, self.shape(type_.shape), "arena", 64)
         if target is None:
             self.body.append(Alloc(own))
@@ -243,38 +260,51 @@ class Host:
         return source
 
     def emit_if_(self, node: Node) -> Value:
-        if bound_symbols(node):
-            return self.sized_if(node)
         cond, *captures = node.args
         arguments = [self.values[c] for c in captures]
+        given = self.hand_over(flat_buffers(tuple(arguments)))
+
+        def prepare(arm: Host) -> list[Value]:
+            arm.owned = set(given)
+            return arguments
+
+        test = load(self.buffer(cond), ())
+        return self.choose(node, [(test, node.attrs["then"], prepare),
+                                  (test, node.attrs["orelse"], prepare)])  # fmt: skip
+
+    def choose(self, node: Node, arms: list[tuple[Expr, Graph, Callable]]) -> Value:
+        """The first arm whose condition holds runs, the last one if none of the others does. An arm
+        is (condition, body, a function of its block that gives the arguments)."""
         types = node.type.items if isinstance(node.type, TupleType) else (node.type,)
-        outs = [self.allocate(node, t, f"{node.name or 'if'}_{k}") for k, t in enumerate(types)]
-        arms = []
-        for g in (node.attrs["then"], node.attrs["orelse"]):
+        name = node.name or node.op.name.rstrip("_")
+        sized = bool(bound_symbols(node))  # sizes differ: results on the heap, sizes in variables
+        make = self.box if sized else lambda t, name: self.allocate(node, t, name)
+        outs = [make(t, f"{name}_{k}") for k, t in enumerate(types)]
+        done: list[tuple[Expr, Stmt]] = []
+        for cond, g, prepare in arms:
             arm = self.block()
-            arm.results_into(g, arguments, outs)
-            arms.append(Seq(tuple(arm.body)))
-        self.body.append(If(load(self.buffer(cond), ()), *arms))
+            if sized:
+                arm.run(g, prepare(arm))
+                for box, r in zip(outs, g.results):
+                    arm.put(box, arm.buffer(r))
+                arm.finish()
+            else:
+                arm.results_into(g, prepare(arm), outs)
+            done.append((cond, Seq(tuple(arm.body))))
+        chosen = done.pop()[1]
+        for cond, body in reversed(done):
+            chosen = If(cond, body, chosen)
+        self.body.append(chosen)
+        if sized:
+            return self.unbox(node, types, outs)
         return tuple(outs) if isinstance(node.type, TupleType) else outs[0]
 
-    def sized_if(self, node: Node) -> Value:
-        """Branches whose results differ in size: results on the heap, their sizes in variables."""
-        cond, *captures = node.args
-        arguments = [self.values[c] for c in captures]
-        types = node.type.items if isinstance(node.type, TupleType) else (node.type,)
-        boxes = [self.box(t, f"{node.name or 'if'}_{k}") for k, t in enumerate(types)]
-        arms = []
-        for g in (node.attrs["then"], node.attrs["orelse"]):
-            arm = self.block()
-            arm.run(g, arguments)
-            for box, r in zip(boxes, g.results):
-                arm.put(box, arm.buffer(r))
-            arms.append(Seq(tuple(arm.body)))
-        self.body.append(If(load(self.buffer(cond), ()), *arms))
-        return self.unbox(node, types, boxes)
-
-    def box(self, t, name: str) -> tuple[Buffer, Buffer]:
+    def box(self, t, name: str) -> tuple[Buffer, Buffer | None]:
         """A buffer on the heap and the variables that hold its sizes."""
+        if is_object(t):
+            held = reference(name)
+            self.body.append(Alloc(held))
+            return held, None
         data = Buffer(name, t.dtype, t.shape, "boxed", 64)
         sizes = Buffer(f"{name}_sizes", i64, (max(t.rank, 1),), "local")
         self.body += [Alloc(data), Alloc(sizes)]
@@ -283,6 +313,9 @@ class Host:
     def put(self, box: tuple[Buffer, Buffer], source: Buffer) -> None:
         """Make a box hold a copy of `source`."""
         data, sizes = box
+        if sizes is None:
+            self.body.append(store(data, (), load(source, ())))
+            return
         dims = tuple(as_expr(d) for d in source.shape)
         view = Buffer(f"{data.name}_new", data.dtype, source.shape, "arena", 64)
         self.body += [Resize(data, dims), View(view, data, const(0)), Copy(view, source)]
@@ -292,6 +325,8 @@ class Host:
         """What a box holds now; symbols of `shape` that are not known yet are read from its
         sizes."""
         data, sizes = box
+        if sizes is None:
+            return data
         unknown = [(k, as_expr(d)) for k, d in enumerate(shape)]
         for k, d in unknown:
             if d.op == "sym" and self.dim(d) is d and d.value not in self.known:
@@ -317,6 +352,8 @@ class Host:
         cond, body = node.attrs["cond"], node.attrs["body"]
         boxes = [self.box(t, f"{node.name or 'state'}_{k}") for k, t in enumerate(types)]
         for box, a in zip(boxes, node.args):
+            if is_object(a.type):
+                self.acquire(self.buffer(a))
             self.put(box, self.buffer(a))
         rest = [self.values[a] for a in node.args[count:]]
         go = Buffer("go", boolean, (), "local")
@@ -331,6 +368,7 @@ class Host:
         inner.body += test.body
         inner.body.append(store(go, (), load(test.buffer(cond.results[0]), ())))
         step = inner.block()
+        step.owned = {b for b, sizes in boxes if sizes is None}
         step.refill(body, [*state, *rest], boxes, [])
         inner.body.append(If(load(go, ()), Seq(tuple(step.body))))
         self.body.append(While(load(go, ()), Seq(tuple(inner.body))))
@@ -343,11 +381,13 @@ class Host:
         fresh = []
         for k, r in enumerate(body.results[: len(boxes)]):
             source = self.buffer(r)
-            held = Buffer(f"next_{k}", source.dtype, source.shape, "arena", 64)
+            held = (reference(f"next_{k}") if is_object(r.type) else
+                    Buffer(f"next_{k}", source.dtype, source.shape, "arena", 64))  # fmt: skip
             self.body += [Alloc(held), Copy(held, source)]
             fresh.append(held)
         for out, r in zip(outputs, body.results[len(boxes) :]):
             self.body.append(Copy(out, self.buffer(r)))
+        self.finish()
         for box, held in zip(boxes, fresh):
             self.put(box, held)
 
@@ -363,6 +403,8 @@ class Host:
             ).located(node.loc)
         boxes = [self.box(t, f"{name}_{k}") for k, t in enumerate(types[:carried])]
         for box, a in zip(boxes, node.args):
+            if is_object(a.type):
+                self.acquire(self.buffer(a))
             self.put(box, self.buffer(a))
         stacked = [
             Buffer(f"{name}_{k}", t.dtype, self.shape(t.shape), "arena", 64)
@@ -378,6 +420,7 @@ class Host:
         slices = [inner.slice(self.buffer(x), t) for x in xs]
         rest = [self.values[a] for a in node.args[carried + scanned :]]
         outs = [inner.slice(y, t) for y in stacked]
+        inner.owned = {b for b, sizes in boxes if sizes is None}
         inner.refill(body, [*state, *slices, *rest], boxes, outs)
         self.body.append(For(v, const(0), length, Seq(tuple(inner.body))))
         final = self.unbox(node, types[:carried], boxes)
@@ -414,6 +457,9 @@ class Host:
         state = []
         for k, a in enumerate(inits):
             s = Buffer(f"{name}_{k}", a.dtype, self.shape(a.shape), "arena", 64)
+            if is_object(a.type):
+                s = reference(f"{name}_{k}")
+                self.acquire(self.buffer(a))
             self.body += [Alloc(s), Copy(s, self.buffer(a))]
             state.append(s)
         return state
@@ -426,6 +472,9 @@ class Host:
         for k, s in enumerate(state):
             t = Buffer(f"{s.name}_next", s.dtype, s.shape, "arena", 64)
             kept = g.results[k] is g.params[k]
+            if s.scope == "reference":
+                t = reference(t.name)
+                self.owned |= set() if kept else {s}
             fresh.append(None if kept else t)
             if not kept:
                 self.body.append(Alloc(t))
@@ -470,6 +519,9 @@ class Host:
         types = node.type.items if isinstance(node.type, TupleType) else (node.type,)
         outs = [self.allocate(node, t, f"{g.name}_{k}") for k, t in enumerate(types)]
         ins = [self.buffer(a) for a in node.args]
+        for k, (a, b) in enumerate(zip(node.args, ins)):
+            if is_object(a.type) and self.takers.takes(g.name, k):
+                self.acquire(b)
         scalars = call_scalars(g, ins)
         self.body.append(Call(host_name(g.name), (*ins, *outs), scalars))
         return tuple(outs) if isinstance(node.type, TupleType) else outs[0]
@@ -524,6 +576,10 @@ def bind_inputs(g: Graph) -> tuple[list[Stmt], list[Buffer]]:
     body: list[Stmt] = []
     buffers, dims, wanted, places = [], [], [], []
     for k, p in enumerate(g.params):
+        if is_object(p.type):
+            buffers.append(Buffer(p.name, p.dtype, (), "input", 8))
+            body.append(Alloc(buffers[-1], const(k)))
+            continue
         shape = Buffer(f"{p.name}_shape", i64, (p.rank,), "input_shape")
         data = Buffer(p.name, p.dtype, p.shape, "input", p.dtype.bytes)
         body += [Alloc(shape, const(k)), Alloc(data, const(k))]
@@ -556,13 +612,14 @@ def lower_entry(m: Module, constants: dict[Node, int], entry: str = "") -> Kerne
     """An entry of the program (the main one if none is named) as a host function; `constants`
     collects constants by position."""
     g = m.graphs[entry or m.entry]
-    host = Host(m, constants)
+    host = Host(m, constants, takers=Takers(m))
     prologue, inputs = bind_inputs(g)
     host.body += prologue
     outputs = [Buffer(r.name or f"out{k}", r.dtype, r.shape, "output", 64)
                for k, r in enumerate(g.results)]  # fmt: skip
     given = {r: inputs[p] for p, r in g.state}
-    host.results_into(g, inputs, [given.get(k, b) for k, b in enumerate(outputs)])
+    targets = [given.get(k, b) for k, b in enumerate(outputs)]
+    host.results_into(g, host.references(g, inputs), targets)
     allocs = [Alloc(b, const(k)) for k, b in enumerate(outputs) if k not in given]
     outputs = [b for k, b in enumerate(outputs) if k not in given]
     body = place_when_known(host.body, allocs)
@@ -579,10 +636,13 @@ def called_graphs(m: Module) -> list[Graph]:
 
 def lower_function(m: Module, g: Graph, constants: dict[Node, int]) -> Kernel:
     """A called graph as a host function `graph_NAME(ctx, inputs, outputs, symbols)`."""
-    host = Host(m, constants)
+    host = Host(m, constants, takers=Takers(m))
     inputs = [Buffer(p.name, p.dtype, p.shape) for p in g.params]
     outputs = [Buffer(f"out{k}", r.dtype, r.shape) for k, r in enumerate(g.results)]
-    host.results_into(g, inputs, outputs)
+    own = host.references(g, inputs)
+    host.owned = {b for k, (p, b) in enumerate(zip(g.params, own))
+                  if is_object(p.type) and host.takers.takes(g.name, k)}  # fmt: skip
+    host.results_into(g, own, outputs)
     loads_ = [Alloc(b, const(host.constants[n])) for n, b in host.const_buffers.items()]
     return Kernel(host_name(g.name), (*inputs, *outputs), len(outputs),
                   Seq((*loads_, *host.body)), function_symbols(g))  # fmt: skip

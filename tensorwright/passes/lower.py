@@ -33,7 +33,7 @@ from tensorwright.passes.cost import kernel_cost
 
 HOST_OPS = frozenset((
     "param", "const", "item", "make_tuple", "reshape", "bind_size", "if_", "while_", "scan_",
-    "call", "call_kernel", "call_extern",
+    "call", "call_kernel", "call_extern", "construct", "match", "closure", "apply",
 ))  # fmt: skip
 
 

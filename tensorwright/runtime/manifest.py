@@ -106,6 +106,8 @@ class Manifest:
     extra: dict[str, Any] = field(default_factory=dict)
     state: tuple[tuple[int, int], ...] = ()
     entries: dict[str, EntryInfo] = field(default_factory=dict)
+    # data type -> its cases: [name, [[field, element type or data type, shape], ...]]
+    data: dict[str, list] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
 

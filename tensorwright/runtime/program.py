@@ -42,6 +42,7 @@ from tensorwright.runtime.loader import load_objects
 from tensorwright.runtime.manifest import Manifest, TensorInfo, entry_symbol
 from tensorwright.runtime.pages import constant_bytes
 from tensorwright.runtime.profile import MarkBuffer, Profile, Run, set_marks
+from tensorwright.runtime.values import Codec
 
 _POINTER = ctypes.c_void_p
 OUT_OF_MEMORY = -1
@@ -63,15 +64,17 @@ class _Port:
     fixed: tuple[tuple[int, int], ...]  # (axis, size) of static dimensions
     nbytes: int
     state: int = -1  # of an output: the input whose memory it takes; of an input: 1 if one does
+    data: str = ""  # the data type, if it is no tensor
 
 
 class _Slot:
     """What one call at a time needs: a native context and the argument tables."""
 
-    __slots__ = ("context", "in_dims", "in_table", "inputs", "out_dims", "out_table", "outputs")
+    __slots__ = ("blocks", "context", "in_dims", "in_table", "inputs", "out_dims", "out_table", "outputs")
 
     def __init__(self, context: int, inputs: list[_Port], outputs: list[_Port]) -> None:
         self.context = context
+        self.blocks: list[np.ndarray] = []  # values among the inputs of the present call
         self.inputs, self.in_dims = _tables(inputs)
         self.outputs, self.out_dims = _tables(outputs)
         self.in_table = ctypes.addressof(self.inputs)
@@ -101,6 +104,8 @@ class Program:
         self._create = image.function("tw_context_create", _POINTER, _POINTER, _POINTER)
         self._reset = image.function("tw_context_reset", None, _POINTER)
         self._destroy = image.function("tw_context_destroy", None, _POINTER)
+        self._let_go = image.function("tw_object_release", None, _POINTER, _POINTER)
+        self._codec = Codec(manifest.data) if manifest.data else None
         self._become(manifest, "")
         self._others = {name: self._entry(name) for name in list(manifest.entries)[1:]}
 
@@ -237,8 +242,16 @@ class Program:
     def _enter(self, slot: _Slot, args: tuple) -> tuple[list[np.ndarray], bool]:
         """Check the inputs and put them into the slot's table."""
         alive, as_torch, table = [], False, slot.inputs
+        slot.blocks = blocks = []
         for i, port in enumerate(self._ins):
             value = args[i]
+            if port.data:
+                block, start = self._codec.encode(value, port.data, port.what)
+                word = np.array(start)
+                table[2 * i] = address(word)
+                alive.append(word)
+                blocks.append(block)
+                continue
             if type(value) is not np.ndarray:
                 as_torch = as_torch or is_torch(value)
             array = to_array(value, port.dtype, port.what)
@@ -276,11 +289,20 @@ class Program:
 
     def _leave(self, slot: _Slot, results: list[np.ndarray | None], as_torch: bool) -> Any:
         for i, port in enumerate(self._outs):
-            if results[i] is None:
+            if port.data:
+                results[i] = self._value(slot, int(results[i]), port)
+            elif results[i] is None:
                 results[i] = self._adopt(slot, i, port)
         if as_torch:
-            results = [to_torch(r) for r in results]
+            results = [to_torch(r) if isinstance(r, np.ndarray) else r for r in results]
         return results[0] if len(results) == 1 else tuple(results)
+
+    def _value(self, slot: _Slot, start: int, port: _Port) -> Any:
+        """A value that native code made, which is let go of there."""
+        try:
+            return self._codec.decode(start, port.data)
+        finally:
+            self._let_go(slot.context, start)
 
     def _adopt(self, slot: _Slot, i: int, port: _Port) -> np.ndarray:
         """Take over an output that native code allocated."""
@@ -358,7 +380,8 @@ class Program:
         if not 0 < code <= len(self.manifest.errors):
             return InternalError(f"{self.name}: unknown error code {code} from compiled code")
         given = ", ".join(
-            f"{p.info.name}: {p.info.dtype}[{', '.join(map(str, a.shape))}]"
+            f"{p.info.name}: {p.data or dtype_name(a.dtype)}"
+            + (f"[{', '.join(map(str, a.shape))}]" if not p.data else "")
             for p, a in zip(self._ins, arrays)
         )
         symbols = tuple(f"{name}: {info}" for name, info in self.manifest.symbols.items())
@@ -403,12 +426,13 @@ def _ports(manifest: Manifest, kind: str) -> list[_Port]:
         r: p for p, r in manifest.state}  # fmt: skip
     for info in manifest.inputs if kind == "input" else manifest.outputs:
         what = f"{manifest.name}: {kind} '{info.name}'"
-        dtype, rank = numpy_dtype(info.dtype), len(info.shape)
+        data = info.dtype if info.dtype in manifest.data else ""
+        dtype, rank = numpy_dtype("i64" if data else info.dtype), len(info.shape)
         fixed = tuple((a, n) for a, n in enumerate(info.shape) if isinstance(n, int))
         shape = tuple(info.shape) if info.is_static else None
         nbytes = math.prod(shape) * dtype.itemsize if shape is not None else 0
         at = state.get(len(ports), -1)
-        ports.append(_Port(info, what, dtype, rank, start, shape, fixed, nbytes, at))
+        ports.append(_Port(info, what, dtype, rank, start, shape, fixed, nbytes, at, data))
         start += rank
     return ports
 

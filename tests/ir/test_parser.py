@@ -131,7 +131,7 @@ def test_kernel_metadata():
     text = """n = sym(min=1)
 m = sym(min=1)
 
-@kernel(name='a.b', packs=((0, 1, 16, (), (0,)),), work=(n * 2, n * 8 + 4), symbols=(m, n))
+@kernel(name='a.b', packs=((0, 1, 16, (), (0,), -1),), work=(n * 2, n * 8 + 4), symbols=(m, n))
 def a_b(x: aligned(f32[1, n, 16], 64), y: out[f32[n, m]]):
     # source: net.py:3 Linear
     # schedule: split i 8

@@ -1,0 +1,168 @@
+"""Values of sum types between Python and compiled code.
+
+    codec = Codec(manifest.data);  block, address = codec.encode(tree, "Tree", "input 't'")
+    value = codec.decode(address, "Tree")
+
+A value goes in as objects laid out in one block of memory (`layout.py`), which belongs to the
+caller: their counts are so high that compiled code never changes or frees them. What is shared in
+Python is shared there, and the other way round. Nothing recurses: lists may be long.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import struct
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from tensorwright.base.errors import RunError
+from tensorwright.base.value import Value
+from tensorwright.runtime.buffer import address, aligned_empty, dtype_name, numpy_dtype, to_array
+from tensorwright.runtime.layout import HEADER, OUTSIDE, TAG, place
+
+_NOTHING = 16  # bytes of an object without contents
+
+
+class _Case:
+    """One case, prepared: fields by position, and for fixed sizes the whole layout."""
+
+    def __init__(self, owner: str, tag: int, name: str, fields: list, data: Mapping) -> None:
+        self.owner, self.tag, self.name, self.fields = owner, tag, name, fields
+        self.refs = [(k, f[1]) for k, f in enumerate(fields) if f[1] in data]
+        self.tensors = [(k, numpy_dtype(f[1]), tuple(f[2]), f[0])
+                        for k, f in enumerate(fields) if f[1] not in data]  # fmt: skip
+        dims = [d for _, _, shape, _ in self.tensors for d in shape]
+        self.symbols = list(dict.fromkeys(d for d in dims if isinstance(d, str)))
+        self.head = struct.Struct(f"<qhhi{len(self.refs) + len(self.symbols)}q")
+        self.places = None if self.symbols else self.place({})
+
+    def place(self, sizes: dict[str, int]) -> tuple[list, int]:
+        rows = []
+        for _, d, shape, _ in self.tensors:
+            known = [sizes[n] if isinstance(n, str) else n for n in shape]
+            symbolic = any(isinstance(n, str) for n in shape)
+            rows.append((math.prod(known) * d.itemsize, symbolic))
+        offsets, size = place(len(self.refs), len(self.symbols), rows)
+        return offsets, max(size, _NOTHING)
+
+
+class Codec:
+    """Knows the data types of one program."""
+
+    def __init__(self, data: Mapping[str, list]) -> None:
+        self.types = {
+            t: [_Case(t, k, name, fields, data) for k, (name, fields) in enumerate(cases)]
+            for t, cases in data.items()
+        }
+        self.by_name = {t: {c.name: c for c in cases} for t, cases in self.types.items()}
+        self.makers: dict[str, Callable[[str, tuple], Any]] = {}
+
+    # ---- from Python ---------------------------------------------------------------------------
+
+    def encode(self, value: Any, type_: str, what: str) -> tuple[np.ndarray, int]:
+        """(memory that holds the value, address of it). Raises RunError if it is none."""
+        places: dict[int, int] = {}
+        plan: list[tuple] = []
+        todo, size = [(value, self.by_name[type_], type_)], 0
+        while todo:
+            v, cases, t = todo.pop()
+            if id(v) in places:
+                continue
+            case = cases.get(v.case) if isinstance(v, Value) else None
+            if case is None or len(v.fields) != len(case.fields):
+                raise _no_value(what, v, t, cases)
+            places[id(v)] = size
+            arrays, sizes = self.tensors(v, case, what)
+            offsets, bytes_ = case.places or case.place(sizes)
+            plan.append((v, case, size, arrays, offsets, sizes, bytes_))
+            size += -(-bytes_ // 64) * 64
+            fields = v.fields
+            for k, name in case.refs:
+                todo.append((fields[k], self.by_name[name], name))
+        block, base = aligned_empty((size,), np.dtype(np.uint8), size)
+        memory = block.data
+        for v, case, at, arrays, offsets, sizes, bytes_ in plan:
+            fields = v.fields
+            refs = [base + places[id(fields[k])] for k, _ in case.refs]
+            case.head.pack_into(memory, at, OUTSIDE, case.tag, len(refs), bytes_ // 64,
+                                *refs, *sizes.values())  # fmt: skip
+            for array, offset in zip(arrays, offsets):
+                n = array.nbytes
+                memory[at + offset : at + offset + n] = array.data.cast("B") if n else b""
+        return block, base
+
+    def tensors(self, v: Value, case: _Case, what: str) -> tuple[list[np.ndarray], dict]:
+        """(the arrays of a value, its sizes by symbol)."""
+        sizes: dict[str, int] = {}
+        arrays = []
+        for k, d, shape, name in case.tensors:
+            x = v.fields[k]
+            if type(x) is not np.ndarray:
+                x = np.asarray(x, d) if isinstance(x, (bool, int, float)) else to_array(x, d, what)
+            if x.dtype != d or x.shape != shape:
+                fits = x.dtype == d and x.ndim == len(shape)
+                for n, m in zip(shape, x.shape):
+                    fits &= (sizes.setdefault(n, m) if isinstance(n, str) else n) == m
+                if not fits:
+                    raise RunError(
+                        f"{what}: {case.owner}.{case.name}.{name} is {_type(x.dtype, x.shape)}, "
+                        f"expected {_type(d, shape)}"
+                    )
+            if not x.flags.c_contiguous:
+                x = np.ascontiguousarray(x)
+            arrays.append(x if x.dtype.kind in "biuf" else x.view(np.uint8))
+        return arrays, {s: sizes[s] for s in case.symbols}
+
+    # ---- to Python -----------------------------------------------------------------------------
+
+    def decode(self, start: int, type_: str) -> Any:
+        """The value at an address, everything copied."""
+        done: dict[int, Any] = {}
+        opened: dict[int, tuple] = {}
+        todo = [(start, type_)]
+        while todo:
+            at, t = todo[-1]
+            if at in done:
+                todo.pop()
+            elif at not in opened:
+                tag = ctypes.c_int16.from_address(at + TAG).value
+                case = self.types[t][tag]
+                n = len(case.refs) + len(case.symbols)
+                words = struct.unpack(f"<{n}q", ctypes.string_at(at + HEADER, 8 * n))
+                opened[at] = case, words
+                todo += [(w, name) for w, (_, name) in zip(words, case.refs) if w not in done]
+            else:
+                todo.pop()
+                case, words = opened.pop(at)
+                done[at] = self.made(at, case, words, done)
+        return done[start]
+
+    def made(self, at: int, case: _Case, words: tuple, done: dict[int, Any]) -> Any:
+        fields: list = [None] * len(case.fields)
+        for w, (k, _) in zip(words, case.refs):
+            fields[k] = done[w]
+        sizes = dict(zip(case.symbols, words[len(case.refs) :]))
+        offsets, _ = case.places or case.place(sizes)
+        for (k, d, shape, _), offset in zip(case.tensors, offsets):
+            known = tuple(sizes[n] if isinstance(n, str) else n for n in shape)
+            array = np.empty(known, d)
+            ctypes.memmove(address(array), at + offset, array.nbytes)
+            fields[k] = array
+        make = self.makers.get(case.owner, Value)
+        return make(case.name, tuple(fields))
+
+
+def _type(d: np.dtype, shape: tuple) -> str:
+    return f"{dtype_name(d)}[{', '.join(map(str, shape)) or '()'}]"
+
+
+def _no_value(what: str, v: Any, t: str, cases: Mapping) -> RunError:
+    if not isinstance(v, Value):
+        return RunError(f"{what}: a {type(v).__name__} is given where a {t} is expected")
+    if v.case not in cases:
+        return RunError(f"{what}: {t} has no case {v.case}: it has {', '.join(cases)}")
+    count = len(cases[v.case].fields)
+    return RunError(f"{what}: {t}.{v.case} has {count} fields, {len(v.fields)} are given")
