@@ -25,6 +25,7 @@ from tensorwright.passes.lower import lower
 from tensorwright.passes.schedule_kernels import schedule_kernels
 from tensorwright.passes.shapes import simplify_shapes
 from tensorwright.passes.simplify import clean, simplify
+from tensorwright.passes.winograd import choose_algorithms
 from tensorwright.target.target import Target
 
 Pass = Callable[[Module, Target], Module]
@@ -39,6 +40,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("simplify", lambda m, t: simplify(m)),
     ("captures", lambda m, t: inline_captures(m)),
     ("layout", lambda m, t: clean(assign_layouts(m))),
+    ("winograd", choose_algorithms),
     ("convolutions", lambda m, t: clean(shape_convolutions(m))),
     ("fuse", lambda m, t: fuse(m)),
     ("lower", lambda m, t: lower(m)),
