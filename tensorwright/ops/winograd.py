@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import chain
 from math import prod
 
 import numpy as np
@@ -92,8 +93,8 @@ def _infer(x: TensorType, u: TensorType, *, tile, size) -> TensorType:
     require(tile in POINTS, f"{op}: tiles of {tile} x {tile} are not among {TILES}")
     require(x.rank == 4 and u.rank == 3, f"{op}: x has rank {x.rank}, u has rank {u.rank}")
     require(all(isinstance(d, int) for d in (*x.shape, *u.shape)), f"{op}: sizes must be known")
-    require(x.shape[1:3] == padded_size(size, tile),
-            f"{op}: x is {x.shape[1:3]}; {size} results need {padded_size(size, tile)}")  # fmt: skip
+    needed = padded_size(size, tile)
+    require(x.shape[1:3] == needed, f"{op}: x is {x.shape[1:3]}; {size} results need {needed}")
     require(u.shape[:2] == (reach(tile) ** 2, x.shape[3]),
             f"{op}: u is {u.shape}; tiles of {tile} on {x.shape[3]} channels need "
             f"{(reach(tile) ** 2, x.shape[3])}")  # fmt: skip
@@ -115,7 +116,7 @@ def _lower(out: Buffer, x: Buffer, u: Buffer, *, tile, size) -> Stmt:
         h, w, t = i * tile, j * tile, number(n, i, j)
         body = Lets()
         found = body.both(into, [[x[n, h + r, w + k, c] for k in range(a)] for r in range(a)])
-        return body.then(store(v, (p, t, c), e) for p, e in enumerate(sum(found, [])))
+        return body.then(store(v, (p, t, c), e) for p, e in enumerate(chain(*found)))
 
     def products(p: Expr, i: Expr, o: Expr) -> Stmt:
         step = lambda acc, c: fma(v[p, i, c], u[p, c, o], acc)
@@ -246,8 +247,8 @@ winograd = define(
     "winograd", "x, u", infer=_infer, reference=_reference, lower=_lower, dtypes=(f32,),
     samples=(
         "f32[1,6,6,3] f32[16,3,5] tile=2 size=(4,3)", "f32[2,6,10,4] f32[36,4,3] tile=4 size=(4,7)",
-        "f32[1,10,6,2] f32[36,2,20] tile=4 size=(5,1)", "f32[1,8,14,2] f32[64,2,3] tile=6 size=(6,8)",
-        "f32[0,6,6,1] f32[36,1,1] tile=4 size=(4,4)",
+        "f32[1,10,6,2] f32[36,2,20] tile=4 size=(5,1)",
+        "f32[1,8,14,2] f32[64,2,3] tile=6 size=(6,8)", "f32[0,6,6,1] f32[36,1,1] tile=4 size=(4,4)",
     ),
     doc="Channels-last convolution by 3x3 windows on tiles of results; x is padded, u transformed.",
 )  # fmt: skip

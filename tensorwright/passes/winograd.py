@@ -35,6 +35,7 @@ from tensorwright.target.target import Target
 x, w = V("x"), V("w")
 # fast_math -> root mean square error of a result, of the size of results
 ACCEPTED = (0.0, 1e-6, 1e-5)
+FEWEST = 8  # channels
 BYTES_A_CYCLE = 8  # of weights, from where they lie to where they are used
 GAIN = 0.9  # of the cycles of the direct form, what another must stay below
 
@@ -63,11 +64,12 @@ def on_tiles(node: Node, x: Node, w: Node, target: Target, accepted: float) -> N
               for m in TILES if ERROR[m] <= accepted}  # fmt: skip
     best = min(cycles, key=cycles.get)
     told = ", ".join(f"F({m},3) {c / direct:.2f}" for m, c in cycles.items())
+    told = f"cycles, of those of the direct form: {told}"
     if cycles[best] > GAIN * direct:
-        trace.decision("winograd", node, "no", f"cycles, of those of the direct form: {told}")
+        trace.decision("winograd", node, "no", told)
         return None
-    trace.decision("winograd", node, f"F({best},3)", f"cycles, of those of the direct form: {told}; "
-                   f"rounding error {ERROR[best]:.1e} of the results")  # fmt: skip
+    told = f"{told}; rounding error {ERROR[best]:.1e} of the results"
+    trace.decision("winograd", node, f"F({best},3)", told)
     (top, _), (left, _) = Windows(node).padding
     whole = padded_size(size, best)
     low = (0, top, left, 0)
@@ -88,6 +90,8 @@ def obstacle(node: Node, w: Node) -> str:
         return f"it computes in {node.dtype}"
     if w.op is not CONST:
         return "its weights are not constant"
+    if min(w.shape[2:]) < FEWEST:
+        return f"{min(w.shape[2:])} channels fill no vector"
     if not all(isinstance(d, int) for d in (*node.shape, *node.args[0].shape)) or 0 in node.shape:
         return "its sizes are not known"
     return ""

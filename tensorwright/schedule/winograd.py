@@ -87,8 +87,8 @@ def in_stages(k: Kernel, t: Transformed, target: Target) -> Kernel:
 
 
 def spread_out(t: Transformed, tiles: int, scope: str) -> Transformed:
-    """`v` and `m` for that many tiles (and `products` as a nest); what belongs to one point lies in one row, and rows are a
-    bit longer than they need be."""
+    """`v` and `m` for that many tiles, and `products` as a nest; what belongs to one point lies in
+    one row, and rows are a bit longer than they need be."""
     new = {}
     for b in (t.v, t.m):
         points, _, width = b.shape
