@@ -329,7 +329,7 @@ class Values(Operations):
         strided = self.lane_stride(flat)
         if strided is not None and strided[0] == 1:
             p = self.lane_address(b, strided[1])
-            if self.mask is None:
+            if self.mask is None or self.is_inside(e):  # a masked load would keep `b` in memory
                 v = self.op(f"load {wide}, ptr {p}, align {b.dtype.bytes}")
             else:
                 v = self.intrinsic_masked("load", wide, b.dtype.bytes, p)

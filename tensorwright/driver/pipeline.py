@@ -28,6 +28,7 @@ from tensorwright.passes.precision import compute_in
 from tensorwright.passes.schedule_kernels import schedule_kernels
 from tensorwright.passes.shapes import simplify_shapes
 from tensorwright.passes.simplify import clean, simplify
+from tensorwright.passes.winograd import choose_algorithms
 from tensorwright.target.target import Target
 
 Pass = Callable[[Module, Target], Module]
@@ -42,6 +43,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("simplify", lambda m, t: simplify(m)),
     ("captures", lambda m, t: inline_captures(m)),
     ("layout", lambda m, t: clean(assign_layouts(m))),
+    ("winograd", choose_algorithms),
     ("convolutions", lambda m, t: clean(shape_convolutions(m))),
     ("precision", compute_in),
     ("indices", lambda m, t: check_indices(m)),

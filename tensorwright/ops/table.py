@@ -40,11 +40,13 @@ from tensorwright.ops import (
     statistics,
     vision,
     window,
+    winograd,
 )  # fmt: skip
 
 MODULES: tuple[ModuleType, ...] = (
     elementwise, activations, positions, index, movement, cumulative, reduce, statistics, linalg,
     einsum, conv, window, pool, norm, losses, control, data, sort, attention, linear_attention,
+    einsum, conv, winograd, window, pool, norm, losses, control, sort, attention, linear_attention,
     recurrent, quantize, resample, patches, vision, signal, ngrams, random, kernel,
 )  # fmt: skip
 

@@ -4,6 +4,7 @@
     contraction  one contraction, with an epilogue at its store
     rows         reductions along rows and maps over the same rows, row by row
     columns      one reduction across rows, vectors along the last axis
+    winograd     a contraction between two transforms, with an epilogue at the stores of the last
     attention    a contraction, reductions and maps along its rows, a contraction of what they make
 
 `read_form` first inlines intermediate maps where recomputing them costs less than storing them.
@@ -22,6 +23,7 @@ from tensorwright.schedule import primitives as p
 from tensorwright.schedule.nest import Stage, loads_of, read_stage, stages, stride_of
 from tensorwright.schedule.padding import split_padding
 from tensorwright.schedule.roles import Tile, choose_pack, find_roles
+from tensorwright.schedule.transformed import Transformed, read_transformed
 
 EXPENSIVE = frozenset(
     [
@@ -77,6 +79,9 @@ class Form:
 
 def read_form(k: Kernel) -> Form | None:
     """The form of a kernel definition, None if no rule schedules it."""
+    whole = read_transformed(k.body)
+    if whole is not None:
+        return _winograd(k, whole)
     k = inline_maps(k)
     if k is None:
         return None
@@ -100,15 +105,43 @@ def _contraction(k: Kernel, found: list[Stage]) -> Form | None:
         return Form("contraction", k, tuple(found))
     if len(found) != 2 or not found[1].is_map:
         return None
-    if inverse(found[0], found[1]) is not None:
-        return Form("contraction", k, tuple(found))
-    padded = split_padding(found[1])
-    if padded is None or inverse(found[0], padded.inside) is None:
+    epilogue = _epilogue(k, found[0], found[1])
+    if epilogue is None:
+        return None
+    return Form("contraction", epilogue[0], (found[0], epilogue[1]))
+
+
+def _epilogue(k: Kernel, producer: Stage, consumer: Stage) -> tuple[Kernel, Stage] | None:
+    """The kernel and the map of it that can be computed where the producer stores: all of the
+    consumer, or its inside, what it pads with being a nest apart."""
+    if inverse(producer, consumer) is not None:
+        return k, consumer
+    padded = split_padding(consumer)
+    if padded is None or inverse(producer, padded.inside) is None:
         return None
     parts = [padded.border, padded.inside.root]
     body = ir.seq(*(part for s in k.body.body for part in (
-        parts if s is found[1].root else [s])))  # fmt: skip
-    return Form("contraction", k.with_body(body), (found[0], padded.inside))
+        parts if s is consumer.root else [s])))  # fmt: skip
+    return k.with_body(body), padded.inside
+
+
+def _winograd(k: Kernel, whole: Transformed) -> Form | None:
+    """Transforms and products, and a map of what they make."""
+    if not whole.rest:
+        return Form("winograd", k, (whole.products,))
+    rest = inline_maps(k.with_body(ir.seq(*whole.rest)))
+    found = stages(rest.body) if rest is not None else None
+    if found is None or len(found) != 1 or not found[0].is_map:
+        return None
+    k = k.with_body(ir.seq(*temps_of(rest.body), whole.whole, found[0].root))
+    epilogue = _epilogue(k, whole.as_stage(), found[0])
+    if epilogue is None:
+        return None
+    return Form("winograd", epilogue[0], (whole.products, epilogue[1]))
+
+
+def temps_of(body: ir.Stmt) -> list[ir.Alloc]:
+    return [ir.Alloc(b) for b in temps_in_order(body)]
 
 
 # ---- inlining ----------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from tensorwright.schedule.form import read_form
 from tensorwright.schedule.legal import ScheduleError, why_not_parallel
 from tensorwright.schedule.maps import is_small, schedule_map, vectorize_innermost
 from tensorwright.schedule.rows import schedule_columns, schedule_rows
+from tensorwright.schedule.winograd import schedule_winograd
 from tensorwright.target.target import Target
 
 
@@ -39,6 +40,9 @@ def schedule_by_form(k: Kernel, target: Target) -> Kernel | None:
     if form.kind == "contraction":
         made = schedule_contraction(form.kernel, form.stages, target)
         return made if made is None else made.with_body(vectorize_rest(made.body, target))
+    if form.kind == "winograd":
+        made = schedule_winograd(form, target)
+        return made.with_body(vectorize_rest(made.body, target))
     if form.kind == "attention":
         return schedule_attention(form, target)
     if form.kind == "rows":

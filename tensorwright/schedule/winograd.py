@@ -1,0 +1,176 @@
+"""Contractions between transforms (Winograd's convolutions), on blocks of tiles.
+
+    for block in parallel:  v = inputs of its tiles;  m = v * u, register tiles;  y = results of m
+or  v = inputs, in parallel;  m = v * u, in parallel;  y = results of m, in parallel
+
+A block is as many tiles as keep what passes between the stages in the L2 cache. Where the weights
+are so large that rereading them for every block costs more, the stages run one after another.
+Transforms are vectors of channels, their intermediate values registers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tensorwright.ir import loop as ir
+from tensorwright.ir.expr import Buffer, Expr, as_expr, compare, const, sym
+from tensorwright.ir.loop import Alloc, For, Kernel, Stmt, loop_symbol, seq
+from tensorwright.schedule import primitives as p
+from tensorwright.schedule.contraction import choose_tile, nest_of, tile_nest
+from tensorwright.schedule.form import Form, inverse
+from tensorwright.schedule.maps import fuse_all
+from tensorwright.schedule.nest import Stage, read_nest
+from tensorwright.schedule.primitives_memory import pack
+from tensorwright.schedule.primitives_nests import rename_accesses
+from tensorwright.schedule.roles import choose_pack, find_roles
+from tensorwright.schedule.transformed import Transformed, read_transformed, store_through
+from tensorwright.target.target import Target
+
+MIN_TILES = 12  # of a block: fewer rows and the products read weights more than they compute
+SPREAD = 16  # elements between what is written at once, so that it falls into different cache sets
+
+
+def schedule_winograd(form: Form, target: Target) -> Kernel:
+    """The kernel on blocks of tiles, or stage by stage."""
+    t = read_transformed(form.kernel.body)
+    if len(form.stages) == 2:
+        t = with_epilogue(t, form.stages[1])
+    t = replace(t, inputs=over_tiles(t.inputs), results=over_tiles(t.results))
+    count = t.inputs.extent.value
+    size = block_size(t, target)
+    if size is None:
+        k = in_stages(form.kernel, t, target)
+        return k.with_body(k.body, f"winograd: {count} tiles, stage by stage")
+    k = in_blocks(form.kernel, t, size, target)
+    return k.with_body(k.body, f"winograd: {count} tiles, blocks of {size}")
+
+
+def with_epilogue(t: Transformed, consumer: Stage) -> Transformed:
+    source = t.as_stage()
+    places = inverse(source, consumer)
+    results = store_through(t.results, t.out, consumer, places, source.variables)
+    rest = tuple(s for s in t.rest if s is not consumer.root
+                 and not (isinstance(s, Alloc) and s.buffer is t.out))  # fmt: skip
+    return replace(t, results=results, rest=rest)
+
+
+def over_tiles(nest: For) -> For:
+    """A transform with one parallel loop over tiles, and one over channels inside."""
+    first, *others, _ = nest_of(nest)
+    body = p.set_kind(nest, first.var, "parallel")
+    for f in others:
+        body = p.set_kind(body, f.var, "parallel")
+    return fuse_all(body, [f.var for f in (first, *others)])
+
+
+def block_size(t: Transformed, target: Target) -> int | None:
+    """Tiles of a block, None if the stages should run apart."""
+    count = t.inputs.extent.value
+    points, _, channels = t.v.shape
+    tile_bytes = points * (channels + t.m.shape[2]) * t.v.dtype.bytes
+    most = target.caches[1] * 5 // 8 // tile_bytes
+    blocks = -(-count // max(most, 1))
+    blocks += blocks % 2  # as many for each of two threads
+    size = -(-count // blocks)
+    return size if size >= MIN_TILES and blocks > 1 else None
+
+
+# ---- stage by stage ----------------------------------------------------------------------------
+
+
+def in_stages(k: Kernel, t: Transformed, target: Target) -> Kernel:
+    t = spread_out(t, t.inputs.extent.value, "temp")
+    first = transform_part(t.inputs, target)
+    last = transform_part(t.results, target)
+    k = replace(k, body=seq(*t.rest, Alloc(t.v), Alloc(t.m), first, t.products, last))
+    return contract(k, t.products, target, "parallel")
+
+
+def spread_out(t: Transformed, tiles: int, scope: str) -> Transformed:
+    """`v` and `m` for that many tiles, and `products` as a nest; what belongs to one point lies in
+    one row, and rows are a bit longer than they need be."""
+    new = {}
+    for b in (t.v, t.m):
+        points, _, width = b.shape
+        new[b] = Buffer(b.name, b.dtype, (points, tiles * width + SPREAD), scope, 64)
+    inputs, products, results = t.inputs, t.products.root, t.results
+    for b, n in new.items():
+        flat = lambda i, b=b: (i[0], i[1] * b.shape[2] + i[2])
+        inputs, products, results = (
+            rename_accesses(s, b, n, flat) for s in (inputs, products, results)
+        )
+    return replace(t, inputs=inputs, products=products, results=results,
+                   v=new[t.v], m=new[t.m])  # fmt: skip
+
+
+# ---- blocks ------------------------------------------------------------------------------------
+
+
+def in_blocks(k: Kernel, t: Transformed, size: int, target: Target) -> Kernel:
+    count = t.inputs.extent.value
+    block = loop_symbol("block", const(0), as_expr(-(-count // size)))
+    t = spread_out(t, size, "local")
+    first, last = (part_of(transform_part(s, target), t, sym(block), size, count)
+                   for s in (t.inputs, t.results))  # fmt: skip
+    middle = shortened(t.products, size)
+    body = seq(Alloc(t.v), Alloc(t.m), first, middle, last)
+    # blocks are parallel because tiles are
+    nest = For(block, const(0), as_expr(-(-count // size)), body, "parallel")
+    return contract(replace(k, body=seq(*t.rest, nest)), middle, target)
+
+
+def part_of(nest: For, t: Transformed, block: Expr, size: int, count: int) -> For:
+    """The tiles of one block: what passes to other stages is counted from its first one."""
+    i = loop_symbol(nest.var.name, const(0), const(size))
+    at = block * size + sym(i)
+    body = ir.substitute(nest.body, {sym(nest.var): at})
+    for b in (t.v, t.m):
+        width = (b.shape[1] - SPREAD) // size
+        body = rename_accesses(body, b, b, lambda x, w=width: (x[0], x[1] - block * (size * w)))
+    return For(i, const(0), const(size), body if count % size == 0 else ir.If(
+        compare("lt", at, const(count)), body))  # fmt: skip
+
+
+def shortened(products: For, size: int) -> For:
+    """The products over the tiles of one block, all of them: rows that no tile fills are not
+    read."""
+    return replace(products, body=replace_tiles(products.body, size))
+
+
+def replace_tiles(nest: For, size: int) -> For:
+    i = loop_symbol(nest.var.name, const(0), const(size))
+    return For(i, const(0), const(size), ir.substitute(nest.body, {sym(nest.var): sym(i)}))
+
+
+def transform_part(nest: For, target: Target) -> Stmt:
+    """A transform with its channels in vectors; its loop over tiles stays outermost."""
+    channels = nest.body
+    lanes = min(target.lanes(next(iter(ir.loads(nest))).dtype), channels.extent.value)
+    whole = channels.extent.value // lanes * lanes
+    body, parts = nest, [channels.var]
+    if whole < channels.extent.value:
+        body, *parts = p.partition(body, channels.var, whole)
+    for v in parts:
+        width = min(lanes, p.find(body, v).extent.value)
+        body, _, lane = p.split(body, v, width)
+        body = p.set_kind(body, lane, "vector")
+        body = p.fission(body, lane)
+    return body
+
+
+def contract(k: Kernel, root: For, target: Target, kind: str = "serial") -> Kernel:
+    """The products on register tiles, their weights in panels."""
+    stage = read_nest(root)
+    body = p.cache_write(k.body, stage.init) if stage.acc is stage.out else k.body
+    for f in stage.spatial:
+        body = p.set_kind(body, f.var, kind) if kind != "serial" else body
+    k = replace(k, body=body)
+    stage = read_nest(p.find(k.body, root.var))
+    roles = find_roles(stage)
+    tile = choose_tile(roles.row.extent.value if roles.row else 1, roles.column.extent.value,
+                       target, target.lanes(stage.acc.dtype))  # fmt: skip
+    spec = choose_pack(k, stage, roles, tile)
+    if spec is not None:
+        k = pack(k, spec)
+    done = tile_nest(p.find(k.body, root.var), roles, tile, target)
+    return replace(k, body=p.replace_loop(k.body, root.var, lambda _: done))

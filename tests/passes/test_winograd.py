@@ -1,0 +1,171 @@
+"""Winograd's algorithm: where it is chosen, that it computes the convolution, and how exactly."""
+
+import numpy as np
+import pytest
+
+import tensorwright as tw
+from tensorwright.base import config, trace
+from tensorwright.ir.expr import var
+from tensorwright.ir.graph import constant
+from tensorwright.ops.activations import relu
+from tensorwright.ops.conv import conv_general
+from tensorwright.ops.elementwise import add
+from tensorwright.ops.movement import pad
+from tensorwright.passes.simplify import clean
+from tensorwright.passes.winograd import choose_algorithms
+from tensorwright.target.host import find
+from tests.passes.equivalence import assert_equal_results, check_pass, module, x_of
+
+RNG = np.random.default_rng(3)
+TARGET = find("x86-64-avx512")
+
+
+def weight(*shape):
+    scale = np.sqrt(np.prod(shape[:-1]))
+    return constant((RNG.standard_normal(shape) / scale).astype(np.float32), "w")
+
+
+def last(x, w, **attrs):
+    attrs = {"padding": ((1, 1), (1, 1))} | attrs
+    return conv_general(x, w, layout="NLAST", **attrs)
+
+
+def choose(m):
+    return clean(choose_algorithms(m, TARGET))
+
+
+def check(y, *params, ops=None, **how):
+    return check_pass(choose, module(y, *params), ops, tol=2e-4, **how)
+
+
+def decisions(y, *params, level=1):
+    with trace.recording() as t, config.options(fast_math=level):
+        choose(module(y, *params))
+    return [(d.verdict, d.reason) for d in t.decisions if d.kind == "winograd"]
+
+
+@pytest.mark.parametrize("size", [(14, 14), (7, 7), (8, 13), (5, 6)])
+@pytest.mark.parametrize("padding", [((1, 1), (1, 1)), ((0, 0), (2, 1))])
+def test_windows_become_tiles(size, padding):
+    x = x_of(2, *size, 64)
+    check(last(x, weight(3, 3, 64, 48), padding=padding), x, ops=["pad", "winograd"])
+
+
+def test_what_needs_no_padding_gets_none():
+    x = x_of(1, 26, 18, 64)
+    check(last(x, weight(3, 3, 64, 64), padding=None), x, ops=["winograd"])
+
+
+def test_larger_tiles_for_lower_demands():
+    x = x_of(1, 24, 24, 64)
+    y = last(x, weight(3, 3, 64, 64))
+    assert decisions(y, x, level=1)[0][0] == "F(4,3)"
+    assert decisions(y, x, level=2)[0][0] == "F(6,3)"
+    assert decisions(y, x, level=0) == [("no", "fast_math is 0")]
+
+
+def test_small_results_take_small_tiles():
+    x = x_of(1, 7, 7, 512)
+    assert decisions(last(x, weight(3, 3, 512, 512)), x)[0][0] == "F(2,3)"
+
+
+@pytest.mark.parametrize(
+    ("attrs", "window", "said"),
+    [
+        ({"strides": (2, 1)}, (3, 3, 64, 64), "moves"),
+        ({"dilation": (1, 2)}, (3, 3, 64, 64), "moves or spreads"),
+        ({"groups": 2}, (3, 3, 32, 64), "2 groups"),
+        ({}, (3, 3, 64, 1), "1 channels"),
+    ],
+)
+def test_why_not(attrs, window, said):
+    x = x_of(1, 14, 14, window[2] * attrs.get("groups", 1))
+    ((verdict, reason),) = decisions(last(x, weight(*window), **attrs), x)
+    assert verdict == "no" and said in reason
+
+
+def test_few_results_do_not_pay_for_more_weights():
+    x = x_of(1, 3, 3, 512)
+    ((verdict, reason),) = decisions(last(x, weight(3, 3, 512, 512)), x)
+    assert verdict == "no" and "cycles" in reason
+
+
+def test_unknown_sizes_and_weights_stay_direct():
+    n = var("n", min=1)
+    x = x_of(1, n, 14, 64)
+    check(last(x, weight(3, 3, 64, 64)), x, ops=["conv_general"])
+    x, w = x_of(1, 14, 14, 64), x_of(3, 3, 64, 64, name="v")
+    check(last(x, w), x, w, ops=["conv_general"])
+
+
+def test_other_windows_are_not_spoken_of():
+    x = x_of(1, 14, 14, 64)
+    assert decisions(last(x, weight(5, 5, 64, 64)), x) == []
+
+
+# ---- compiled ----------------------------------------------------------------------------------
+
+
+def compiled(y, x, value, level, **how):
+    with config.options(fast_math=level):
+        program = tw.compile(module(y, x), **how)
+    return program, np.asarray(program(value))
+
+
+def error(found, exact):
+    return np.abs(found - exact).max() / np.abs(exact).max()
+
+
+@pytest.mark.parametrize(
+    ("shape", "outputs"),
+    [((1, 14, 14, 64), 64), ((2, 9, 11, 20), 40), ((1, 30, 17, 33), 50), ((1, 7, 7, 256), 256),
+     ((3, 40, 40, 32), 32)],
+)  # fmt: skip
+@pytest.mark.parametrize("level", [1, 2])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_compiled_with_everything_around(shape, outputs, level, threads):
+    """Bias, residual, activation and the padding of what follows are computed at the tiles."""
+    x = x_of(*shape)
+    w, b = weight(3, 3, shape[3], outputs), weight(outputs)
+    side = constant(RNG.standard_normal((*shape[:3], outputs)).astype(np.float32), "side")
+    y = relu(add(add(last(relu(x), w), b), side))
+    y = pad(y, low=(0, 1, 2, 0), high=(0, 0, 1, 0))
+    value = RNG.standard_normal(shape).astype(np.float32)
+    program, found = compiled(y, x, value, level, threads=threads)
+    schedules = [s for k in program.lowered.kernels.values() for s in k.schedule]
+    assert any("winograd" in s for s in schedules), schedules
+    assert all("as defined" not in s for s in schedules), schedules
+    assert not any(k.endswith("pad_2") for k in program.lowered.kernels)
+    _, direct = compiled(y, x, value, 0, threads=threads)
+    assert error(found, direct.astype(np.float64)) < (5e-6 if level == 1 else 5e-5)
+
+
+@pytest.mark.parametrize("target", ["x86-64-avx2", "x86-64-sse4.2"])
+def test_other_targets(target):
+    x = x_of(1, 14, 14, 24)
+    y = relu(last(x, weight(3, 3, 24, 40)))
+    value = RNG.standard_normal(x.shape).astype(np.float32)
+    _, found = compiled(y, x, value, 1, target=target)
+    _, direct = compiled(y, x, value, 0, target=target)
+    assert error(found, direct.astype(np.float64)) < 5e-6
+
+
+def test_errors_stay_what_the_choice_assumes():
+    from tensorwright.ops.winograd import ERROR
+
+    x = x_of(1, 24, 24, 64)
+    w = weight(3, 3, 64, 64)
+    value = RNG.standard_normal(x.shape).astype(np.float32)
+    exact = np.pad(value.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    exact = sum(exact[:, i : i + 24, j : j + 24] @ w.attrs["value"][i, j].astype(np.float64)
+                for i in range(3) for j in range(3))  # fmt: skip
+    for level, tile in ((1, 4), (2, 6)):
+        _, found = compiled(last(x, w), x, value, level)
+        rms = np.sqrt(np.mean((found - exact) ** 2) / np.mean(exact**2))
+        assert ERROR[tile] / 4 < rms < 1.5 * ERROR[tile], (tile, rms)
+
+
+def test_equal_on_the_reference_interpreter():
+    x = x_of(1, 9, 7, 32)
+    m = module(relu(last(x, weight(3, 3, 32, 32))), x)
+    assert_equal_results(m, choose(m), tol=2e-4)
