@@ -45,8 +45,8 @@ from tensorwright.ops import (
 
 MODULES: tuple[ModuleType, ...] = (
     elementwise, activations, positions, index, movement, cumulative, reduce, statistics, linalg,
-    einsum, conv, window, pool, norm, losses, control, data, sort, attention, linear_attention,
-    einsum, conv, winograd, window, pool, norm, losses, control, sort, attention, linear_attention,
+    einsum, conv, winograd, window, pool, norm, losses, control, data, sort, attention,
+    linear_attention,
     recurrent, quantize, resample, patches, vision, signal, ngrams, random, kernel,
 )  # fmt: skip
 
