@@ -22,10 +22,10 @@ import numpy as np
 
 from benchmarks import results, zoo
 from benchmarks.agreement import relative_error
+from benchmarks.peers import PEERS
 from benchmarks.results import ONNX_ONLY, OURS, REFERENCE, Result
 
 ROOT = Path(__file__).resolve().parent.parent
-NEEDS_TORCH = ("torch", "inductor")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Worker:
     def __init__(self, peer: str, threads: int):
         self.peer = peer
         self.folder = tempfile.TemporaryDirectory()
-        caches = {"TW_CACHE": "tw", "TORCHINDUCTOR_CACHE_DIR": "inductor"}
+        caches = {"TW_CACHE": "tw", "TORCHINDUCTOR_CACHE_DIR": "inductor", "TW_BENCH_FOLDER": ""}
         env = {key: os.path.join(self.folder.name, name) for key, name in caches.items()}
         cpus = sorted(os.sched_getaffinity(0))[:threads]
         self.process = subprocess.Popen(
@@ -94,8 +94,8 @@ def contest(row: zoo.Row, peers: list[str], plan: Plan) -> list[Result]:
     meta = row.artifact(plan.small).meta
     cost = {"flops": meta["flops"], "weight_bytes": meta["weight_bytes"]}
     found = {p: Result(row.name, row.title, plan.threads, p, **cost) for p in peers}
-    for peer in NEEDS_TORCH:
-        if peer in found and not row.has_torch:
+    for peer in peers:
+        if PEERS[peer].needs_torch and not row.has_torch:
             found[peer].failure = ONNX_ONLY
     workers = {p: Worker(p, plan.threads) for p in peers if not found[p].failure}
     try:

@@ -6,43 +6,18 @@ One process holds one peer, so global settings (torch threads) are safe here.
 """
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from importlib import metadata
 
 import numpy as np
 
-from benchmarks.zoo import Artifact, Row
-
-Call = Callable[[], object]
-
-
-@dataclass(frozen=True)
-class Case:
-    row: Row
-    artifact: Artifact
-    threads: int
-    small: bool
-
-
-class Peer:
-    package = ""
-
-    def version(self) -> str:
-        return metadata.version(self.package)
-
-    def prepare(self, case: Case) -> None:
-        """Import what compiling needs."""
-
-    def compile(self, case: Case) -> Call:
-        raise NotImplementedError
-
-    def arrays(self, result: object) -> list[np.ndarray]:
-        return [np.asarray(a) for a in (result if isinstance(result, tuple | list) else [result])]
+from benchmarks.peer import Call, Case, Peer
+from benchmarks.peers_more import MORE
 
 
 class Tensorwright(Peer):
-    package = "tensorwright"
+    def version(self) -> str:
+        import tensorwright
+
+        return tensorwright.__version__
 
     def prepare(self, case: Case) -> None:
         import tensorwright  # noqa: F401
@@ -100,6 +75,7 @@ class OpenVino(Peer):
 
 class Torch(Peer):
     package = "torch"
+    needs_torch = True
 
     def prepare(self, case: Case) -> None:
         import torch
@@ -130,4 +106,5 @@ PEERS: dict[str, Peer] = {
     "openvino": OpenVino(),
     "torch": Torch(),
     "inductor": Inductor(),
+    **MORE,
 }

@@ -1,0 +1,40 @@
+"""What a peer is: something that compiles a model and gives a call to time."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.zoo import Artifact, Row
+
+Call = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model at one thread count; `folder` is empty at first and kept from load to load."""
+
+    row: Row
+    artifact: Artifact
+    threads: int
+    small: bool
+    folder: Path
+
+
+class Peer:
+    package = ""
+    needs_torch = False  # compiles the torch module, not the ONNX file
+
+    def version(self) -> str:
+        return metadata.version(self.package)
+
+    def prepare(self, case: Case) -> None:
+        """Import what compiling needs."""
+
+    def compile(self, case: Case) -> Call:
+        raise NotImplementedError
+
+    def arrays(self, result: object) -> list[np.ndarray]:
+        return [np.asarray(a) for a in (result if isinstance(result, tuple | list) else [result])]
