@@ -15,7 +15,18 @@ from tensorwright.base.errors import InternalError
 from tensorwright.codegen.instructions import INSTRUCTIONS, Instruction
 from tensorwright.codegen.operations import Operations, literal, llvm_storage, suffix
 from tensorwright.ir.dtype import DType, boolean, index
-from tensorwright.ir.expr import Buffer, Expr, Symbol, as_expr, compare, const, is_const, make
+from tensorwright.ir.expr import (
+    Buffer,
+    Expr,
+    Symbol,
+    as_expr,
+    compare,
+    const,
+    is_const,
+    make,
+    sym,
+    transform,
+)
 from tensorwright.ir.simplify import from_linear, linear
 
 NO_LOADS: frozenset[Expr] = frozenset()
@@ -333,6 +344,8 @@ class Values(Operations):
                 v = self.op(f"load {wide}, ptr {p}, align {b.dtype.bytes}")
             else:
                 v = self.intrinsic_masked("load", wide, b.dtype.bytes, p)
+        elif (near := self.near_lanes(e, flat)) is not None:
+            v = self.shuffled_load(b, wide, *near)
         else:
             v = self.intrinsic_masked("gather", wide, b.dtype.bytes, self.lane_pointers(b, flat))
         return self.op(f"trunc {wide} {v} to <{n} x i1>") if b.dtype is boolean else v
@@ -358,6 +371,31 @@ class Values(Operations):
             return self.intrinsic_masked("load", wide, b.dtype.bytes, p)
         return self.op(f"load {wide}, ptr {p}, align {b.dtype.bytes}")
 
+    def near_lanes(self, e: Expr, flat: Expr) -> tuple[Expr, list[int]] | None:
+        """(first element, offset of each lane from it) if all lanes read from as many elements in a
+        row as one vector holds, in a pattern that is known; all of these may be loaded."""
+        if self.mask is not None and not self.is_inside(e):
+            return None
+        places = [transform(flat, {sym(self.lane): const(k)}.get) for k in range(self.lanes)]
+        offsets = [at - places[0] for at in places]
+        if self.lane_begin != "0" or not all(map(is_const, offsets)):
+            return None
+        low = min(o.value for o in offsets)
+        steps = [o.value - low for o in offsets]
+        return (places[0] + low, steps) if max(steps) < self.lanes else None
+
+    def shuffled_load(self, b: Buffer, wide: str, first: Expr, steps: list[int]) -> str:
+        """A load of the elements that some lane reads, put in order."""
+        n = self.lanes
+        wanted = ", ".join(f"i1 {'true' if k <= max(steps) else 'false'}" for k in range(n))
+        order = ", ".join(f"i32 {k}" for k in steps)
+        p = self.address(b, self.legal(first))
+        if max(steps) == n - 1:
+            v = self.op(f"load {wide}, ptr {p}, align {b.dtype.bytes}")
+        else:
+            v = self.masked_access("load", wide, b.dtype.bytes, p, f"<{wanted}>")
+        return self.op(f"shufflevector {wide} {v}, {wide} poison, <{n} x i32> <{order}>")
+
     def lane_address(self, b: Buffer, rest: Expr) -> str:
         """Pointer of lane 0: the offset without the lane, plus where the lanes begin."""
         p = self.address(b, rest)
@@ -376,13 +414,16 @@ class Values(Operations):
         return self.mask or "splat (i1 true)"
 
     def intrinsic_masked(self, kind: str, wide: str, align: int, p: str) -> str:
+        return self.masked_access(kind, wide, align, p, self.mask_value())
+
+    def masked_access(self, kind: str, wide: str, align: int, p: str, mask: str) -> str:
         n = self.lanes
         pointer = "ptr" if kind == "load" else f"<{n} x ptr>"
         mangled = f"{suffix(wide)}.{'p0' if kind == 'load' else f'v{n}p0'}"
         name = f"llvm.masked.{kind}.{mangled}"
         self.module.declare(f"declare {wide} @{name}({pointer}, <{n} x i1>, {wide})")
         return self.op(
-            f"call {wide} @{name}({pointer} align {align} {p}, <{n} x i1> {self.mask_value()}, "
+            f"call {wide} @{name}({pointer} align {align} {p}, <{n} x i1> {mask}, "
             f"{wide} zeroinitializer)"
         )
 

@@ -6,12 +6,14 @@ for i: for j: y[i, j] = f(x[i, j])   ->   for b in parallel(n * m // 16): for l 
 from __future__ import annotations
 
 from tensorwright.ir import loop as ir
-from tensorwright.ir.expr import Expr, Symbol, const, is_const, sym
+from tensorwright.ir.expr import Expr, Symbol, const, is_const, sym, walk
 from tensorwright.ir.loop import For, Kernel, Stmt
+from tensorwright.ir.simplify import linear
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.nest import affine, flat_index
 from tensorwright.target.target import Target
 
+MAX_PARTS = 64  # of a loop that reads different operands
 PARALLEL_WORK = 1 << 14  # elements below which forking costs more than it gains
 
 
@@ -106,11 +108,45 @@ def schedule_map(k: Kernel, spatial: tuple[For, ...], target: Target) -> Kernel:
         for f in spatial:
             body = p.set_kind(body, f.var, "parallel")
     body, loops = collapse(body, [f.var for f in spatial])
-    body, outer = vectorize_innermost(body, loops[-1], target)
-    loops = loops[:-1] if outer is None or len(loops) > 1 else [outer]
-    if loops and not small and loops[-1] is not outer:
+    cuts = cut_points(p.find(body, loops[-1]))
+    body, parts = cut(body, loops[-1], cuts)
+    vectors = []
+    for v in parts:
+        body, outer = vectorize_innermost(body, v, target)
+        vectors.append(outer)
+    loops = loops[:-1] if None in vectors or len(loops) > 1 else vectors
+    if loops and not small and loops[-1] not in vectors:
         body = fuse_all(body, loops)
-    return k.with_body(body, f"map: {len(loops) or 1} loops, vectors of {lanes_for(body, target)}")
+    trace = f"map: {len(loops) or 1} loops, vectors of {lanes_for(body, target)}"
+    return k.with_body(body, trace + (f", in {len(parts)} parts" if cuts else ""))
+
+
+def cut_points(s: For) -> list[int]:
+    """Where along a loop other operands are read (a concatenation): the places at which a condition
+    on its variable alone turns. Too many to be worth it are none."""
+    v, found = sym(s.var), set()
+    if not is_const(s.extent):
+        return []
+    values = [x.value for x in ir.statements(s) if isinstance(x, ir.Store)]
+    choices = [e.args[0] for e in walk(*values) if e.op == "select"]
+    for c in walk(*choices):
+        if c.op in ("lt", "le") and c.args[0].dtype.name == "index":
+            terms, constant = linear(c.args[1] - c.args[0])  # 0 < this, or 0 <= it
+            if set(terms) == {v} and abs(terms[v]) == 1:
+                at = constant if terms[v] < 0 else -constant
+                found.add(at + 1 if (c.op == "le") == (terms[v] < 0) else at)
+    inner = sorted(at for at in found if 0 < at < s.extent.value)
+    return inner if len(inner) < MAX_PARTS else []
+
+
+def cut(body: Stmt, v: Symbol, points: list[int]) -> tuple[Stmt, list[Symbol]]:
+    """The loop over `v` in parts that begin at `points`."""
+    parts, begin = [], 0
+    for at in points:
+        body, first, v = p.partition(body, v, at - begin)
+        parts.append(first)
+        begin = at
+    return body, [*parts, v]
 
 
 def fuse_all(body: Stmt, loops: list[Symbol]) -> Stmt:
