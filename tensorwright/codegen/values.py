@@ -15,10 +15,25 @@ from tensorwright.base.errors import InternalError
 from tensorwright.codegen.instructions import INSTRUCTIONS, Instruction
 from tensorwright.codegen.operations import Operations, literal, llvm_storage, suffix
 from tensorwright.ir.dtype import DType, boolean, index
-from tensorwright.ir.expr import Buffer, Expr, Symbol, as_expr, compare, const, is_const, make
+from tensorwright.ir.expr import (
+    Buffer,
+    Expr,
+    Symbol,
+    as_expr,
+    bounds,
+    compare,
+    const,
+    is_const,
+    make,
+)  # fmt: skip
 from tensorwright.ir.simplify import from_linear, linear
 
 NO_LOADS: frozenset[Expr] = frozenset()
+
+
+def is_safe_divisor(e: Expr) -> bool:
+    """Whether dividing by `e` cannot fail wherever it is done."""
+    return e.op == "const" or (bounds(e)[0] or 0) > 0
 
 
 class Values(Operations):
@@ -148,7 +163,7 @@ class Values(Operations):
         if e not in self.safe:
             below = [self.safe_symbols(a) for a in e.args]
             safe = e.op in ("const", "sym", "add", "sub", "mul", "min", "max") or (
-                e.op in ("floordiv", "mod") and e.args[1].op == "const"
+                e.op in ("floordiv", "mod") and is_safe_divisor(e.args[1])
             )
             own = (e.value,) if e.op == "sym" else ()
             self.safe[e] = frozenset(own).union(*below) if safe and None not in below else None
@@ -329,7 +344,8 @@ class Values(Operations):
         strided = self.lane_stride(flat)
         if strided is not None and strided[0] == 1:
             p = self.lane_address(b, strided[1])
-            if self.mask is None:
+            # a masked load would also keep a local buffer from living in registers
+            if self.mask is None or self.is_inside(e):
                 v = self.op(f"load {wide}, ptr {p}, align {b.dtype.bytes}")
             else:
                 v = self.intrinsic_masked("load", wide, b.dtype.bytes, p)
