@@ -20,6 +20,7 @@ from tensorwright.ir.expr import (
     Expr,
     Symbol,
     as_expr,
+    bounds,
     compare,
     const,
     is_const,
@@ -30,6 +31,11 @@ from tensorwright.ir.expr import (
 from tensorwright.ir.simplify import from_linear, linear
 
 NO_LOADS: frozenset[Expr] = frozenset()
+
+
+def is_safe_divisor(e: Expr) -> bool:
+    """Whether dividing by `e` cannot fail wherever it is done."""
+    return e.op == "const" or (bounds(e)[0] or 0) > 0
 
 
 class Values(Operations):
@@ -159,7 +165,7 @@ class Values(Operations):
         if e not in self.safe:
             below = [self.safe_symbols(a) for a in e.args]
             safe = e.op in ("const", "sym", "add", "sub", "mul", "min", "max") or (
-                e.op in ("floordiv", "mod") and e.args[1].op == "const"
+                e.op in ("floordiv", "mod") and is_safe_divisor(e.args[1])
             )
             own = (e.value,) if e.op == "sym" else ()
             self.safe[e] = frozenset(own).union(*below) if safe and None not in below else None

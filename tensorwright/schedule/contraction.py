@@ -205,7 +205,7 @@ def spread(body: Stmt, order: tuple[Symbol, ...]) -> Stmt:
 def split_rows(body: Stmt, row: For, rows: int, inner: list[Symbol]) -> tuple[Stmt, Symbol]:
     """Tiles of `rows` rows: balanced over two heights for a constant extent, the last one guarded
     for a symbolic one. Returns the loop over tiles."""
-    jv, jl = inner
+    _, jl = inner
     body = p.set_kind(body, jl, "vector")
     m = row.extent
     if not is_const(m):
@@ -216,7 +216,7 @@ def split_rows(body: Stmt, row: For, rows: int, inner: list[Symbol]) -> tuple[St
         short = count * high - m.value  # tiles that are one row lower
         if short == 0:
             body, io, ii = p.split(body, row.var, high)
-            return spread(body, (jl, jv, ii)), io
+            return spread_tile(body, ii), io
         at, heights = (count - short) * high, (high, high - 1)
     body, *parts = p.partition(body, row.var, at)
     loops = []
@@ -227,10 +227,16 @@ def split_rows(body: Stmt, row: For, rows: int, inner: list[Symbol]) -> tuple[St
             body, io, ii = p.split(body, part, height)
             tiles = [ii]
         for ii in tiles:
-            columns = [f.var for f in nest_of(p.find(body, ii).body)]
-            body = spread(body, (*reversed(columns), ii))
+            body = spread_tile(body, ii)
         loops.append(io)
     return p.join(body, *loops)
+
+
+def spread_tile(body: Stmt, ii: Symbol) -> Stmt:
+    """Distribute the loops of a tile, rows outermost: then all vectors of the weights and one
+    element of the other operand live beside the accumulators, as `choose_tile` counts."""
+    jv, jl = (f.var for f in nest_of(p.find(body, ii).body))
+    return spread(p.reorder(body, [jv, ii]), (jl, ii, jv))
 
 
 def nest_of(s: Stmt) -> list[For]:

@@ -26,6 +26,7 @@ from tensorwright.ir.expr import (
     const,
     is_const,
     make,
+    maximum,
     minimum,
     sym,
     transform,
@@ -107,9 +108,10 @@ def fuse(root: Stmt, a: Symbol, b: Symbol) -> tuple[Stmt, Symbol]:
     outer, inner = find(root, a), find(root, b)
     legal.check_perfect(outer, inner)
     both = loop_symbol(f"{a.name}{b.name}", const(0), outer.extent * inner.extent)
-    f = sym(both)
-    body = ir.substitute(inner.body, {sym(a): outer.begin + f // inner.extent,
-                                      sym(b): inner.begin + f % inner.extent})  # fmt: skip
+    f, n = sym(both), maximum(inner.extent, 1)  # known not to be 0, so that it can be divided by
+    # before it is known that the body runs
+    body = ir.substitute(inner.body, {sym(a): outer.begin + f // n,
+                                      sym(b): inner.begin + f % n})  # fmt: skip
     kind = "parallel" if outer.kind == inner.kind == "parallel" else "serial"
     one = For(both, const(0), outer.extent * inner.extent, body, kind)
     return replace_loop(root, a, lambda _: one), both
