@@ -16,6 +16,7 @@ from tensorwright.driver.jobs import Jobs
 from tensorwright.driver.kernels import KnownKernels
 from tensorwright.driver.objects import ObjectCache, cache_folder
 from tensorwright.driver.pipeline import run_pipeline
+from tensorwright.driver.programs import KnownPrograms, content
 from tensorwright.driver.textfile import SUFFIXES, read_text
 from tensorwright.ir.module import Module
 from tensorwright.ir.simplify import forgetting
@@ -46,6 +47,14 @@ def compile(
     if precision != "model":
         raise CompileError(f"precision {precision!r} is not supported",
                            help='"model" keeps the types of the model')  # fmt: skip
+    used = checked_threads(threads)
+    watched = verify or observe is not None
+    kept = None if watched else KnownPrograms.of(model, machine, shapes, precision)
+    if kept is not None:
+        program = kept.load(threads or 0, lambda: compile_again(kept, machine, shapes, precision))
+        if program is not None:
+            program.source, program.target, program.threads = model, machine, used
+            return program
     model = loaded(model)
     convention = calling_convention(model, example_inputs, shapes)
     if convention is None:
@@ -66,7 +75,20 @@ def compile(
     if convention is not None:
         program.bind_convention(convention)
     program.source, program.module = model, module
+    if kept is not None:
+        kept.keep(program)
     return program
+
+
+def compile_again(kept: KnownPrograms, target: Target, shapes, precision: str) -> Program:
+    """The program that was found, made anew: with all that led to it."""
+    if content(kept.path) != kept.content:
+        raise CompileError(
+            f"{kept.path} is no longer what the program was compiled from",
+            help="compile it again to look inside",
+        )
+    with config.options(cache_programs=0):
+        return compile(kept.path, target=target, shapes=shapes, precision=precision)
 
 
 def checked_threads(threads: int | None) -> int:

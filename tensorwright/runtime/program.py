@@ -120,6 +120,11 @@ class Program:
     def outputs(self) -> tuple[TensorInfo, ...]:
         return self.manifest.outputs
 
+    @property
+    def weight_bytes(self) -> int:
+        """What its constants take, in the layouts that its kernels want."""
+        return sum(w.nbytes for w in self._weights)
+
     def __repr__(self) -> str:
         plural = "thread" if self.threads == 1 else "threads"
         return f"<Program {self._signature()}, {self.threads} {plural}>"
@@ -143,9 +148,9 @@ class Program:
         finally:
             self._slots.append(slot)
 
-    def save(self, path: str | os.PathLike) -> None:
-        """Write the program to a `.tw` file, for `tensorwright.load`."""
-        archive.write(path, self.manifest, self._objects, self._weights)
+    def save(self, path: str | os.PathLike, sync: bool = True) -> None:
+        """Write the program to a `.tw` file, for `tensorwright.load`. sync: wait for the disk."""
+        archive.write(path, self.manifest, self._objects, self._weights, sync)
 
     def profile(self, *args: Any, repeat: int = 10, **named: Any) -> Profile:
         """Run `repeat` times (and once to warm up) and tell where the time goes."""
