@@ -10,6 +10,14 @@ def pytest_addoption(parser):
 
 
 @pytest.fixture(scope="session", autouse=True)
+def no_known_programs():
+    """Every model is compiled, in processes of its own too; tests of known programs say so."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TW_CACHE_PROGRAMS", "0")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def proved_plans():
     """Every memory plan made by any test is proved right."""
     from tensorwright.driver import build

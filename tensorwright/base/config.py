@@ -44,6 +44,7 @@ OPTIONS = (
     Option("interpret", "TW_INTERPRET", _flag, False, "run models in the reference interpreter"),
     Option("time", "TW_TIME", _flag, False, "print what each pass took"),
     Option("cache", "TW_CACHE", str, "", "folder of compiled kernels; `off` for none"),
+    Option("cache_programs", "TW_CACHE_PROGRAMS", int, 2048, "MiB of whole programs kept; 0: none"),
     Option("threads", "TW_THREADS", int, 0, "threads of compiled programs; 0 for all cores"),
     Option("seed", "TW_SEED", int, 0, "seed of everything random in the compiler"),
     Option("target", "TW_TARGET", str, "", "the machine to compile for; this one if empty"),

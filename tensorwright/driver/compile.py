@@ -17,6 +17,7 @@ from tensorwright.driver.jobs import Jobs
 from tensorwright.driver.kernels import KnownKernels
 from tensorwright.driver.objects import ObjectCache, cache_folder
 from tensorwright.driver.pipeline import run_pipeline
+from tensorwright.driver.programs import KnownPrograms, content
 from tensorwright.driver.textfile import SUFFIXES, read_text
 from tensorwright.ir.module import Module
 from tensorwright.ir.simplify import forgetting
@@ -48,6 +49,14 @@ def compile(
     Raises FrontendError (model not understood) or CompileError (cannot be compiled so).
     """
     machine = asked(find(target), precision)
+    used = checked_threads(threads)
+    watched = verify or observe is not None
+    kept = None if watched else KnownPrograms.of(model, machine, shapes, precision)
+    if kept is not None:
+        program = kept.load(threads or 0, lambda: compile_again(kept, machine, shapes, precision))
+        if program is not None:
+            program.source, program.target, program.threads = model, machine, used
+            return program
     model = loaded(model)
     convention = calling_convention(model, example_inputs, shapes)
     if convention is None:
@@ -71,6 +80,8 @@ def compile(
         for entry, other in getattr(convention, "others", {}).items():
             program.entries[entry].bind_convention(other)
     program.source, program.module = model, module
+    if kept is not None:
+        kept.keep(program)
     return program
 
 
@@ -82,6 +93,17 @@ def asked(machine: Target, precision: str) -> Target:
             help='"bf16" multiplies in bf16 and adds in f32; "model" keeps the types of the model',
         )
     return replace(machine, precision=precision)
+
+
+def compile_again(kept: KnownPrograms, target: Target, shapes, precision: str) -> Program:
+    """The program that was found, made anew: with all that led to it."""
+    if content(kept.path) != kept.content:
+        raise CompileError(
+            f"{kept.path} is no longer what the program was compiled from",
+            help="compile it again to look inside",
+        )
+    with config.options(cache_programs=0):
+        return compile(kept.path, target=target, shapes=shapes, precision=precision)
 
 
 def checked_threads(threads: int | None) -> int:

@@ -27,6 +27,7 @@ from tensorwright.ir.printer import to_text
 from tensorwright.schedule.rules import schedule
 from tensorwright.target.target import Target
 
+DECIDING = ("base", "ir", "ops", "target", "schedule", "codegen", "driver")  # about a kernel
 LAZY = ("params", "body")  # what scheduling makes that a record does not hold
 
 
@@ -129,11 +130,10 @@ def salt(target: Target) -> str | None:
 
 
 @functools.cache
-def sources_digest() -> str | None:
+def sources_digest(floors: tuple[str, ...] = DECIDING) -> str | None:
     """Of the compiler's own files: a changed compiler never takes what an older one made."""
     root = Path(__file__).resolve().parent.parent
-    parts = ("base", "ir", "ops", "target", "schedule", "codegen", "driver")
-    files = sorted(f for part in parts for f in (root / part).rglob("*.py"))
+    files = sorted(f for floor in floors for f in (root / floor).rglob("*.py"))
     try:
         return digest(*(x for f in files for x in (f.name, f.read_bytes()))) if files else None
     except OSError:

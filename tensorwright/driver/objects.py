@@ -35,11 +35,14 @@ def cache_folder() -> Path | None:
 
 
 class ObjectCache:
-    """folder: None keeps nothing on disk."""
+    """folder: None keeps nothing on disk. kind, suffix: of its files in the folder."""
 
-    def __init__(self, folder: str | os.PathLike | None, limit: int = LIMIT):
+    def __init__(
+        self, folder: str | os.PathLike | None, limit: int = LIMIT, kind: str = "objects",
+        suffix: str = ".o",
+    ):  # fmt: skip
         self.folder = None if folder is None else Path(folder)
-        self.limit = limit
+        self.limit, self.kind, self.suffix = limit, kind, suffix
         self.hits = self.misses = 0
         self.touched: dict[Path, None] = {}  # folders written to since `settle`
 
@@ -51,7 +54,7 @@ class ObjectCache:
         return found
 
     def path(self, key: str) -> Path:
-        return self.folder / "objects" / key[:2] / f"{key}.o"
+        return self.folder / self.kind / key[:2] / f"{key}{self.suffix}"
 
     def read(self, key: str) -> bytes | None:
         if self.folder is None:
@@ -95,7 +98,7 @@ class ObjectCache:
     def entries(self) -> Iterator[tuple[Path, os.stat_result]]:
         """Every file of the cache, the least recently used first."""
         found = []
-        for path in [] if self.folder is None else self.folder.glob("objects/*/*"):
+        for path in [] if self.folder is None else self.folder.glob(f"{self.kind}/*/*"):
             with contextlib.suppress(OSError):
                 found.append((path, path.stat()))
         yield from sorted(found, key=lambda e: e[1].st_mtime)

@@ -26,7 +26,7 @@ import numpy as np
 from tensorwright.base.errors import ArtifactError
 from tensorwright.runtime import manifest as manifests
 from tensorwright.runtime.buffer import byte_view, known_dtype
-from tensorwright.runtime.checksum import checksum
+from tensorwright.runtime.checksum import checksum, file_checksum
 from tensorwright.runtime.manifest import Manifest
 
 PAGE = 4096
@@ -36,9 +36,11 @@ _LOCAL = struct.Struct("<4s5H3I2H")
 
 
 def write(
-    path: str | os.PathLike, manifest: Manifest, objects: Sequence[Any], weights: Sequence[Any]
-) -> None:
-    """Write an artifact next to `path`, then move it there."""
+    path: str | os.PathLike, manifest: Manifest, objects: Sequence[Any], weights: Sequence[Any],
+    sync: bool = True,
+) -> None:  # fmt: skip
+    """Write an artifact next to `path`, then move it there. sync: False leaves it to the system
+    when it reaches the disk, so that a power failure may damage it."""
     target = _path(path)
     temporary = target.parent / f".{target.name[:64]}.{secrets.token_hex(6)}.tmp"
     try:
@@ -46,7 +48,8 @@ def write(
             with open(temporary, "x+b") as file:
                 _write(file, manifest, objects, [byte_view(w) for w in weights])
                 file.flush()
-                os.fsync(file.fileno())
+                if sync:
+                    os.fsync(file.fileno())
             os.replace(temporary, target)
         finally:
             with contextlib.suppress(OSError):
@@ -127,8 +130,7 @@ def _member(
 def _sums(file: io.BufferedIOBase, members: dict[str, tuple[int, int]]) -> dict[str, str]:
     """Checksums of members, given by start and size, of a file that is being written."""
     file.flush()
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
-        return {name: checksum(view[at : at + size]) for name, (at, size) in members.items()}
+    return {name: file_checksum(file.fileno(), *span) for name, span in members.items()}
 
 
 def read(

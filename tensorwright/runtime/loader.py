@@ -153,8 +153,7 @@ def _find_needs(plan: Plan) -> None:
     defined = {s.name for o in plan.objects for s in o.symbols if s.binding and s.section}
     for number, obj in enumerate(plan.objects):
         for _, records in obj.relocations:
-            pairs = np.unique(records["info"])
-            for pair in pairs.tolist():
+            for pair in sorted(set(records["info"].tolist())):
                 kind, index = pair & 0xFFFFFFFF, pair >> 32
                 if kind in NONE:
                     continue
@@ -270,7 +269,7 @@ def _relocate(plan: Plan, memory: np.ndarray, values: list[np.ndarray], base: in
     kind, at, s, a, g, stub = (np.concatenate(column) for column in zip(*gathered))
     if len(at) and (at.min() < 0 or at.max() > plan.size - 8):
         raise InternalError("damaged object file: a relocation lies outside its section")
-    for number in np.unique(kind).tolist():
+    for number in sorted(set(kind.tolist())):
         if number in NONE:
             continue
         rule, chosen = RULES[plan.machine][number], np.flatnonzero(kind == number)

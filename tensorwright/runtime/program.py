@@ -161,6 +161,11 @@ class Program:
     def outputs(self) -> tuple[TensorInfo, ...]:
         return self.manifest.outputs
 
+    @property
+    def weight_bytes(self) -> int:
+        """What its constants take, in the layouts that its kernels want."""
+        return sum(w.nbytes for w in self._weights)
+
     def __repr__(self) -> str:
         plural = "thread" if self.threads == 1 else "threads"
         return f"<Program {self._signature()}, {self.threads} {plural}>"
@@ -185,10 +190,10 @@ class Program:
         finally:
             self._slots.append(slot)
 
-    def save(self, path: str | os.PathLike) -> None:
-        """Write the program to a `.tw` file, for `tensorwright.load`."""
+    def save(self, path: str | os.PathLike, sync: bool = True) -> None:
+        """Write the program to a `.tw` file, for `tensorwright.load`. sync: wait for the disk."""
         self._whole("saved")
-        archive.write(path, self.manifest, self._objects, self._weights)
+        archive.write(path, self.manifest, self._objects, self._weights, sync)
 
     def _whole(self, what: str) -> None:
         if self._part:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tensorwright.runtime import checksum as module
-from tensorwright.runtime.checksum import PIECE, checksum
+from tensorwright.runtime.checksum import PIECE, checksum, file_checksum
 
 
 def plain(data: bytes) -> str:
@@ -14,10 +14,13 @@ def plain(data: bytes) -> str:
 
 @pytest.mark.parametrize("size", [0, 1, PIECE - 1, PIECE, PIECE + 1, 5 * PIECE + 3])
 @pytest.mark.parametrize("threads", [1, 3])
-def test_checksums_do_not_depend_on_threads(size, threads, monkeypatch):
+def test_checksums_do_not_depend_on_threads(size, threads, monkeypatch, tmp_path):
     monkeypatch.setattr(module.cpu, "default_threads", lambda: threads)
     data = np.random.default_rng(size).bytes(size)
     assert checksum(data) == checksum(memoryview(data)) == plain(data)
+    (tmp_path / "f").write_bytes(b"abc" + data + b"abc")
+    with open(tmp_path / "f", "rb") as f:
+        assert file_checksum(f.fileno(), 3, size) == plain(data)
 
 
 def test_every_byte_counts():
