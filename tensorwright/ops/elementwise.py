@@ -523,7 +523,8 @@ def _infer_bitcast(x: TensorType, *, dtype: DType) -> TensorType:
         return TensorType(to, x.shape[:-1])
     require(to.bits == x.dtype.bits and boolean not in (to, x.dtype),
             f"bitcast: {x.dtype} has {x.dtype.bits} bits, {to} has {to.bits}",
-            "bitcast between types of one width, or 16 bits in a last dimension of 2 to 32")  # fmt: skip
+            "bitcast between types of one width, or a last dimension of two of 16 bits to 32",
+            )  # fmt: skip
     return TensorType(to, x.shape)
 
 

@@ -56,10 +56,11 @@ class Rule:
 
 
 SENSITIVE = (
-    "exp", "exp2", "expm1", "log", "log2", "log1p", "pow", "div", "sqrt", "rsqrt", "mod", "rem",
-    "floordiv", "truncdiv", "sin", "cos", "tan", "erfc", "lgamma", "digamma", "floor", "ceil",
-    "round", "trunc", "sign", "equal", "not_equal", "less", "less_equal", "greater",
-    "greater_equal", "is_nan", "is_inf", "is_finite", "bitcast", "cast",
+    "exp", "exp2", "expm1", "log", "log2", "log1p", "pow", "div", "reciprocal", "sqrt", "rsqrt",
+    "mod", "rem", "floor_div", "trunc_div", "sin", "cos", "tan", "sinh", "cosh", "asin", "acos",
+    "acosh", "atanh", "erfc", "lgamma", "digamma", "floor", "ceil", "round", "trunc", "sign",
+    "equal", "not_equal", "less", "less_equal", "greater", "greater_equal", "is_nan", "is_inf",
+    "is_finite", "bitcast", "cast",
 )  # fmt: skip
 RULES: tuple[Rule, ...] = (
     Rule(("dot_general", "conv_general"), "multiplied",
@@ -67,10 +68,12 @@ RULES: tuple[Rule, ...] = (
     Rule(("reshape", "transpose", "slice", "pad", "concat", "broadcast_to", "flip"), "moved",
          "moves elements without computing"),
     Rule(("reduce_window",), "stored", "reads every element more than once"),
-    Rule(tuple(sorted(POINTWISE - set(SENSITIVE))), "carried", "an element differs by its rounding"),
+    Rule(tuple(sorted(POINTWISE - set(SENSITIVE))), "carried",
+         "an element differs by its rounding"),
     Rule(SENSITIVE, "exact", "magnifies differences or jumps"),
     Rule(("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "argmax", "argmin", "cumsum",
-          "cumprod", "sort", "topk"), "exact", "statistics and order of many elements"),
+          "cumprod", "cummax", "cummin", "argsort", "top_k", "det"), "exact",
+         "statistics and order of many elements"),
     Rule(("scan_", "while_", "if_", "call"), "exact", "state that is carried keeps its type"),
 )  # fmt: skip
 OTHERS = Rule((), "exact", "no rule says otherwise")
