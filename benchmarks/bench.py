@@ -103,7 +103,7 @@ def contest(row: zoo.Row, peers: list[str], plan: Plan) -> list[Result]:
             _load(worker, found[peer], plan)
         alive = {p: w for p, w in workers.items() if not found[p].failure}
         _check(alive, found)
-        _rounds({p: w for p, w in alive.items() if not found[p].failure}, found, plan)
+        run_rounds({p: w for p, w in alive.items() if not found[p].failure}, found, plan)
     finally:
         for worker in workers.values():
             worker.close()
@@ -130,7 +130,7 @@ def _check(workers: dict[str, Worker], found: dict[str, Result]) -> None:
             found[peer].error = relative_error(given, reference)
 
 
-def _rounds(workers: dict[str, Worker], found: dict[str, Result], plan: Plan) -> None:
+def run_rounds(workers: dict[str, Worker], found: dict[str, Result], plan: Plan) -> None:
     order = list(workers)
     for turn in range(plan.rounds):
         start = turn % len(order) if order else 0

@@ -45,7 +45,7 @@ class KnownProgram(Program):
 
     def __getattr__(self, name: str):
         if name not in LAZY:
-            raise AttributeError(name)
+            return super().__getattr__(name)
         made = vars(self)["remake"]()
         vars(self).update((n, getattr(made, n)) for n in LAZY)
         return vars(self)[name]
