@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from tensorwright.base.value import Value
 from tensorwright.frontend import trees
 from tensorwright.frontend.tracer import (
+    Object,
     Trace,
     at_user_line,
     current_trace,
@@ -101,7 +103,7 @@ def cond(pred, true_fn: Callable, false_fn: Callable, *operands):
         if isinstance(then, Unknown) or isinstance(orelse, Unknown):
             return provisional(then, orelse)
         same_structure("the branches", then.spec, orelse.spec)
-        dtypes = [result_dtype(*_hints(a, b)) for a, b in zip(then.leaves, orelse.leaves)]
+        dtypes = [common_dtype(a, b) for a, b in zip(then.leaves, orelse.leaves)]
         captures = captures_of(then, orelse)
         bodies = [(b, b.results(dtypes)) for b in (then, orelse)]
         captures = captures_of(then, orelse)
@@ -110,9 +112,12 @@ def cond(pred, true_fn: Callable, false_fn: Callable, *operands):
         return trees.rebuild(then.spec, [wrap(v) for v in ct.items(node)])
 
 
-def _hints(*values):
-    """What decides a common type: tensors strongly, Python numbers weakly."""
-    return [v if is_weak(v) else typed(v) for v in values]
+def common_dtype(*values) -> DType | None:
+    """The common element type of results: tensors decide strongly, Python numbers weakly. None if
+    one of them is no tensor."""
+    if any(isinstance(v, (Object, Value)) for v in values):
+        return None
+    return result_dtype(*(v if is_weak(v) else typed(v) for v in values))
 
 
 def attempt(f: Callable, spec, types, name: str):

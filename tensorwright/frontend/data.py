@@ -31,6 +31,7 @@ from tensorwright.frontend.array_control import (
     Unknown,
     attempt,
     captures_of,
+    common_dtype,
     provisional,
     same_structure,
 )  # fmt: skip
@@ -39,11 +40,8 @@ from tensorwright.frontend.tracer import (
     Tensor,
     at_user_line,
     current_trace,
-    is_weak,
     node_of,
-    result_dtype,
     traced_error,
-    typed,
     wrap,
 )  # fmt: skip
 from tensorwright.ir.dtype import DType
@@ -124,31 +122,38 @@ def type_of_class(cls: type) -> DataType:
     base = next(c for c in cls.__mro__ if "_cases" in vars(c))
     if base._type is None:
         base._type = DataType(base.__name__, origin=base)
-        symbols = Shapes({}, [])
-        rows = []
-        for name, fields in base._cases.items():
-            rows.append(Case(name, tuple(
-                (f, field_type(resolve(a, base), symbols, f"{base.__name__}.{name}.{f}"))
-                for f, a in fields.items())))  # fmt: skip
-        base._type.define(rows)
-        base._scope = None
         try:
+            base._type.define(cases_of(base))
             ops.check_data(base._type)
         except CompileError as e:
+            base._type = None
             raise FrontendError(e.message, help=e.help) from None
+        except FrontendError:
+            base._type = None
+            raise
+        base._scope = None
     return base._type
+
+
+def cases_of(base: type) -> list[Case]:
+    symbols = Shapes({}, [])
+    rows = []
+    for name, fields in base._cases.items():
+        what = f"{base.__name__}.{name}"
+        rows.append(Case(name, tuple((f, field_type(resolve(a, base), symbols, f"{what}.{f}"))
+                                     for f, a in fields.items())))  # fmt: skip
+    return rows
 
 
 def resolve(annotation, base: type):
     """An annotation, evaluated where the class was declared if it is text."""
-    if not isinstance(annotation, str):
-        return annotation
-    frame = base._scope
-    names = {**frame.f_globals, **frame.f_locals, base.__name__: base}
-    try:
-        return eval(annotation, names)
-    except Exception as e:
-        raise FrontendError(f"{base.__name__}: {annotation!r} is unknown: {e}") from e
+    frame, found = base._scope, annotation
+    while isinstance(found, str):
+        try:
+            found = eval(found, {**frame.f_globals, **frame.f_locals, base.__name__: base})
+        except Exception as e:
+            raise FrontendError(f"{base.__name__}: {annotation!r} is unknown: {e}") from e
+    return found
 
 
 def field_type(a, symbols: Shapes, what: str) -> Type:
@@ -168,7 +173,11 @@ def field_type(a, symbols: Shapes, what: str) -> Type:
                             help='write tw.f32["n", 4], tw.f32 or a tw.data class')  # fmt: skip
     extra = Shapes({"field": tuple(a.dims)}, ["field"])
     extra.symbols = symbols.symbols
-    return TensorType(a.dtype, extra.shape_of("field", [None] * len(a.dims)))
+    shape = extra.shape_of("field", [None] * len(a.dims))
+    own = symbols.renamed  # sizes of values: any, 0 as well
+    return TensorType(a.dtype, tuple(
+        own.setdefault(d.value.name, var(d.value.name, min=0))
+        if isinstance(d, Expr) and d.op == "sym" else d for d in shape))  # fmt: skip
 
 
 def is_data(a) -> bool:
@@ -389,7 +398,7 @@ def matched(node: Node, orelse: Callable | None, arms: dict[str, Callable]):
     for b in bodies.values():
         same_structure("the arms", first.spec, b.spec)
     columns = list(zip(*(b.leaves for b in bodies.values())))
-    dtypes = [result_dtype(*(v if is_weak(v) else typed(v) for v in row)) for row in columns]
+    dtypes = [common_dtype(*row) for row in columns]
     results = {k: b.results(dtypes) for k, b in bodies.items()}
     captures = captures_of(*bodies.values())
     graphs = {k: b.graph(results[k], captures) for k, b in bodies.items()}

@@ -125,8 +125,20 @@ def annotations_of(f: Callable) -> dict:
     try:
         hints = typing.get_type_hints(f)
     except Exception:
-        hints = dict(getattr(f, "__annotations__", {}))
+        hints = {k: evaluated(f, v) for k, v in getattr(f, "__annotations__", {}).items()}
     return {k: v for k, v in hints.items() if is_annotation(v)}
+
+
+def evaluated(f: Callable, annotation):
+    """An annotation that is text, as what it means where the function was made, if it is known."""
+    if not isinstance(annotation, str):
+        return annotation
+    try:
+        cells = zip(f.__code__.co_freevars, f.__closure__ or ())
+        inner = {name: c.cell_contents for name, c in cells if name in annotation}
+        return eval(annotation, {**f.__globals__, **inner})
+    except Exception:
+        return annotation
 
 
 # ---- the entry ---------------------------------------------------------------------------------

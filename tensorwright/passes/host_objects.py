@@ -389,4 +389,3 @@ class Objects:
         shared = Seq(tuple(Count(b, 1) for b in taken.values()))
         self.body.append(If(compare("eq", count, const(1, i64)), Seq(tuple(alone.body)), shared))
         self.owned |= set(taken.values())
-
