@@ -70,7 +70,8 @@ class _Port:
 class _Slot:
     """What one call at a time needs: a native context and the argument tables."""
 
-    __slots__ = ("blocks", "context", "in_dims", "in_table", "inputs", "out_dims", "out_table", "outputs")
+    __slots__ = ("blocks", "context", "in_dims", "in_table", "inputs",
+                 "out_dims", "out_table", "outputs")  # fmt: skip
 
     def __init__(self, context: int, inputs: list[_Port], outputs: list[_Port]) -> None:
         self.context = context

@@ -10,20 +10,21 @@ Python is shared there, and the other way round. Nothing recurses: lists may be 
 
 from __future__ import annotations
 
-import ctypes
 import math
 import struct
 from collections.abc import Callable, Mapping
+from ctypes import string_at
 from typing import Any
 
 import numpy as np
 
 from tensorwright.base.errors import RunError
 from tensorwright.base.value import Value
-from tensorwright.runtime.buffer import address, aligned_empty, dtype_name, numpy_dtype, to_array
+from tensorwright.runtime.buffer import aligned_empty, dtype_name, numpy_dtype, to_array
 from tensorwright.runtime.layout import HEADER, OUTSIDE, TAG, place
 
 _NOTHING = 16  # bytes of an object without contents
+_HEAD = struct.Struct("<hhi")
 
 
 class _Case:
@@ -36,7 +37,8 @@ class _Case:
                         for k, f in enumerate(fields) if f[1] not in data]  # fmt: skip
         dims = [d for _, _, shape, _ in self.tensors for d in shape]
         self.symbols = list(dict.fromkeys(d for d in dims if isinstance(d, str)))
-        self.head = struct.Struct(f"<qhhi{len(self.refs) + len(self.symbols)}q")
+        count = len(self.refs) + len(self.symbols)
+        self.head, self.words = struct.Struct(f"<qhhi{count}q"), struct.Struct(f"<{count}q")
         self.places = None if self.symbols else self.place({})
 
     def place(self, sizes: dict[str, int]) -> tuple[list, int]:
@@ -128,29 +130,27 @@ class Codec:
             if at in done:
                 todo.pop()
             elif at not in opened:
-                tag = ctypes.c_int16.from_address(at + TAG).value
+                tag, _, units = _HEAD.unpack(string_at(at + TAG, 8))
                 case = self.types[t][tag]
-                n = len(case.refs) + len(case.symbols)
-                words = struct.unpack(f"<{n}q", ctypes.string_at(at + HEADER, 8 * n))
-                opened[at] = case, words
+                memory = bytearray(string_at(at, 64 * units or HEADER))
+                words = case.words.unpack_from(memory, HEADER)
+                opened[at] = case, words, memory
                 todo += [(w, name) for w, (_, name) in zip(words, case.refs) if w not in done]
             else:
                 todo.pop()
-                case, words = opened.pop(at)
-                done[at] = self.made(at, case, words, done)
+                done[at] = self.made(*opened.pop(at), done)
         return done[start]
 
-    def made(self, at: int, case: _Case, words: tuple, done: dict[int, Any]) -> Any:
+    def made(self, case: _Case, words: tuple, memory: bytearray, done: dict[int, Any]) -> Any:
+        """A value from its object's memory; its arrays stay there."""
         fields: list = [None] * len(case.fields)
         for w, (k, _) in zip(words, case.refs):
             fields[k] = done[w]
         sizes = dict(zip(case.symbols, words[len(case.refs) :]))
         offsets, _ = case.places or case.place(sizes)
         for (k, d, shape, _), offset in zip(case.tensors, offsets):
-            known = tuple(sizes[n] if isinstance(n, str) else n for n in shape)
-            array = np.empty(known, d)
-            ctypes.memmove(address(array), at + offset, array.nbytes)
-            fields[k] = array
+            known = tuple([sizes[n] if isinstance(n, str) else n for n in shape])
+            fields[k] = np.ndarray(known, d, memory, offset)
         make = self.makers.get(case.owner, Value)
         return make(case.name, tuple(fields))
 
