@@ -36,12 +36,8 @@ from tensorwright.ops.kernel import call_kernel
 from tensorwright.passes.cost import kernel_cost
 
 VIEWS = ("reshape", "bind_size")  # operators whose result is their operand's memory
-MAKERS = ("call_kernel", "if_", "while_", "scan_")  # operators whose results have their own memory
-    "call_kernel",
-    "if_",
-    "while_",
-    "scan_",
-)  # operators whose results have memory of their own
+# operators whose results have memory of their own
+MAKERS = ("call_kernel", "if_", "while_", "scan_")
 
 
 def update_in_place(m: Module) -> Module:
