@@ -59,6 +59,7 @@ class Function:
 @dataclass
 class Program:
     blocks: list[Block] = field(default_factory=list)
+    order: list[Block] = field(default_factory=list)  # those that are ever entered
     functions: dict[str, Function] = field(default_factory=dict)
     home: dict[Node, int] = field(default_factory=dict)  # node -> the block that computes it
     variables: dict[Node, str] = field(default_factory=dict)  # -> the function it belongs to
@@ -115,6 +116,9 @@ class Emit:
         while waiting := [n for n, f in self.program.functions.items() if not f.entry and n]:
             for name in waiting:
                 self.function(name)
+        for b in self.program.blocks:
+            join_forwarding(self.program, b)
+        self.program.order = reached(self.program)
 
     # ---- pieces --------------------------------------------------------------------------------
 
@@ -255,3 +259,33 @@ def _check_sizes(node: Node, f: Function, operands: list[Node]) -> None:
                 f"{a.type} in another",
                 help="keep the sizes of a recursive function's arguments, or pad them",
             ).located(node.loc)
+
+
+def reached(p: Program) -> list[Block]:
+    """The blocks that are ever entered, by number."""
+    seen, todo = set(), [0]
+    while todo:
+        b = p.blocks[todo.pop()]
+        if b.number not in seen:
+            seen.add(b.number)
+            entered = [p.functions[b.after[1]].entry] if b.after[0] == "call" else []
+            todo += [*b.successors(), *entered]
+    return [b for b in p.blocks if b.number in seen]
+
+
+def join_forwarding(p: Program, b: Block) -> None:
+    """Let a block do itself what the blocks do that it jumps to, while these only pass variables
+    on: a result is then written where it is returned, not to every join on the way."""
+    passed = set()
+    while b.after[0] == "jump" and b.after[1] not in passed:
+        nxt = p.blocks[b.after[1]]
+        values = [x for _, x in nxt.moves] + ([nxt.after[1]] if nxt.after[0] == "branch" else [])
+        if nxt.entry or any(x in p.home for x in values):
+            return
+        passed.add(nxt.number)
+        now = dict(b.moves)
+        later = [(v, now.get(x, x)) for v, x in nxt.moves]
+        written = {v for v, _ in later}
+        b.moves = [(v, x) for v, x in b.moves if v not in written] + later
+        cond = (now.get(nxt.after[1], nxt.after[1]),) if nxt.after[0] == "branch" else ()
+        b.after = (nxt.after[0], *cond, *nxt.after[1 + len(cond) :])

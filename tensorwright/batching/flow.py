@@ -117,9 +117,9 @@ def analyse(p: Program, captured: dict[Node, Node]) -> Flow:
     flow.shared |= _same_in_every_call(p, captured)
     _spread(flow)
     flow.live = [set() for _ in p.blocks]
-    while any([flow.update(b) for b in reversed(p.blocks)]):
+    while any([flow.update(b) for b in reversed(p.order)]):
         pass
-    for b in p.blocks:
+    for b in p.order:
         through = flow.through(b)
         if through:
             kept = [v for v in p.variables if v in through]
@@ -131,7 +131,7 @@ def _same_in_every_call(p: Program, captured: dict[Node, Node]) -> dict[Node, No
     """Parameters of functions that are one constant or captured value in every call: found by
     assuming it of all and dropping those for which it fails."""
     sites: dict[Node, list[Node]] = {}
-    for b in p.blocks:
+    for b in p.order:
         if b.after[0] == "call":
             params = set(p.functions[b.after[1]].params)
             for v, value in b.moves:
@@ -164,7 +164,7 @@ def _spread(flow: Flow) -> None:
     p, changed = flow.program, True
     while changed:
         changed = False
-        for b in p.blocks:
+        for b in p.order:
             condition = [b.after[1]] if b.after[0] == "branch" else []
             values = [value for v, value in b.moves if v not in flow.shared]
             for n in flow.needs(b, [*values, *condition])[1]:

@@ -61,7 +61,7 @@ class Machine:
 
     def registers(self) -> list[Node]:
         """Variables that some block leaves for another."""
-        blocks = self.program.blocks
+        blocks = self.program.order
         kept = set().union(*(self.flow.kept(b) for b in blocks))
         return [v for v in self.program.variables if v in kept]
 
@@ -79,7 +79,7 @@ class Machine:
         """The state before the first step; `given`: values of the root's parameters."""
         lane = TensorType(i64, ())
         state: dict[Key, Node] = {k: self.zeros(lane, self.size) for k in (PC, POINTER, DEEPEST)}
-        if self.flow.saved or any(b.after[0] == "call" for b in self.program.blocks):
+        if self.flow.saved or any(b.after[0] == "call" for b in self.program.order):
             state[RETURN] = self.zeros(lane, self.frames())
         for v in [*self.registers(), *given]:
             state[v] = given[v] if v in given else self.zeros(v.type, self.size)
@@ -215,7 +215,7 @@ class Machine:
         params = {k: param(f"s{j}", x.type) for j, (k, x) in enumerate(state.items())}
         known = {n: param(f"c{j}", self.shared[n].type) for j, n in enumerate(rest)}
         now = dict(params)
-        for b in self.program.blocks:
+        for b in self.program.order:
             now = self.guarded(b, now, known)
         order = [*params.values(), *known.values()]
         body = graph("step", order, [now[k] for k in keys])
@@ -275,4 +275,4 @@ def shared_values(m: Machine, outer: dict[Node, Node]) -> dict[Node, Node]:
     lanes.values = {p: (x, False) for p, x in outer.items()}
     for p, target in m.flow.shared.items():
         lanes.values[p] = (outer.get(target, target), False)
-    return {n: lanes.of(n)[0] for b in m.program.blocks for n in m.shared_in(b)}
+    return {n: lanes.of(n)[0] for b in m.program.order for n in m.shared_in(b)}

@@ -22,6 +22,7 @@ from tensorwright.schedule.form import read_form
 
 MAX_GROUP = 40
 SCALAR_ELEMENTS = 1  # constants up to this size are part of the group, as literals
+DEAR = ("random_bits",)  # operators of a hundred operations an element: computed once for each
 
 
 @dataclass(eq=False)
@@ -90,6 +91,8 @@ class Fusion:
             return f"{group.root.op.name} is a kernel of its own"
         if len(group.nodes) >= MAX_GROUP:
             return f"the group of {group.root} is full"
+        if node.op.name in DEAR and node.type.size != group.root.type.size:
+            return f"the kernel of {group.root} would compute its elements again and again"
         if not has_form([*group.nodes, node], group.root, self.known):
             return f"no rule schedules {node.op.name} together with the kernel of {group.root}"
         return ""

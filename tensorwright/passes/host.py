@@ -128,13 +128,15 @@ class Host(Objects, Sized):
         copies = self.claim(g, outputs)
         self.run(g, arguments)
         state = {r: outputs[r] for _, r in g.state}
-        late = [k for k in state if self.home(self.buffer(g.results[k])) is not state[k]]
+        held = {self.home(b) for b in state.values()}
+        late = [k for k in state
+                if self.home(self.buffer(g.results[k])) is not self.home(state[k])]  # fmt: skip
         for k in copies:
             if k not in state:
                 self.body.append(Copy(outputs[k], self.buffer(g.results[k])))
         sources = {k: self.buffer(g.results[k]) for k in late}
         for k, source in sources.items():
-            if self.home(source) in state.values():  # another state's memory, written here too
+            if self.home(source) in held:  # another state's memory, written here too
                 own = Buffer(f"{source.name}_old", source.dtype, source.shape, "arena", 64)
                 self.body += [Alloc(own), Copy(own, source)]
                 sources[k] = own
@@ -150,6 +152,10 @@ class Host(Objects, Sized):
         self.homes[own] = self.home(base)
         self.body.append(View(own, base, const(0)))
         return own
+
+    def over(self, base: Buffer, name: str) -> Buffer:
+        """A new value in the memory of one that nobody needs any more."""
+        return self.view(Buffer(name, base.dtype, base.shape, "arena", 64), base)
 
     def claim(self, g: Graph, outputs: list[Buffer]) -> list[int]:
         """Make producers of the results write to `outputs`; the positions that need a copy."""
@@ -278,7 +284,9 @@ class Host(Objects, Sized):
         name = node.name or node.op.name.rstrip("_")
         sized = bool(bound_symbols(node))  # sizes differ: results on the heap, sizes in variables
         make = self.box if sized else lambda t, name: self.allocate(node, t, name)
-        outs = [make(t, f"{name}_{k}") for k, t in enumerate(types)]
+        given = {r: self.buffer(node.args[p + 1]) for p, r in arms[0][1].state}
+        outs = [self.over(given[k], f"{name}_{k}") if k in given else make(t, f"{name}_{k}")
+                for k, t in enumerate(types)]  # fmt: skip
         done: list[tuple[Expr, Stmt]] = []
         for cond, g, prepare in arms:
             arm = self.block()
@@ -339,21 +347,23 @@ class Host(Objects, Sized):
              extra: list[Buffer] = ()) -> None:  # fmt: skip
         """One iteration: results that are not `extra` go back into `state` once all are known."""
         count = len(state)
-        fresh = []
+        kept = [k < count and g.results[k] is g.params[k] for k in range(len(g.results))]
+        held = {r for _, r in g.state}
+        fresh: dict[int, Buffer] = {}
         for k, s in enumerate(state):
-            t = Buffer(f"{s.name}_next", s.dtype, s.shape, "arena", 64)
-            kept = g.results[k] is g.params[k]
+            if kept[k] or k in held:
+                continue
+            fresh[k] = Buffer(f"{s.name}_next", s.dtype, s.shape, "arena", 64)
             if s.scope == "reference":
-                t = reference(t.name)
-                self.owned |= set() if kept else {s}
-            fresh.append(None if kept else t)
-            if not kept:
-                self.body.append(Alloc(t))
-        wanted = [k for k in range(len(g.results)) if k >= count or fresh[k] is not None]
-        outputs = [fresh[k] if k < count else extra[k - count] for k in wanted]
-        part = Graph(g.name, g.params, tuple(g.results[k] for k in wanted), g.binders)
-        self.results_into(part, arguments, outputs)
-        self.body += [Copy(s, t) for s, t in zip(state, fresh) if t is not None]
+                fresh[k] = reference(fresh[k].name)
+                self.owned |= {s}
+        self.body += [Alloc(t) for t in fresh.values()]
+        wanted = [k for k in range(len(g.results)) if not kept[k]]
+        places = [*(fresh.get(k, s) for k, s in enumerate(state)), *extra]
+        pairs = tuple((p, wanted.index(r)) for p, r in g.state if r in wanted)
+        part = Graph(g.name, g.params, tuple(g.results[k] for k in wanted), g.binders, (), pairs)
+        self.results_into(part, arguments, [places[k] for k in wanted])
+        self.body += [Copy(state[k], t) for k, t in fresh.items()]
 
     def emit_scan_(self, node: Node) -> Value:
         """Slices of the scanned inputs and outputs are views, so that nothing is copied per

@@ -5,7 +5,11 @@
 
 Which kernels are updates is read off their loops: the first nest copies an operand to the result as
 it is, and nothing else reads that operand. Its memory may be taken if it is a state's parameter or
-a kernel's result, and if all who read it, under whatever shape, come before the update.
+was made by a node, and if all who read it, under whatever shape, come before the update.
+
+The state of a loop is updated where it lies: its body's results take the memory of its parameters.
+So does a result of a branch that is an update of a captured tensor, or that tensor itself, in one
+of the arms; then the other arm need not copy what it does not change.
 """
 
 from __future__ import annotations
@@ -16,7 +20,15 @@ from dataclasses import replace
 from tensorwright.base import trace
 from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import Buffer, as_expr, sym
-from tensorwright.ir.graph import Graph, Node, rebuild, subgraphs, users, with_args
+from tensorwright.ir.graph import (
+    Graph,
+    Node,
+    bound_symbols,
+    rebuild,
+    subgraphs,
+    users,
+    with_args,
+)  # fmt: skip
 from tensorwright.ir.loop import For, Kernel, Seq, Stmt, Store
 from tensorwright.ir.module import Module, unique
 from tensorwright.ir.type import TensorType
@@ -24,14 +36,14 @@ from tensorwright.ops.kernel import call_kernel
 from tensorwright.passes.cost import kernel_cost
 
 VIEWS = ("reshape", "bind_size")  # operators whose result is their operand's memory
+# operators whose results have memory of their own
+MAKERS = ("call_kernel", "if_", "while_", "scan_")
 
 
 def update_in_place(m: Module) -> Module:
     """`m` with in-place updates; the kernels that copied first are left out."""
     found = {name: copied_operand(k) for name, k in m.kernels.items()}
     updates = {name: at for name, at in found.items() if at is not None}
-    if not updates:
-        return m
     kernels = dict(m.kernels)
     names: dict[str, str] = {}
 
@@ -53,14 +65,15 @@ def update_in_place(m: Module) -> Module:
                 return in_place(new)
             if not subgraphs(new):
                 return new
-            attrs = {k: visit_graph(v) if isinstance(v, Graph) else v for k, v in new.attrs.items()}
-            same = all(attrs[k] is v for k, v in new.attrs.items())
-            return new if same else replace(new, attrs=attrs)
+            state = body_states(g, node, updates)
+            attrs = {k: visit_graph(replace(v, state=state.get(k, v.state)))
+                     if isinstance(v, Graph) else v for k, v in new.attrs.items()}  # fmt: skip
+            return replace(new, attrs=attrs)
 
         return rebuild(g, visit)
 
     graphs = {name: visit_graph(g) for name, g in m.graphs.items()}
-    if not names:
+    if all(graphs[name] is g for name, g in m.graphs.items()):
         return m
     used = {n.attrs["callee"] for g in Module(graphs).all_graphs() for n in g.nodes()
             if n.op is call_kernel}  # fmt: skip
@@ -119,20 +132,46 @@ def without_copy(k: Kernel, at: int, name: str) -> Kernel:
 
 
 def may_take(g: Graph, node: Node, at: int) -> bool:
-    """Whether an update may write to the memory of its operand."""
-    root = node.args[at]
-    while root.op.name in VIEWS:
-        root = root.args[0]
+    """Whether a node may write to the memory of one of its operands."""
+    root = root_of(node.args[at])
     state = {g.params[p] for p, _ in g.state}
-    made = root.op is call_kernel and isinstance(root.type, TensorType)
-    if not made and root not in state:
+    if root not in state and not is_made(root):
         return False
-    aliases = set(views(g, root))
-    if aliases & set(g.results):
+    aliases = same_memory(g, root)
+    if aliases & set(g.results) or sum(a in aliases for a in node.args) != 1:
         return False
     earlier = ancestors(node)
     readers = {u for u, operands in reads(g).items() if operands & aliases}
     return all(u is node or u in aliases or u in earlier for u in readers)
+
+
+def root_of(node: Node) -> Node:
+    """The node whose memory this one is under another type."""
+    while node.op.name in VIEWS:
+        node = node.args[0]
+    return node
+
+
+def is_made(root: Node) -> bool:
+    """Whether a node's memory was made for it."""
+    if root.op.name == "item":
+        root = root.args[0]
+        return root.op.name in MAKERS
+    return root.op.name in MAKERS and isinstance(root.type, TensorType)
+
+
+def same_memory(g: Graph, root: Node) -> set[Node]:
+    """All nodes that are the memory of `root`; a tuple that is not only taken apart is one."""
+    found = set(views(g, root))
+    if root.op.name != "item":
+        return found
+    whole = root.args[0]
+    for u in users(g)[whole]:
+        if u.op.name != "item":
+            found.add(whole)
+        elif u.attrs["index"] == root.attrs["index"]:
+            found |= set(views(g, u))
+    return found | ({whole} & set(g.results))
 
 
 def reads(g: Graph) -> dict[Node, set[Node]]:
@@ -158,3 +197,40 @@ def ancestors(node: Node) -> set[Node]:
             found.add(n)
             todo += [a for a in n.args if a is not None]
     return found
+
+
+# ---- bodies ------------------------------------------------------------------------------------
+
+
+def body_states(g: Graph, node: Node, updates: dict[str, int | None]) -> dict[str, tuple]:
+    """body -> the (parameter, result) pairs of which the result takes the parameter's memory."""
+    if bound_symbols(node):
+        return {}
+    if node.op.name in ("while_", "scan_"):
+        kept = node.attrs["body"].params[: node.attrs["carried"]]
+        return {"body": tuple((k, k) for k, p in enumerate(kept) if isinstance(p.type, TensorType))}
+    if node.op.name != "if_":
+        return {}
+    bodies = [node.attrs["then"], node.attrs["orelse"]]
+    pairs: dict[int, int] = {}
+    for k, results in enumerate(zip(*(b.results for b in bodies))):
+        for body, r in zip(bodies, results):
+            p = updated(body, r, updates)
+            tensor = p is not None and isinstance(r.type, TensorType)
+            free = tensor and k not in pairs and p not in pairs.values()
+            if free and body.params[p].type == r.type and may_take(g, node, p + 1):
+                pairs[k] = p
+    state = tuple((p, r) for r, p in pairs.items())
+    return {"then": state, "orelse": state}
+
+
+def updated(body: Graph, node: Node, updates: dict[str, int | None]) -> int | None:
+    """The position of the parameter that a result is, or is made from by updates."""
+    while node not in body.params:
+        if node.op.name in VIEWS:
+            node = node.args[0]
+        elif node.op is call_kernel and updates.get(node.attrs["callee"]) is not None:
+            node = node.args[updates[node.attrs["callee"]]]
+        else:
+            return None
+    return body.params.index(node)

@@ -7,14 +7,15 @@ its outermost independent loops in parallel.
 from __future__ import annotations
 
 from tensorwright.ir import loop as ir
-from tensorwright.ir.expr import as_expr, const, is_const
+from tensorwright.ir.expr import as_expr, const, is_const, sym
 from tensorwright.ir.loop import For, Kernel, Seq, seq
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.attention import schedule_attention
 from tensorwright.schedule.contraction import schedule_contraction
 from tensorwright.schedule.form import read_form
 from tensorwright.schedule.legal import ScheduleError, why_not_parallel
-from tensorwright.schedule.maps import is_small, schedule_map, vectorize_innermost
+from tensorwright.schedule.maps import accesses, is_small, schedule_map, vectorize_innermost
+from tensorwright.schedule.nest import affine
 from tensorwright.schedule.rows import schedule_columns, schedule_rows
 from tensorwright.schedule.winograd import schedule_winograd
 from tensorwright.target.target import Target
@@ -26,8 +27,8 @@ def schedule(k: Kernel, target: Target) -> Kernel:
     try:
         made = schedule_by_form(k, target)
     except ScheduleError as e:  # correct as it stands, and the trace says what was not possible
-        return schedule_plain(k, f"as defined: {e.message}")
-    return made if made is not None else schedule_plain(k)
+        return schedule_plain(k, target, f"as defined: {e.message}")
+    return made if made is not None else schedule_plain(k, target)
 
 
 def schedule_by_form(k: Kernel, target: Target) -> Kernel | None:
@@ -68,15 +69,35 @@ def without_empty_loops(body: ir.Stmt) -> ir.Stmt:
     )
 
 
-def schedule_plain(k: Kernel, trace: str = "as defined") -> Kernel:
+def schedule_plain(k: Kernel, target: Target, trace: str = "as defined") -> Kernel:
     """Run outermost loops in parallel where their iterations are independent and many."""
     parts = k.body.body if isinstance(k.body, Seq) else (k.body,)
     out = []
     for s in parts:
         if isinstance(s, For) and not is_small(_work(s)) and not why_not_parallel(s):
             s = p.set_kind(s, s.var, "parallel")
-        out.append(s)
+        out.append(vectors_inside(s, target))
     return k.with_body(seq(*out), trace)
+
+
+def vectors_inside(s: ir.Stmt, target: Target) -> ir.Stmt:
+    """Vectors for the innermost loop of a nest if its steps are independent and next to each other
+    in memory: the rows that an update writes."""
+    f = s
+    while isinstance(f, (For, ir.If)) and not isinstance(f.body if isinstance(f, For) else f.then,
+                                                         ir.Store):  # fmt: skip
+        if isinstance(f, ir.If) and f.orelse is not None:
+            return s
+        f = f.body if isinstance(f, For) else f.then
+    if not isinstance(f, For) or f.kind != "serial" or why_not_parallel(f):
+        return s
+    v = sym(f.var)
+    steps = [affine(flat, v) for flat in accesses(f)]
+    if not steps or not is_const(steps[-1], 1) or any(
+        a is None or not (is_const(a, 0) or is_const(a, 1)) for a in steps
+    ):
+        return s
+    return vectorize_innermost(s, f.var, target)[0]
 
 
 def _work(s: ir.Stmt):
