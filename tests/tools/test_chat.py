@@ -90,4 +90,4 @@ def test_a_missing_package_is_named(folder, capsys, monkeypatch):
 
 def test_a_prompt_that_is_too_long(folder, capsys):
     assert chat(folder, "--raw", "-p", "a" * 200) == 5
-    assert "a prompt of 200 tokens" in capsys.readouterr().err
+    assert "a prompt of 201 tokens" in capsys.readouterr().err
