@@ -150,6 +150,8 @@ def calling_convention(model, example_inputs, shapes):
     if functions:
         from tensorwright.frontend import function
 
+        if len(functions) == 1 and not isinstance(model, dict):
+            return function.load(*functions.values(), example_inputs, shapes)
         return function.load_entries(functions, example_inputs, shapes)
     if isinstance(model, Module) or "onnx" in kinds or not callable(model):
         return None
