@@ -404,19 +404,18 @@ def mod_of_mod(a, b):
 
 @rule("floordiv")
 def div_symbolic_multiple(a, b):
-    """(d*q + r) // d = q if 0 <= r < d, d symbolic and positive"""
+    """(d*q + r) // d = q if 0 <= r < d, d symbolic"""
     return _symbolic_divmod(a, b, lambda quotient, rest: quotient)
 
 
 @rule("mod")
 def mod_symbolic_multiple(a, b):
-    """(d*q + r) % d = r if 0 <= r < d, d symbolic and positive"""
+    """(d*q + r) % d = r if 0 <= r < d, d symbolic"""
     return _symbolic_divmod(a, b, lambda quotient, rest: rest)
 
 
 def _symbolic_divmod(a, b, pick):
-    low = bounds(b)[0]
-    if b.op == "const" or low is None or low < 1:
+    if b.op == "const":
         return None
     terms, constant = _terms(a)
     quotient, rest = const(0), const(constant)
@@ -427,7 +426,7 @@ def _symbolic_divmod(a, b, pick):
             rest = _add(rest, term)
         else:
             quotient = _add(quotient, q)
-    if not _within(rest, b):
+    if not _within(rest, b):  # which shows that b is positive too
         return None
     return pick(quotient, rest)
 

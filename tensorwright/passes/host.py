@@ -553,8 +553,10 @@ def promises(s: Symbol, where: str = "") -> list[Stmt]:
     value, at = opaque(sym(s)), f" (at {where})" if where else ""
     checks: list[Stmt] = []
 
+    by = f"; {s.why} needs it" if s.why else ""
+
     def check(cond: Expr, what: str) -> None:
-        checks.append(Assert(cond, f"{s.name} is {{0}}, {what}{at}", (value,)))
+        checks.append(Assert(cond, f"{s.name} is {{0}}, {what}{at}{by}", (value,)))
 
     if s.min is not None:
         check(compare("ge", value, const(s.min)), f"its least value is {s.min}")
