@@ -22,11 +22,12 @@ TRIED = 1024  # sizes that are tried one by one before larger steps
 
 @dataclass
 class Bounds:
-    """The sizes that a model takes, and the nodes that say so."""
+    """The sizes that a model takes, and for both ends the node that says so."""
 
     low: int | None = None
     high: int | None = None
-    why: list[str] = field(default_factory=list)
+    why_low: str = ""
+    why_high: str = ""
 
 
 @dataclass
@@ -44,14 +45,11 @@ class Demands:
     def add(self, name: str, low: int | None, high: int | None) -> None:
         """Bounds that the node being imported demands."""
         known = self.bounds.setdefault(name, Bounds())
-        tightens = False
+        where = "".join(current_location()[-1:])
         if low is not None and (known.low is None or known.low < low):
-            known.low, tightens = low, True
+            known.low, known.why_low = low, where
         if high is not None and (known.high is None or known.high > high):
-            known.high, tightens = high, True
-        where = current_location()
-        if tightens and where and where[-1] not in known.why:
-            known.why.append(where[-1])
+            known.high, known.why_high = high, where
 
     def require(self, condition: Expr) -> bool:
         """Demand a condition on one size of the inputs, if it holds for one run of sizes; whether

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from tensorwright.base.errors import FrontendError
 from tensorwright.frontend.demands import Bounds, Demands
 from tensorwright.ir.expr import Expr, Symbol, as_dim, as_expr, sym
+from tensorwright.ir.facts import solve
 from tensorwright.ir.type import Dim, Shape
 
 HELP = (
@@ -41,6 +42,7 @@ class Shapes:
         self.demands, self.least = demands or Demands(), least
         self.symbols: dict[str, Expr] = {}
         self.stated: dict[str, dict] = {}
+        self.plain: set[str] = set()  # the model's own names that stand alone in a dimension
         self.renamed: dict[str, Dim] = {}  # the model's own dimension names -> the user's
         self.given = {k: _parts(k, v) for k, v in _per_input(spec, names).items()}
         unknown = [n for n in self.given if n not in names]
@@ -56,6 +58,7 @@ class Shapes:
     def learn(self, name: str, declared: Sequence | None) -> None:
         """Note which of the model's dimension names the user renames in input `name`; call it for
         every input before the first `shape_of`."""
+        self.plain |= {d for d in declared or () if isinstance(d, str) and d.isidentifier()}
         for axis, part in self._wishes(name, declared).items():
             own = declared[axis] if declared is not None else None
             if isinstance(own, str) and not _keeps(part):
@@ -88,7 +91,8 @@ class Shapes:
             facts = {"min": self.least, **facts}
             found = self.demands.bounds.get(name)
             self.symbols[name] = sym(Symbol(name, **(demanded(name, facts, found))))
-            self.symbols[name].value.why = ", ".join(found.why) if found else ""
+            if found is not None:
+                self.symbols[name].value.why = found.why_low, found.why_high
         return self.symbols[name]
 
     def _wishes(self, name: str, declared: Sequence | None) -> dict:
@@ -123,8 +127,7 @@ class Shapes:
         """The dimension that `part` asks for where the model declares `own`."""
         if _keeps(part):
             if isinstance(own, str):
-                found = self.renamed.get(own)
-                return self.symbol(own) if found is None else found
+                return self._own(own)
             return self.symbol(fresh) if own is None else as_dim(own)
         if isinstance(part, Expr):
             return as_dim(part)
@@ -148,6 +151,21 @@ class Shapes:
             raise FrontendError(f"shapes gives {head.strip()!r} two values: {part}")
         return dim
 
+    def _own(self, text: str) -> Dim:
+        """A dimension as the model names it. Exporters also write `past + 1` or `16*h`: taken at
+        their word if the sizes of the inputs tell the names in it."""
+        if text in self.renamed:
+            return self.renamed[text]
+        names = set(re.findall(r"[A-Za-z_]\w*", text))
+        if not text.isidentifier() and names and (names <= self.plain or len(names) == 1):
+            try:
+                dim = self._expression(text, text)
+            except FrontendError:  # then it is just a name
+                return self.symbol(text)
+            if names <= self.plain or not solve([dim]).unsolved:
+                return dim
+        return self.symbol(text)
+
     def _expression(self, text: str, part: str) -> Dim:
         """`2*n + 1` over the symbols."""
 
@@ -158,7 +176,8 @@ class Shapes:
                 case ast.Constant(value=int(v)) if not isinstance(v, bool):
                     return v
                 case ast.Name(id=name):
-                    return self.symbol(name)
+                    known = self.renamed.get(name)
+                    return self.symbol(name) if known is None else as_expr(known)
                 case ast.BinOp(left=a, op=ast.Add(), right=b):
                     return value(a) + value(b)
                 case ast.BinOp(left=a, op=ast.Sub(), right=b):
@@ -184,13 +203,13 @@ def demanded(name: str, facts: dict, found: Bounds | None) -> dict:
     if found.high is not None and high is not None and high > found.high:
         raise FrontendError(
             f"dimension {name!r} is at most {found.high} in this model, shapes says {high}",
-            help=f"{', '.join(found.why)} needs it",
+            help=f"{found.why_high} needs it",
         )
     low = max(low, found.low or 0)
     if high is not None and high < low:
         raise FrontendError(
             f"dimension {name!r} is at least {low} in this model, shapes says {high}",
-            help=f"{', '.join(found.why)} needs it",
+            help=f"{found.why_low} needs it",
         )
     new = {**facts, "min": low, "max": found.high if high is None else high}
     return new | ({"values": tuple(values), "min": values[0]} if values else {})

@@ -155,7 +155,7 @@ class Symbol:
         self.multiple_of, self.upper = multiple_of, upper
         self.values = values  # the only values it takes, ascending, or None
         self.origin = None  # the graph node that binds it, if one does
-        self.why = ""  # which nodes of the model its bounds are from, for messages
+        self.why = "", ""  # which node of the model min and max are from, for messages
 
     def __repr__(self) -> str:
         return self.name
