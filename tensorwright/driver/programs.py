@@ -37,6 +37,7 @@ from tensorwright.target.target import Target
 FLOORS = ("frontend", "passes", "memory", "runtime")  # that decide, beside those of a kernel
 # How ONNX writes that weights lie in another file: {key: "location", value: ...}
 EXTERNAL = b"\n\x08location\x12"
+OPTIONS = ("seed", "fast_math")  # that decide, too
 LAZY = ("module", "lowered", "built")  # what tools look at and running does not need
 
 
@@ -70,7 +71,7 @@ class KnownPrograms:
             return None
         cache = ObjectCache(folder, limit, "programs", ".tw")
         return KnownPrograms(cache, path, found, digest(
-            found, path.stem, sizes, precision, str(config.get("seed")), versions,
+            found, path.stem, sizes, precision, *(str(config.get(n)) for n in OPTIONS), versions,
             sources_digest(FLOORS), np.__version__, onnx_version()))  # fmt: skip
 
     def load(self, threads: int, compile_again: Callable[[], Program]) -> KnownProgram | None:

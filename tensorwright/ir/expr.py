@@ -146,6 +146,7 @@ class Symbol:
 
     __slots__ = (
         "__weakref__", "max", "min", "multiple_of", "name", "origin", "serial", "upper", "values",
+        "why",
     )  # fmt: skip
 
     def __init__(self, name, min=0, max=None, multiple_of=1, upper=None, values=None):
@@ -154,6 +155,7 @@ class Symbol:
         self.multiple_of, self.upper = multiple_of, upper
         self.values = values  # the only values it takes, ascending, or None
         self.origin = None  # the graph node that binds it, if one does
+        self.why = "", ""  # which node of the model min and max are from, for messages
 
     def __repr__(self) -> str:
         return self.name

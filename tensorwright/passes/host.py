@@ -434,13 +434,15 @@ def promises(s: Symbol, where: str = "") -> list[Stmt]:
     value, at = opaque(sym(s)), f" (at {where})" if where else ""
     checks: list[Stmt] = []
 
-    def check(cond: Expr, what: str) -> None:
-        checks.append(Assert(cond, f"{s.name} is {{0}}, {what}{at}", (value,)))
+
+    def check(cond: Expr, what: str, why: str = "") -> None:
+        by = f"; {why} needs it" if why else ""
+        checks.append(Assert(cond, f"{s.name} is {{0}}, {what}{at}{by}", (value,)))
 
     if s.min is not None:
-        check(compare("ge", value, const(s.min)), f"its least value is {s.min}")
+        check(compare("ge", value, const(s.min)), f"its least value is {s.min}", s.why[0])
     if s.max is not None:
-        check(compare("le", value, const(s.max)), f"its largest value is {s.max}")
+        check(compare("le", value, const(s.max)), f"its largest value is {s.max}", s.why[1])
     if s.multiple_of > 1:
         check(compare("eq", value % s.multiple_of, const(0)), f"not a multiple of {s.multiple_of}")
     if s.values:
