@@ -31,6 +31,7 @@ from tensorwright.ops.elementwise import bitcast
 from tensorwright.ops.kernel import call_kernel, fused
 from tensorwright.ops.movement import pad, reshape, transpose
 from tensorwright.passes.lower import lower_to_kernel
+from tensorwright.runtime.copies import copy_all
 from tensorwright.runtime.pages import constant_empty
 from tensorwright.schedule.rules import schedule
 from tensorwright.target.target import Target
@@ -44,6 +45,7 @@ def schedule_kernels(m: Module, target: Target, schedule: Scheduler = schedule) 
     wanted = {name: k.packs for name, k in kernels.items() if k.packs}
     made: dict[str, Kernel] = dict(kernels)
     done: dict[tuple[Node, Pack], Node] = {}
+    copies: list[tuple[np.ndarray, np.ndarray]] = []
     known: dict[tuple, str] = {}
 
     def visit(node: Node, args: tuple) -> Node:
@@ -53,7 +55,7 @@ def schedule_kernels(m: Module, target: Target, schedule: Scheduler = schedule) 
             for spec in wanted[node.attrs["callee"]]:
                 key = (operands[spec.param], replace(spec, param=0))
                 if key not in done:
-                    done[key] = pack_operand(key[0], spec, made, known)
+                    done[key] = pack_operand(key[0], spec, made, known, copies)
                 operands[spec.param] = done[key]
             return replace(node, args=tuple(operands))
         if subgraphs(node):
@@ -63,16 +65,25 @@ def schedule_kernels(m: Module, target: Target, schedule: Scheduler = schedule) 
         return node
 
     graphs = {name: rebuild(g, visit) for name, g in m.graphs.items()}
+    copy_all(copies)
     made.update((n, schedule(k, target)) for n, k in made.items() if n not in kernels)
     return replace(m, graphs=graphs, kernels=made)
 
 
-def pack_operand(x: Node, pack: Pack, kernels: dict[str, Kernel], known: dict[tuple, str]) -> Node:
+def pack_operand(
+    x: Node, pack: Pack, kernels: dict[str, Kernel], known: dict[tuple, str],
+    copies: list[tuple[np.ndarray, np.ndarray]],
+) -> Node:  # fmt: skip
     """`x` in the layout that a kernel wants: at compile time for a constant, by a kernel
-    otherwise."""
+    otherwise. What is still to be copied for that goes to `copies`."""
     if x.op is CONST:
-        done = packed(param("w", x.type), pack)
-        return constant(evaluate(done, x), f"{x.name}.packed" if x.name else "")
+        value = evaluate(packed(param("w", x.type), pack), x)
+        made = constant_empty(value.shape, value.dtype)  # where programs read it from
+        if np.may_share_memory(value, x.attrs["value"]):
+            copies.append((made, value))
+        else:  # a padded copy, which should not wait for all the others
+            copy_all([(made, value)])
+        return constant(made, f"{x.name}.packed" if x.name else "")
     inner = param("x", x.type)
     return lower_to_kernel(
         fused(x, body=Graph("pack", (inner,), (packed(inner, pack),))), kernels, known
@@ -105,7 +116,7 @@ def packed(x: Node, pack: Pack) -> Node:
 
 
 def evaluate(result: Node, source: Node) -> np.ndarray:
-    """The value of a chain of unary operators on a constant."""
+    """The value of a chain of unary operators on a constant; most often a view of it."""
     chain = []
     while result.op is not PARAM:
         chain.append(result)
@@ -113,8 +124,4 @@ def evaluate(result: Node, source: Node) -> np.ndarray:
     value = source.attrs["value"]
     for node in reversed(chain):
         value = node.op.reference(value, **node.attrs)
-    if value.flags.c_contiguous and value.base is None:
-        return value
-    made = constant_empty(value.shape, value.dtype)  # copied once, to its last place
-    made[...] = value
-    return made
+    return value
