@@ -92,7 +92,7 @@ def choose_pack(
     rest.sort(key=lambda a: max(order[r] for r in reduce if depends(e.args[a], r)))
     order = (*lead, *rest, axis)
     if pairs is not None:
-        words = e.args.index(pairs)
+        words = next(a for a, i in enumerate(e.args) if depends(i, pairs))
         return Pack(k.params.index(e.value), axis, tile.width, tuple(lead), tuple(rest), words)
     if order == tuple(range(len(e.args))) and is_const(as_expr(e.value.shape[axis]), tile.width):
         return None  # one panel, and it lies so already

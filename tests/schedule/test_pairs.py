@@ -166,3 +166,17 @@ def test_inner_loop_is_products_of_pairs():
     lines = [line.split()[0] for line in text.splitlines() if line.startswith("\t")]
     assert lines.count("vdpbf16ps") >= 24
     assert "vpinsrw" not in lines and "vpslld" not in lines and "vpunpcklwd" not in lines
+
+
+def test_heads_within_a_row():
+    """The keys of all heads lie in one row; a head's pairs begin at an even place of it."""
+    target = needs_target()
+    q = param("q", tensor("bf16", 10, 3, 8))
+    k = param("k", tensor("bf16", 12, 24))
+    heads = OP["reshape"](k, shape=(12, 3, 8))
+    y = OP["dot_general"](q, heads, batch=((1,), (1,)), contract=((2,), (2,)), dtype=f32)
+    program = compile(Module({"main": graph("main", (q, k), (y,))}), target=target, threads=1)
+    assert "pairs of bf16" in traces(program)
+    left, right = numbers(10, 3, 8), numbers(12, 24)
+    wanted = np.einsum("qhd,khd->hqk", left.astype(float), right.reshape(12, 3, 8).astype(float))
+    np.testing.assert_allclose(program(left, right), wanted, rtol=0, atol=1e-5)
