@@ -444,3 +444,55 @@ def test_wrong_declarations_are_explained():
     for cls, message in ((bad, "named 'bad'"), (Odd, "Odd.One.x: .* is no type of a field")):
         with pytest.raises(FrontendError, match=message):
             tw.compile(tw.function(lambda t: t), (cls.One(1.0),))
+
+
+# ---- tail calls --------------------------------------------------------------------------------
+
+
+def test_tail_calls_need_no_stack():
+    @tw.function
+    def add_up(n: tw.i64, total: tw.i64) -> tw.i64:
+        return tw.cond(n <= 0, lambda: total, lambda: add_up(n - 1, total + n))
+
+    program = tw.compile(add_up, verify=True)
+    assert program(np.int64(1_000_000), np.int64(0)) == 1_000_000 * 1_000_001 // 2
+
+
+def test_mutual_tail_calls_need_no_stack():
+    @tw.function
+    def even(n: tw.i64, seen: tw.i64) -> tw.i64:
+        return tw.cond(n <= 0, lambda: seen, lambda: odd(n - 1, seen + 1))
+
+    @tw.function
+    def odd(n: tw.i64, seen: tw.i64) -> tw.i64:
+        return tw.cond(n <= 0, lambda: -seen, lambda: even(n - 1, seen + 1))
+
+    program = tw.compile(even, verify=True)
+    assert program(np.int64(1_000_001), np.int64(0)) == -1_000_001
+    assert program(np.int64(300_000), np.int64(0)) == 300_000
+
+
+def test_tail_calls_over_values():
+    @tw.function
+    def reverse(xs: Floats, done: Floats) -> Floats:
+        return tw.match(xs, Nil=lambda: done, Cons=lambda h, t: reverse(t, Floats.Cons(h, done)))
+
+    @tw.function
+    def f(xs: Floats):
+        back = reverse(xs, Floats.Nil())
+        return back, reverse(back, Floats.Nil())
+
+    back, again = both(f, [1.0, 2.0, 3.0])
+    assert list(map(float, back)) == [3, 2, 1] and list(map(float, again)) == [1, 2, 3]
+    program = tw.compile(f, threads=1)
+    assert len(program([1.0] * 60_000)[0]) == 60_000
+    assert objects(program) == 0
+
+
+def test_tail_calls_that_exchange_arguments():
+    @tw.function
+    def steps(n: tw.i64, a: tw.f32["d"], b: tw.f32["d"]):  # noqa: F821
+        return tw.cond(n <= 0, lambda: (a, b), lambda: steps(n - 1, b, a + b))
+
+    found = both(steps, np.int64(10), np.float32([0, 1]), np.float32([1, 1]))
+    np.testing.assert_array_equal(found[0], [55, 89])
