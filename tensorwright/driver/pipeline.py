@@ -19,6 +19,7 @@ from tensorwright.passes.attention import recognise_attention
 from tensorwright.passes.captures import inline_captures
 from tensorwright.passes.convolutions import shape_convolutions
 from tensorwright.passes.expand import expand_composites
+from tensorwright.passes.functions import resolve_functions
 from tensorwright.passes.fuse import fuse
 from tensorwright.passes.indices import check_indices
 from tensorwright.passes.inplace import update_in_place
@@ -36,6 +37,7 @@ Observe = Callable[[str, Module], None]
 
 
 PIPELINE: tuple[tuple[str, Pass], ...] = (
+    ("functions", lambda m, t: resolve_functions(m)),
     ("shapes", lambda m, t: simplify_shapes(m)),
     ("clean", lambda m, t: clean(m)),
     ("attention", lambda m, t: recognise_attention(m)),

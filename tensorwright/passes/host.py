@@ -53,6 +53,8 @@ from tensorwright.ir.module import Module
 from tensorwright.ir.type import TupleType, product
 from tensorwright.passes.host_objects import Objects, Shell, flat_buffers, reference
 from tensorwright.passes.host_sized import Sized
+from tensorwright.passes.host_tail import Round, Tails
+from tensorwright.passes.tail_calls import circle
 from tensorwright.passes.takers import Takers, is_object
 from tensorwright.runtime.manifest import entry_symbol
 
@@ -60,7 +62,7 @@ Value = Buffer | tuple["Value", ...]
 
 
 @dataclass
-class Host(Objects, Sized):
+class Host(Objects, Sized, Tails):
     """State of lowering one function: statements so far, buffers by node, constants by position."""
 
     outermost = True
@@ -78,6 +80,8 @@ class Host(Objects, Sized):
     owned: set[Buffer] = field(default_factory=set)  # references that this block has to let go of
     held: set[Buffer] = field(default_factory=set)  # those of them that it needs to its end
     shell: Shell | None = None
+    round: Round | None = None  # the loop of the functions that jump to each other
+    branch_to: list[Buffer] | None = None  # where the branches of the present node are to write
 
     # ---- symbols -------------------------------------------------------------------------------
 
@@ -108,23 +112,31 @@ class Host(Objects, Sized):
 
     # ---- graphs --------------------------------------------------------------------------------
 
-    def run(self, g: Graph, arguments: list[Value]) -> None:
-        """Emit every node of `g` with its parameters bound to buffers."""
+    def run(self, g: Graph, arguments: list[Value], last: Node | None = None) -> None:
+        """Emit every node of `g`, but for `last` and what is taken out of it, with its parameters
+        bound to buffers."""
         self.values.update(zip(g.params, arguments))
         if not self.outermost:
             self.match(g, arguments)
         self.graph = g
         self.begin(g)
         for number, node in enumerate(g.nodes()):
-            if node not in self.values:
+            if node not in self.values and node is not last and last not in node.args:
                 self.before_node(number, node)
                 self.values[node] = self.node(node)
                 self.after_node(number, node)
-        self.settle_results(g)
+        if last is None:
+            self.settle_results(g)
 
     def results_into(self, g: Graph, arguments: list[Value], outputs: list[Buffer]) -> None:
         """Emit `g`, its results computed in `outputs` directly where that is possible. A state's
         output is the memory of its parameter, written last unless its value lies there already."""
+        last = self.ends_with(g)
+        if last is not None:
+            self.run(g, arguments, last)
+            self.finish_round(g, g.nodes().index(last), last, outputs)
+            self.finish()
+            return
         copies = self.claim(g, outputs)
         self.run(g, arguments)
         state = {r: outputs[r] for _, r in g.state}
@@ -284,12 +296,15 @@ class Host(Objects, Sized):
         name = node.name or node.op.name.rstrip("_")
         sized = bool(bound_symbols(node))  # sizes differ: results on the heap, sizes in variables
         make = self.box if sized else lambda t, name: self.allocate(node, t, name)
-        given = {r: self.buffer(node.args[p + 1]) for p, r in arms[0][1].state}
-        outs = [self.over(given[k], f"{name}_{k}") if k in given else make(t, f"{name}_{k}")
-                for k, t in enumerate(types)]  # fmt: skip
+        outs, ends = self.branch_to, self.branch_to is not None
+        if not ends:
+            given = {r: self.buffer(node.args[p + 1]) for p, r in arms[0][1].state}
+            outs = [self.over(given[k], f"{name}_{k}") if k in given else make(t, f"{name}_{k}")
+                    for k, t in enumerate(types)]  # fmt: skip
         done: list[tuple[Expr, Stmt]] = []
         for cond, g, prepare in arms:
             arm = self.block()
+            arm.round = self.round if ends else None
             if sized:
                 arm.run(g, prepare(arm))
                 for box, r in zip(outs, g.results):
@@ -525,7 +540,11 @@ def lower_function(m: Module, g: Graph, constants: dict[Node, int]) -> Kernel:
     own = host.references(g, inputs)
     host.owned = {b for k, (p, b) in enumerate(zip(g.params, own))
                   if is_object(p.type) and host.takers.takes(g.name, k)}  # fmt: skip
-    host.results_into(g, own, outputs)
+    names = circle(m, g)
+    if names:
+        host.run_circle(names, own, outputs)
+    else:
+        host.results_into(g, own, outputs)
     loads_ = [Alloc(b, const(host.constants[n])) for n, b in host.const_buffers.items()]
     return Kernel(host_name(g.name), (*inputs, *outputs), len(outputs),
                   Seq((*loads_, *host.body)), function_symbols(g))  # fmt: skip
