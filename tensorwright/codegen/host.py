@@ -7,15 +7,19 @@ with the signature of kernels. Every frame pushed in a loop's body is popped at 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tensorwright.base.errors import InternalError
 from tensorwright.codegen.legalize import Legalizer
 from tensorwright.codegen.llvm import Function, ModuleText
+from tensorwright.codegen.support_objects import STACK_LIMIT
 from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import Buffer, as_expr, is_const
 from tensorwright.ir.loop import Kernel, Stmt
 from tensorwright.ir.type import product
 
 WEIGHTS_OFFSET = 56  # of the table of constants in a context
+TOO_DEEP = "the recursion of {} is deeper than the stack of the thread that runs it allows"
 
 
 class HostFunction(Function):
@@ -182,6 +186,20 @@ class HostFunction(Function):
             p = self.op(f"getelementptr inbounds i64, ptr {shape}, i64 {axis}")
             self.emit(f"store i64 {self.scalar(self.legal(as_expr(d)))}, ptr {p}")
 
+    def guard_stack(self) -> None:
+        """End the program where the stack does."""
+        self.module.declare("declare ptr @llvm.frameaddress.p0(i32)")
+        here = self.op("call ptr @llvm.frameaddress.p0(i32 0)")
+        slot = self.op(f"getelementptr inbounds i8, ptr %ctx, i64 {STACK_LIMIT}")
+        limit = self.op(f"load ptr, ptr {slot}")
+        bad, good = self.label("fail"), self.label("ok")
+        self.emit(f"br i1 {self.op(f'icmp ult ptr {here}, {limit}')}, label %{bad}, label %{good}")
+        self.open(bad)
+        code = self.module.error_code(TOO_DEEP.format(self.name.removeprefix("graph_")))
+        self.emit(f"call void @tw_fail(ptr %ctx, i32 {code}, i64 0, i64 0, i64 0)")
+        self.end()
+        self.open(good)
+
     def finish_entry(self) -> None:
         self.emit("br label %exit")
         self.open("exit")
@@ -197,17 +215,43 @@ class HostFunction(Function):
         )
 
 
-def emit_entry(k: Kernel, module: ModuleText, kernel_ids: dict[str, int]) -> None:
-    """Add an entry to the module."""
+def recursive(functions: Sequence[Kernel]) -> set[str]:
+    """The host functions that may be running more than once at a time."""
+    calls = {f.name: {s.callee for s in ir.statements(f.body) if isinstance(s, ir.Call)}
+             for f in functions}  # fmt: skip
+    found = set()
+    for name in calls:
+        seen, todo = set(), [name]
+        while todo:
+            for callee in calls.get(todo.pop(), ()):
+                if callee not in seen:
+                    seen.add(callee)
+                    todo.append(callee)
+        if name in seen:
+            found.add(name)
+    return found
+
+
+def emit_entry(
+    k: Kernel, module: ModuleText, kernel_ids: dict[str, int], deep: bool = False
+) -> None:
+    """Add an entry to the module. deep: what it calls may recurse."""
     f = HostFunction(module, k.name, kernel_ids)
+    if deep:
+        module.declare("declare void @tw_stack_limit(ptr)")
+        f.emit("call void @tw_stack_limit(ptr %ctx)")
     f.stmt(k.body)
     f.finish_entry()
 
 
-def emit_function(k: Kernel, module: ModuleText, kernel_ids: dict[str, int]) -> None:
-    """Add a called graph's host function to the module."""
+def emit_function(
+    k: Kernel, module: ModuleText, kernel_ids: dict[str, int], deep: bool = False
+) -> None:
+    """Add a called graph's host function to the module. deep: it may recurse."""
     f = HostFunction(module, k.name, kernel_ids)
     arguments = f.arguments(k)
+    if deep:
+        f.guard_stack()
     f.stmt(k.body)
     f.leave()
     f.finish(f"define void @{k.name}({arguments})")

@@ -69,6 +69,10 @@ declare i64 @syscall(i64, ...) #0
 declare i32 @clock_gettime(i32, ptr) #0
 declare i32 @pthread_create(ptr, ptr, ptr, ptr) #0
 declare i32 @pthread_join(i64, ptr) #0
+declare i64 @pthread_self() #0
+declare i32 @pthread_getattr_np(i64, ptr) #0
+declare i32 @pthread_attr_getstack(ptr, ptr, ptr) #0
+declare i32 @pthread_attr_destroy(ptr) #0
 declare i32 @pthread_sigmask(i32, ptr, ptr) #0
 declare i32 @sigfillset(ptr) #0
 declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)

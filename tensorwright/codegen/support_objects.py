@@ -3,6 +3,7 @@
     ptr  tw_object_new(ptr ctx, i64 units)     memory of 64 * units bytes; null when out of memory
     void tw_object_free(ptr ctx, ptr object)   of an object whose count came down to 0
     void tw_object_release(ptr ctx, ptr object)
+    void tw_stack_limit(ptr ctx)                   how deep recursion may go, at 112 of the context
 
 An object begins as `runtime/layout.py` says. Up to 63 lines of 64 bytes it comes from a list of
 free objects of its size, refilled from chunks that grow and stay until the context goes; larger
@@ -262,6 +263,38 @@ drop:
 freed:
   %rest = phi ptr [ %list, %keep ], [ %list, %drop ]
   br label %next
+out:
+  ret void
+}
+
+; The lowest address that recursion may reach on the stack of this thread: at least a quarter of the
+; stack, up to 1 MiB, is left for what is called there. Found anew when another thread calls.
+define void @tw_stack_limit(ptr %ctx) #1 {
+  %attr = alloca [16 x i64], align 8
+  %low = alloca ptr, align 8
+  %size = alloca i64, align 8
+  %self = call i64 @pthread_self()
+  %limitslot = getelementptr i8, ptr %ctx, i64 112
+  %threadslot = getelementptr i8, ptr %ctx, i64 120
+  %known = load i64, ptr %threadslot
+  %same = icmp eq i64 %known, %self
+  br i1 %same, label %out, label %ask
+ask:
+  store ptr null, ptr %limitslot
+  %code = call i32 @pthread_getattr_np(i64 %self, ptr %attr)
+  %bad = icmp ne i32 %code, 0
+  br i1 %bad, label %out, label %read
+read:
+  %ignored = call i32 @pthread_attr_getstack(ptr %attr, ptr %low, ptr %size)
+  %ignored1 = call i32 @pthread_attr_destroy(ptr %attr)
+  %bytes = load i64, ptr %size
+  %quarter = lshr i64 %bytes, 2
+  %margin = call i64 @llvm.umin.i64(i64 %quarter, i64 1048576)
+  %bottom = load ptr, ptr %low
+  %limit = getelementptr i8, ptr %bottom, i64 %margin
+  store ptr %limit, ptr %limitslot
+  store i64 %self, ptr %threadslot
+  br label %out
 out:
   ret void
 }

@@ -20,6 +20,9 @@ class BoundProgram(Program):
 
     def bind_convention(self, convention) -> BoundProgram:
         self.convention = convention
+        for t in convention.module.data_types().values():
+            if t.origin is not None:
+                self._codec.makers[t.name] = t.origin.remake
         self.state = {s.param: s.initial for s in getattr(convention, "state", ())}
         return self
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tensorwright.base import config
-from tensorwright.codegen.host import emit_entry, emit_function
+from tensorwright.codegen.host import emit_entry, emit_function, recursive
 from tensorwright.codegen.llvm import ModuleText, emit_kernel
 from tensorwright.codegen.support import support_ir
 from tensorwright.driver.jobs import Jobs
@@ -93,10 +93,11 @@ def host_text(
     shared code."""
     host = ModuleText(errors)
     ids = {k: i for i, k in enumerate(m.kernels)}
+    deep = recursive(planned)
     for f in planned[:entries]:
-        emit_entry(f, host, ids)
+        emit_entry(f, host, ids, bool(deep))
     for f in planned[entries:]:
-        emit_function(f, host, ids)
+        emit_function(f, host, ids, f.name in deep)
     called = re.compile(r"@([\w.$-]+)\(")
     text = called.sub(lambda c: f"@{symbols.get(c[1], c[1])}(", host.text(target.triple))
     return unique_lines(text)

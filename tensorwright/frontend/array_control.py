@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from tensorwright.base.value import Value
 from tensorwright.frontend import trees
 from tensorwright.frontend.tracer import (
+    Object,
     Trace,
     at_user_line,
     current_trace,
@@ -96,12 +98,12 @@ def cond(pred, true_fn: Callable, false_fn: Callable, *operands):
         nodes, spec = _operands(operands)
         types = [n.type for n in nodes]
         pred = condition(pred)
-        then = _try(true_fn, spec, types, "then")
-        orelse = _try(false_fn, spec, types, "orelse")
+        then = attempt(true_fn, spec, types, "then")
+        orelse = attempt(false_fn, spec, types, "orelse")
         if isinstance(then, Unknown) or isinstance(orelse, Unknown):
-            return _provisional(then, orelse)
-        _same_structure("the branches", then.spec, orelse.spec)
-        dtypes = [result_dtype(*_hints(a, b)) for a, b in zip(then.leaves, orelse.leaves)]
+            return provisional(then, orelse)
+        same_structure("the branches", then.spec, orelse.spec)
+        dtypes = [common_dtype(a, b) for a, b in zip(then.leaves, orelse.leaves)]
         captures = captures_of(then, orelse)
         bodies = [(b, b.results(dtypes)) for b in (then, orelse)]
         captures = captures_of(then, orelse)
@@ -110,27 +112,30 @@ def cond(pred, true_fn: Callable, false_fn: Callable, *operands):
         return trees.rebuild(then.spec, [wrap(v) for v in ct.items(node)])
 
 
-def _hints(*values):
-    """What decides a common type: tensors strongly, Python numbers weakly."""
-    return [v if is_weak(v) else typed(v) for v in values]
+def common_dtype(*values) -> DType | None:
+    """The common element type of results: tensors decide strongly, Python numbers weakly. None if
+    one of them is no tensor."""
+    if any(isinstance(v, (Object, Value)) for v in values):
+        return None
+    return result_dtype(*(v if is_weak(v) else typed(v) for v in values))
 
 
-def _try(f: Callable, spec, types, name: str):
+def attempt(f: Callable, spec, types, name: str):
     try:
         return Body(f, spec, types, name)
     except Unknown as e:
         return e
 
 
-def _provisional(then, orelse):
-    """Results of the type of the branch that is known, while a recursion waits for its own type."""
-    known = orelse if isinstance(then, Unknown) else then
+def provisional(*bodies):
+    """Results of the type of a branch that is known, while a recursion waits for its own type."""
+    known = next((b for b in bodies if not isinstance(b, Unknown)), bodies[0])
     if isinstance(known, Unknown):
         raise known
     return trees.rebuild(known.spec, [wrap(param("pending", n.type)) for n in known.nodes()])
 
 
-def _same_structure(what: str, a, b) -> None:
+def same_structure(what: str, a, b) -> None:
     if a != b:
         raise traced_error(f"{what} give results of different structure: "
                            f"{trees.describe(a)} and {trees.describe(b)}")  # fmt: skip
@@ -143,7 +148,7 @@ def while_loop(cond_fn: Callable, body_fn: Callable, init):
         single = ("tuple", None, (spec,))
         nodes = [node_of(v) for v in leaves]
         nodes, body, types = _settled(body_fn, single, nodes, leaves, len(leaves))
-        _same_structure("the start and the body", spec, body.spec)
+        same_structure("the start and the body", spec, body.spec)
         results = body.results([t.dtype for t in types])
         test = Body(cond_fn, single, types, "cond")
         with tracing(test.trace):
@@ -181,6 +186,12 @@ def _first(body: Body, carried: int) -> list:
 
 def _joined(before: TensorType, after, weak: bool) -> TensorType:
     """The type of a state that is `before` at the start and `after` after a step."""
+    if isinstance(after, Node) and (type(before), type(after.type)) != (TensorType, TensorType):
+        if before != after.type:
+            raise traced_error(
+                f"the state of the loop is {before} before and {after.type} after a step"
+            )
+        return before
     if not isinstance(after, Node):
         after = TensorType(result_dtype(before.dtype, after), ())
     else:
@@ -217,7 +228,7 @@ def scan(f: Callable, init, xs=None, length=None, reverse: bool = False):
         step = _checked_step(f)
         nodes, body, types = _settled(step, both, nodes, leaves, len(nodes), slices)
         given, ys_spec = body.spec[2] if body.spec != trees.LEAF else (None, None)
-        _same_structure("the start and the body", spec, given)
+        same_structure("the start and the body", spec, given)
         dtypes = [t.dtype for t in types] + [typed(v) if not is_weak(v) else result_dtype(v)
                                              for v in body.leaves[len(nodes) :]]  # fmt: skip
         results = body.results(dtypes)

@@ -21,8 +21,20 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tensorwright.base.errors import FrontendError
+from tensorwright.base.value import Value
 from tensorwright.frontend import array_api, trees  # noqa: F401  (array_api adds the methods)
 from tensorwright.frontend.array_control import Unknown, cond, scan, while_loop
+from tensorwright.frontend.data import (
+    argument_node,
+    dtype_in,
+    field_type,
+    is_annotation,
+    is_callable_type,
+    is_data,
+    typed_node,
+    typed_value,
+    value_type,
+)  # fmt: skip
 from tensorwright.frontend.shapes import Shapes
 from tensorwright.frontend.tracer import (
     Size,
@@ -42,7 +54,7 @@ from tensorwright.ir.dtype import dtype as dtype_of
 from tensorwright.ir.expr import Expr, as_dim, as_expr, substitute, var
 from tensorwright.ir.graph import Graph, Node, graph, param
 from tensorwright.ir.module import Module, unique
-from tensorwright.ir.type import TensorType, TupleType, type_symbols
+from tensorwright.ir.type import FunctionType, TensorType, TupleType, Type, type_symbols
 from tensorwright.ops import control as ct
 from tensorwright.runtime.program import Program as RuntimeProgram
 
@@ -113,14 +125,20 @@ def annotations_of(f: Callable) -> dict:
     try:
         hints = typing.get_type_hints(f)
     except Exception:
-        hints = dict(getattr(f, "__annotations__", {}))
+        hints = {k: evaluated(f, v) for k, v in getattr(f, "__annotations__", {}).items()}
     return {k: v for k, v in hints.items() if is_annotation(v)}
 
 
-def is_annotation(v) -> bool:
-    if isinstance(v, tuple):
-        return bool(v) and all(is_annotation(x) for x in v)
-    return isinstance(v, (DType, TensorType)) or (hasattr(v, "dims") and hasattr(v, "dtype"))
+def evaluated(f: Callable, annotation):
+    """An annotation that is text, as what it means where the function was made, if it is known."""
+    if not isinstance(annotation, str):
+        return annotation
+    try:
+        cells = zip(f.__code__.co_freevars, f.__closure__ or ())
+        inner = {name: c.cell_contents for name, c in cells if name in annotation}
+        return eval(annotation, {**f.__globals__, **inner})
+    except Exception:
+        return annotation
 
 
 # ---- the entry ---------------------------------------------------------------------------------
@@ -285,7 +303,8 @@ def named_leaves(fn: Function, arguments: dict):
     """(names, leaves, spec) of the arguments, in the order of the parameters."""
     names, leaves, specs = [], [], []
     for name, value in arguments.items():
-        if name in fn.static or isinstance(value, (str, bytes)) or callable(value):
+        if name in fn.static or isinstance(value, (str, bytes, Value)) or callable(value) or (
+                is_data(fn.annotations.get(name))):  # fmt: skip
             found, spec = [value], trees.LEAF
         else:
             found, spec = trees.flatten(value)
@@ -296,14 +315,20 @@ def named_leaves(fn: Function, arguments: dict):
 
 
 def _is_array(fn: Function, name: str, leaf) -> bool:
-    if name in fn.static or leaf is None or isinstance(leaf, (str, bytes)) or callable(leaf):
+    if name in fn.static or leaf is None or isinstance(leaf, (str, bytes)):
         return False
-    return is_annotation(leaf) or hasattr(leaf, "shape") or isinstance(leaf, (bool, int, float))
+    if is_data(leaf) or is_callable_type(leaf) or is_data(fn.annotations.get(name)):
+        return True
+    if callable(leaf) and not isinstance(leaf, Tensor):
+        return is_callable_type(fn.annotations.get(name))
+    return (isinstance(leaf, (Value, bool, int, float)) or is_annotation(leaf)
+            or hasattr(leaf, "shape"))  # fmt: skip
 
 
 def shapes_of(fn: Function, shapes, names, leaves) -> Shapes:
     """The shape language over the array arguments: `shapes` wins over annotations."""
-    arrays = [n for n, leaf in zip(names, leaves) if _is_array(fn, n, leaf)]
+    arrays = [n for n, leaf in zip(names, leaves) if _is_array(fn, n, leaf)
+              and value_type(fn.annotations.get(n), n, leaf) is None]  # fmt: skip
     given = {n: v for n, v in ((n, _dims_of(fn.annotations.get(n))) for n in arrays)
              if v is not None}  # fmt: skip
     if isinstance(shapes, (tuple, list)):
@@ -328,6 +353,16 @@ def example_types(fn: Function, names, leaves, language: Shapes) -> list[TensorT
         if not _is_array(fn, name, leaf):
             found.append(None)
             continue
+        special = value_type(fn.annotations.get(name), name, leaf)
+        if isinstance(special, FunctionType):
+            raise FrontendError(
+                f"{fn.name}: the argument {name!r} is a function",
+                help="a program takes tensors and values: "
+                "make it static, or choose among functions inside",
+            )
+        if special is not None:
+            found.append(special)
+            continue
         annotation = fn.annotations.get(name)
         d = dtype_in(annotation) or dtype_in(leaf) or typed(leaf)
         if isinstance(leaf, (bool, int, float)) and not is_annotation(leaf):
@@ -337,15 +372,6 @@ def example_types(fn: Function, names, leaves, language: Shapes) -> list[TensorT
             own = []
         found.append(TensorType(d, language.shape_of(name, own)))
     return found
-
-
-def dtype_in(annotation) -> DType | None:
-    if isinstance(annotation, DType):
-        return annotation
-    d = getattr(annotation, "dtype", None)
-    if d is None or not is_annotation(annotation):
-        return dtype_of(str(d).removeprefix("torch.")) if d is not None else None
-    return dtype_of(d)
 
 
 def result_names(spec, count: int) -> tuple[str, ...]:
@@ -362,7 +388,7 @@ def _flattener(fn: Function, spec, types) -> Callable:
         leaves = []
         for part, value in zip(spec[2], given.values()):
             leaves += [value] if part == trees.LEAF else trees.flatten(value)[0]
-        return [leaf for leaf, t in zip(leaves, types) if t is not None]
+        return [typed_value(leaf, t) for leaf, t in zip(leaves, types) if t is not None]
 
     return flatten
 
@@ -379,7 +405,9 @@ def declared_result(fn: Function, language: Shapes) -> tuple[TensorType, ...] | 
     return tuple(annotation_type(a, language) for a in parts)
 
 
-def annotation_type(a, language: Shapes) -> TensorType:
+def annotation_type(a, language: Shapes) -> Type:
+    if is_data(a) or is_callable_type(a):
+        return field_type(a, language, "the annotation")
     if isinstance(a, TensorType):
         return a
     if isinstance(a, DType):
@@ -394,12 +422,19 @@ def typed_results(fn: Function, leaves, declared) -> list[Node]:
     if not leaves:
         raise FrontendError(f"{fn.name} returns no array")
     if declared is None:
+        bare = [v for v in leaves if callable(v) and not isinstance(v, Tensor)]
+        if bare:
+            raise FrontendError(
+                f"{fn.name} returns a function of unknown type",
+                help="annotate it: -> collections.abc.Callable[[...], ...]",
+            )
         return [node_of(v) for v in leaves]
     if len(declared) != len(leaves):
         raise FrontendError(f"{fn.name} declares {len(declared)} results and returns {len(leaves)}")
-    nodes = [node_of(v, t.dtype) for v, t in zip(leaves, declared)]
+    nodes = [typed_node(v, t) for v, t in zip(leaves, declared)]
     for n, t in zip(nodes, declared):
-        if n.shape != t.shape:
+        if type(n.type) is not type(t) or (
+                n.shape != t.shape if isinstance(t, TensorType) else n.type != t):  # fmt: skip
             raise FrontendError(f"{fn.name} declares its result as {t}, but returns {n.type}")
     return nodes
 
@@ -412,10 +447,10 @@ def call(fn: Function, args: tuple, kwargs: dict):
     bound = fn.parameters.bind(*args, **kwargs)
     bound.apply_defaults()
     names, leaves, spec = named_leaves(fn, dict(bound.arguments))
-    arrays = [isinstance(v, (Tensor, np.ndarray, Size)) or (
+    arrays = [isinstance(v, (Tensor, np.ndarray, Size, Value)) or (
         _is_array(fn, n, v) and n in fn.annotations) for n, v in zip(names, leaves)]  # fmt: skip
-    nodes = [node_of(v, dtype_in(fn.annotations.get(n))) for v, n, is_one in
-             zip(leaves, names, arrays) if is_one]  # fmt: skip
+    nodes = [argument_node(fn.annotations.get(n), n, v)
+             for v, n, is_one in zip(leaves, names, arrays) if is_one]  # fmt: skip
     signature, values = specialize(fn, names, leaves, arrays, nodes, spec)
     if signature.result is None or (signature.graph is not None and _hides_sizes(signature)):
         return run(fn, trees.rebuild(spec, leaves))  # inlined
@@ -427,7 +462,8 @@ def specialize(fn: Function, names, leaves, arrays, nodes, spec):
     session = current_trace().session
     types, values = generic_types(fn, names, arrays, nodes)
     static = tuple(repr(v) for v, is_one in zip(leaves, arrays) if not is_one)
-    key = (id(fn), tuple((t.dtype, _pattern(t, types)) for t in types), static)
+    key = (id(fn), tuple((t.dtype, _pattern(t, types)) if isinstance(t, TensorType) else t
+                         for t in types), static)  # fmt: skip
     signature = session.signatures.get(key)
     if signature is None:
         name = unique(fn.name if fn.name != "main" else "main_function",
@@ -453,6 +489,9 @@ def generic_types(fn: Function, names, arrays, nodes):
     taken = [n for n, is_one in zip(names, arrays) if is_one]
     types = []
     for name, node in zip(taken, nodes):
+        if not isinstance(node.type, TensorType):
+            types.append(node.type)
+            continue
         dims_ = _dims_of(fn.annotations.get(name))
         shape = []
         for axis, d in enumerate(node.shape):
@@ -547,7 +586,7 @@ def _call_node(signature: Signature, nodes, values):
     """The call and its results; sizes of the result in the caller's terms."""
     types = [TensorType(t.dtype, tuple(
         as_dim(substitute(d, values)) if isinstance(d, Expr) else d for d in t.shape))
-        for t in signature.result]  # fmt: skip
+        if isinstance(t, TensorType) else t for t in signature.result]  # fmt: skip
     kind = types[0] if len(types) == 1 else TupleType(tuple(types))
     node = ct.call(*nodes, callee=signature.name, type=kind)
     results = [wrap(v) for v in ct.items(node)]

@@ -19,12 +19,13 @@ from contextvars import ContextVar
 import numpy as np
 
 from tensorwright.base.errors import FrontendError
+from tensorwright.base.value import Value
 from tensorwright.ir.build import location
 from tensorwright.ir.dtype import DType, boolean, f32, i64, promote
 from tensorwright.ir.dtype import dtype as dtype_of
 from tensorwright.ir.expr import Expr, as_dim, as_expr, compare
 from tensorwright.ir.graph import Node, constant, param
-from tensorwright.ir.type import Dim
+from tensorwright.ir.type import Dim, TensorType
 from tensorwright.ops import elementwise as ew
 from tensorwright.ops import index as ix
 from tensorwright.ops import movement as mv
@@ -284,11 +285,35 @@ class Tensor:
         )
 
 
+class Object(Tensor):
+    """A value of a data type, or a function, of the graph that is being traced."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"Object({self.node.type})"
+
+    def match(self, **arms):
+        """`tw.match` on this value."""
+        return MATCH(self, **arms)
+
+    def __call__(self, *args):
+        return APPLY(self, args)
+
+
+def _unset(*args, **arms):
+    raise RuntimeError("import tensorwright.frontend.data first")
+
+
+MATCH = APPLY = MAKE = _unset  # set by frontend/data.py, which is above
+
+
 _add_size_methods()
 
 
 def wrap(node: Node) -> Tensor:
-    return Tensor(node, current_trace())
+    kind = Tensor if isinstance(node.type, TensorType) else Object
+    return kind(node, current_trace())
 
 
 def node_of(x, d: DType | None = None) -> Node:
@@ -304,6 +329,8 @@ def node_of(x, d: DType | None = None) -> Node:
         node = mv.reshape(ix.size(dims=(dim_of(x),)), shape=())
     elif isinstance(x, (bool, int, float)):
         return constant(np.asarray(x).astype((d or weak_dtype(x)).numpy))
+    elif isinstance(x, Value):
+        return MAKE(x)
     elif isinstance(x, (np.ndarray, np.generic)):
         node = constant(np.asarray(x))
     elif isinstance(x, (list, tuple)):

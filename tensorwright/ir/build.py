@@ -21,7 +21,7 @@ from tensorwright.ir.dtype import DType, dtype
 from tensorwright.ir.expr import Expr, as_dim
 from tensorwright.ir.graph import Graph, Node, bound_symbols, constant
 from tensorwright.ir.op import OpDef
-from tensorwright.ir.type import TensorType, TupleType
+from tensorwright.ir.type import DataType, FunctionType, TensorType, TupleType
 
 _LOCATION: ContextVar[tuple[str, ...]] = ContextVar("location", default=())
 
@@ -49,6 +49,7 @@ def build(op: OpDef, args: tuple, attrs: dict) -> Node:
     if unknown:
         raise TypeError(f"{op.name}() has no attribute {', '.join(sorted(unknown))}")
     args = _operands(op, args)
+    check_tensors(op, args)
     full = {**op.defaults, **{k: _normalize(v) for k, v in attrs.items()}}
     try:
         type_ = op.infer(*(None if a is None else a.type for a in args), **full)
@@ -58,6 +59,18 @@ def build(op: OpDef, args: tuple, attrs: dict) -> Node:
     for s in bound_symbols(node):
         s.origin = node
     return node
+
+
+def check_tensors(op: OpDef, args: tuple) -> None:
+    """Operators that compute take tensors, not references to values of data types."""
+    if op.lower is None and op.expand is None:
+        return
+    for name, a in zip((*op.params, *("" for _ in args)), args):
+        if a is not None and isinstance(a.type, (DataType, FunctionType)):
+            raise CompileError(
+                f"{op.name}: the operand {name} is a {a.type}, a tensor is expected",
+                help="take it apart with `match`" if isinstance(a.type, DataType) else "call it",
+            ).located(_LOCATION.get(), operands_text(op, args))
 
 
 def _required(op: OpDef) -> set[str]:

@@ -168,7 +168,8 @@ class Buffer:
     constants), "arena" (placed in the function's frame by the planner), "frame" (that frame),
     "dynamic" (allocated when its size becomes known), "boxed" (on the heap, its size changes: read
     and written through views made after each `Resize`), "reference" (a word that refers to an
-    object on the heap: a view of it, from a byte on, is of the object's contents). align: known alignment of its first byte.
+    object on the heap: a view of it, from a byte on, is of the object's contents). align: known
+    alignment of its first byte.
     """
 
     __slots__ = ("__weakref__", "align", "dtype", "name", "scope", "shape")

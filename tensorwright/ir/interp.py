@@ -76,7 +76,7 @@ def _input(name: str, type_, x, precise: bool):
         return _input_value(name, type_, x, precise)
     if isinstance(type_, FunctionType):
         raise RunError(f"{name} is a function: the inputs of a program are tensors and values")
-    x = np.asarray(x)
+    x = np.asarray(x, type_.dtype.numpy if isinstance(x, (bool, int, float)) else None)
     if x.ndim != type_.rank:
         raise RunError(f"{name} has rank {x.ndim}, expected {type_}")
     if dtype(x.dtype) is not type_.dtype:

@@ -76,12 +76,12 @@ class Case:
 class DataType:
     """A sum type, `Tree = Leaf(x: f32[8]) | Node(left: Tree, right: Tree)`. Its cases are given
     once, after it is made, so that they may mention it. Types of one name and the same cases are
-    equal. In memory a value is a reference, one word."""
+    equal. In memory a value is a reference, one word. origin: what a front end made it from."""
 
-    __slots__ = ("cases", "name")
+    __slots__ = ("cases", "name", "origin")
 
-    def __init__(self, name: str, cases: Iterable[Case] = ()) -> None:
-        self.name, self.cases = name, tuple(cases)
+    def __init__(self, name: str, cases: Iterable[Case] = (), origin=None) -> None:
+        self.name, self.cases, self.origin = name, tuple(cases), origin
 
     def define(self, cases: Iterable[Case]) -> DataType:
         self.cases = tuple(cases)

@@ -10,6 +10,7 @@ they are used. Raises InternalError with the program's text around the offence:
 from __future__ import annotations
 
 from tensorwright.base.errors import InternalError, TensorwrightError
+from tensorwright.ir.build import check_tensors
 from tensorwright.ir.expr import Symbol
 from tensorwright.ir.facts import solve
 from tensorwright.ir.graph import CONST, PARAM, Graph, Node, bound_symbols, node_symbols, subgraphs
@@ -110,6 +111,7 @@ def _check_node(n: Node, m: Module | None) -> None:
         if n.attrs["callee"] not in table:
             raise Offence(n, f"{n.attrs['callee']!r} is not in the module")
     try:
+        check_tensors(n.op, n.args)
         _same_type(n, n.op.infer(*(None if a is None else a.type for a in n.args), **n.attrs))
     except TensorwrightError as e:
         raise Offence(n, e.message) from None

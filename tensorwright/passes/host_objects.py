@@ -40,7 +40,7 @@ class Layout:
     refs: dict[int, int] = field(default_factory=dict)
     sizes: dict[Symbol, int] = field(default_factory=dict)
     tensors: dict[int, Expr] = field(default_factory=dict)
-    size: Expr = const(0)
+    size: Expr | None = None
 
     def __post_init__(self) -> None:
         types = self.case.types
@@ -296,7 +296,9 @@ class Objects:
         return a in params and k in offsets and params[k] is a and (
             offsets[k] is layout.tensors[k])  # fmt: skip
 
-    def use_again(self, shell: Shell, made: Buffer, fresh: New, layout: Layout, values, node) -> None:
+    def use_again(
+        self, shell: Shell, made: Buffer, fresh: New, layout: Layout, values: list, node: Node
+    ) -> None:
         """If nobody else holds the shell, the new object takes its place in memory."""
         holder = shell.holder
         count = self.word(holder, COUNT)
@@ -310,8 +312,7 @@ class Objects:
         alone.body.append(store(tag, (), const(fresh.tag, i16)))
         refs = alone.part(made, TAG + 2, TensorType(i16, ()))
         alone.body.append(store(refs, (), const(fresh.refs, i16)))
-        kept = [k for k, a in enumerate(node.args) if k in layout.tensors and self.stays(k, a, layout)]
-        rest = [k for k in range(len(values)) if k not in kept]
+        rest = [k for k, a in enumerate(node.args) if not self.stays(k, a, layout)]
         alone.fill_tensors(made, layout, values, rest)
         other.body.append(fresh)
         other.fill_tensors(made, layout, values, range(len(values)))
@@ -388,4 +389,3 @@ class Objects:
         shared = Seq(tuple(Count(b, 1) for b in taken.values()))
         self.body.append(If(compare("eq", count, const(1, i64)), Seq(tuple(alone.body)), shared))
         self.owned |= set(taken.values())
-

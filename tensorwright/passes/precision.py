@@ -33,7 +33,6 @@ from tensorwright.ir.graph import (
 from tensorwright.ir.module import Module, map_graphs
 from tensorwright.ir.type import TensorType
 from tensorwright.ops.elementwise import cast
-from tensorwright.passes.convolutions import Windows
 from tensorwright.passes.pointwise import NAMES as POINTWISE
 from tensorwright.target.target import Target
 

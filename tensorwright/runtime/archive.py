@@ -161,7 +161,7 @@ def _read(
     document = _document(members.pop(_MANIFEST))
     manifest = manifests.from_json(document)
     for info in (*manifest.inputs, *manifest.outputs):
-        if not known_dtype(info.dtype):
+        if not known_dtype(info.dtype) and info.dtype not in manifest.data:
             raise ArtifactError(f"the manifest is damaged: there is no type {info.dtype!r}")
     sums = document.get("members")
     if not isinstance(sums, dict) or set(sums) != set(members):

@@ -30,6 +30,8 @@ class TensorInfo:
 
     @property
     def type(self) -> str:
+        if self.dtype[:1].isupper():  # a data type
+            return self.dtype
         return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
 
     @property

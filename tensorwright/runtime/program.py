@@ -70,7 +70,8 @@ class _Port:
 class _Slot:
     """What one call at a time needs: a native context and the argument tables."""
 
-    __slots__ = ("blocks", "context", "in_dims", "in_table", "inputs", "out_dims", "out_table", "outputs")
+    __slots__ = ("blocks", "context", "in_dims", "in_table", "inputs",
+                 "out_dims", "out_table", "outputs")  # fmt: skip
 
     def __init__(self, context: int, inputs: list[_Port], outputs: list[_Port]) -> None:
         self.context = context
@@ -218,9 +219,9 @@ class Program:
 
     def _sizes(self, args: tuple) -> dict[str, int]:
         """Values of the symbols that stand alone in the shape of an input."""
-        arrays = [to_array(v, p.dtype, p.what) for v, p in zip(args, self._ins)]
+        tensors = [(p, to_array(v, p.dtype, p.what)) for v, p in zip(args, self._ins) if not p.data]
         return dims.bind(
-            pair for p, a in zip(self._ins, arrays) for pair in zip(p.info.shape, a.shape)
+            pair for p, a in tensors for pair in zip(p.info.shape, a.shape)
         )
 
     def _timed(self, slot: _Slot, args: tuple, buffer: MarkBuffer) -> tuple[int, int]:

@@ -10,20 +10,22 @@ Python is shared there, and the other way round. Nothing recurses: lists may be 
 
 from __future__ import annotations
 
-import ctypes
 import math
 import struct
 from collections.abc import Callable, Mapping
+from ctypes import string_at
 from typing import Any
 
 import numpy as np
 
 from tensorwright.base.errors import RunError
 from tensorwright.base.value import Value
-from tensorwright.runtime.buffer import address, aligned_empty, dtype_name, numpy_dtype, to_array
+from tensorwright.runtime.buffer import aligned_empty, dtype_name, numpy_dtype, to_array
 from tensorwright.runtime.layout import HEADER, OUTSIDE, TAG, place
 
 _NOTHING = 16  # bytes of an object without contents
+_BYTE = np.dtype(np.uint8)
+_HEAD = struct.Struct("<hhi")
 
 
 class _Case:
@@ -36,7 +38,8 @@ class _Case:
                         for k, f in enumerate(fields) if f[1] not in data]  # fmt: skip
         dims = [d for _, _, shape, _ in self.tensors for d in shape]
         self.symbols = list(dict.fromkeys(d for d in dims if isinstance(d, str)))
-        self.head = struct.Struct(f"<qhhi{len(self.refs) + len(self.symbols)}q")
+        count = len(self.refs) + len(self.symbols)
+        self.head, self.words = struct.Struct(f"<qhhi{count}q"), struct.Struct(f"<{count}q")
         self.places = None if self.symbols else self.place({})
 
     def place(self, sizes: dict[str, int]) -> tuple[list, int]:
@@ -47,6 +50,26 @@ class _Case:
             rows.append((math.prod(known) * d.itemsize, symbolic))
         offsets, size = place(len(self.refs), len(self.symbols), rows)
         return offsets, max(size, _NOTHING)
+
+    def arrays(self, fields: tuple, what: str) -> tuple[list[np.ndarray], dict[str, int]]:
+        """(the tensors among the fields of a value, its sizes by symbol)."""
+        sizes: dict[str, int] = {}
+        found = []
+        for k, d, shape, name in self.tensors:
+            x = fields[k]
+            if type(x) is not np.ndarray:
+                x = np.asarray(x, d) if isinstance(x, (bool, int, float)) else to_array(x, d, what)
+            if x.shape != shape or x.dtype != d:
+                fits = x.dtype == d and x.ndim == len(shape)
+                for n, m in zip(shape, x.shape):
+                    fits &= (sizes.setdefault(n, m) if isinstance(n, str) else n) == m
+                if not fits:
+                    raise RunError(
+                        f"{what}: {self.owner}.{self.name}.{name} is {_type(x.dtype, x.shape)}, "
+                        f"expected {_type(d, shape)}"
+                    )
+            found.append(x)
+        return found, {s: sizes[s] for s in self.symbols} if self.symbols else sizes
 
 
 class Codec:
@@ -64,57 +87,35 @@ class Codec:
 
     def encode(self, value: Any, type_: str, what: str) -> tuple[np.ndarray, int]:
         """(memory that holds the value, address of it). Raises RunError if it is none."""
-        places: dict[int, int] = {}
+        places: dict[str, dict[int, int]] = {t: {} for t in self.by_name}
         plan: list[tuple] = []
-        todo, size = [(value, self.by_name[type_], type_)], 0
+        todo, size = [(value, type_)], 0
         while todo:
-            v, cases, t = todo.pop()
-            if id(v) in places:
+            v, t = todo.pop()
+            known, key = places[t], id(v)
+            if key in known:
                 continue
-            case = cases.get(v.case) if isinstance(v, Value) else None
+            case = self.by_name[t].get(v.case) if isinstance(v, Value) else None
             if case is None or len(v.fields) != len(case.fields):
-                raise _no_value(what, v, t, cases)
-            places[id(v)] = size
-            arrays, sizes = self.tensors(v, case, what)
+                raise _no_value(what, v, t, self.by_name[t])
+            fields = v.fields
+            arrays, sizes = case.arrays(fields, what)
             offsets, bytes_ = case.places or case.place(sizes)
-            plan.append((v, case, size, arrays, offsets, sizes, bytes_))
-            size += -(-bytes_ // 64) * 64
-            fields = v.fields
+            known[key] = size
+            plan.append((case, fields, size, arrays, offsets, sizes, bytes_))
+            size += (bytes_ + 63) & -64
             for k, name in case.refs:
-                todo.append((fields[k], self.by_name[name], name))
-        block, base = aligned_empty((size,), np.dtype(np.uint8), size)
+                todo.append((fields[k], name))
+        block, base = aligned_empty((size,), _BYTE, size)
         memory = block.data
-        for v, case, at, arrays, offsets, sizes, bytes_ in plan:
-            fields = v.fields
-            refs = [base + places[id(fields[k])] for k, _ in case.refs]
-            case.head.pack_into(memory, at, OUTSIDE, case.tag, len(refs), bytes_ // 64,
+        for case, fields, at, arrays, offsets, sizes, bytes_ in plan:
+            refs = [base + places[name][id(fields[k])] for k, name in case.refs]
+            case.head.pack_into(memory, at, OUTSIDE, case.tag, len(refs), bytes_ >> 6,
                                 *refs, *sizes.values())  # fmt: skip
-            for array, offset in zip(arrays, offsets):
-                n = array.nbytes
-                memory[at + offset : at + offset + n] = array.data.cast("B") if n else b""
+            for x, offset in zip(arrays, offsets):
+                start = at + offset
+                memory[start : start + x.nbytes] = x.tobytes()
         return block, base
-
-    def tensors(self, v: Value, case: _Case, what: str) -> tuple[list[np.ndarray], dict]:
-        """(the arrays of a value, its sizes by symbol)."""
-        sizes: dict[str, int] = {}
-        arrays = []
-        for k, d, shape, name in case.tensors:
-            x = v.fields[k]
-            if type(x) is not np.ndarray:
-                x = np.asarray(x, d) if isinstance(x, (bool, int, float)) else to_array(x, d, what)
-            if x.dtype != d or x.shape != shape:
-                fits = x.dtype == d and x.ndim == len(shape)
-                for n, m in zip(shape, x.shape):
-                    fits &= (sizes.setdefault(n, m) if isinstance(n, str) else n) == m
-                if not fits:
-                    raise RunError(
-                        f"{what}: {case.owner}.{case.name}.{name} is {_type(x.dtype, x.shape)}, "
-                        f"expected {_type(d, shape)}"
-                    )
-            if not x.flags.c_contiguous:
-                x = np.ascontiguousarray(x)
-            arrays.append(x if x.dtype.kind in "biuf" else x.view(np.uint8))
-        return arrays, {s: sizes[s] for s in case.symbols}
 
     # ---- to Python -----------------------------------------------------------------------------
 
@@ -128,29 +129,27 @@ class Codec:
             if at in done:
                 todo.pop()
             elif at not in opened:
-                tag = ctypes.c_int16.from_address(at + TAG).value
+                tag, _, units = _HEAD.unpack(string_at(at + TAG, 8))
                 case = self.types[t][tag]
-                n = len(case.refs) + len(case.symbols)
-                words = struct.unpack(f"<{n}q", ctypes.string_at(at + HEADER, 8 * n))
-                opened[at] = case, words
+                memory = bytearray(string_at(at, 64 * units or HEADER))
+                words = case.words.unpack_from(memory, HEADER)
+                opened[at] = case, words, memory
                 todo += [(w, name) for w, (_, name) in zip(words, case.refs) if w not in done]
             else:
                 todo.pop()
-                case, words = opened.pop(at)
-                done[at] = self.made(at, case, words, done)
+                done[at] = self.made(*opened.pop(at), done)
         return done[start]
 
-    def made(self, at: int, case: _Case, words: tuple, done: dict[int, Any]) -> Any:
+    def made(self, case: _Case, words: tuple, memory: bytearray, done: dict[int, Any]) -> Any:
+        """A value from its object's memory; its arrays stay there."""
         fields: list = [None] * len(case.fields)
         for w, (k, _) in zip(words, case.refs):
             fields[k] = done[w]
         sizes = dict(zip(case.symbols, words[len(case.refs) :]))
         offsets, _ = case.places or case.place(sizes)
         for (k, d, shape, _), offset in zip(case.tensors, offsets):
-            known = tuple(sizes[n] if isinstance(n, str) else n for n in shape)
-            array = np.empty(known, d)
-            ctypes.memmove(address(array), at + offset, array.nbytes)
-            fields[k] = array
+            known = tuple([sizes[n] if isinstance(n, str) else n for n in shape])
+            fields[k] = np.ndarray(known, d, memory, offset)
         make = self.makers.get(case.owner, Value)
         return make(case.name, tuple(fields))
 
