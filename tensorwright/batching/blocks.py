@@ -91,12 +91,17 @@ def reachable(graphs: Mapping[str, Graph]) -> dict[str, set[str]]:
     return reach
 
 
-def recursive(graphs: Mapping[str, Graph]) -> set[str]:
-    """The functions from which one that calls itself can be entered."""
+def cyclic(graphs: Mapping[str, Graph]) -> set[str]:
+    """The functions that call themselves, perhaps through others."""
     direct = {name: called(g) & set(graphs) for name, g in graphs.items()}
     reach = reachable(graphs)
-    cyclic = {name for name in graphs if any(name in reach[c] for c in direct[name])}
-    return {name for name in graphs if reach[name] & cyclic}
+    return {name for name in graphs if any(name in reach[c] for c in direct[name])}
+
+
+def recursive(graphs: Mapping[str, Graph]) -> set[str]:
+    """The functions from which one that calls itself can be entered."""
+    own, reach = cyclic(graphs), reachable(graphs)
+    return {name for name in graphs if reach[name] & own}
 
 
 class Emit:

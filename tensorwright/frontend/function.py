@@ -84,7 +84,10 @@ class Session:
 
 
 class Function:
-    """A Python function over arrays that can be compiled, and called from others like it."""
+    """A Python function over arrays that can be compiled, and called from others like it.
+    make_entry(title, example_inputs, shapes, session): what `trace_entry` does, in another way."""
+
+    make_entry: Callable | None = None
 
     def __init__(
         self, f: Callable, static: tuple[str, ...] = (), state: tuple[str, ...] = ()
@@ -201,6 +204,8 @@ def trace_entry(
 ) -> tuple[Graph, Convention]:
     """The graph `title` of one function, and how it is called."""
     fn = fn if isinstance(fn, Function) else Function(fn)
+    if fn.make_entry is not None:
+        return fn.make_entry(title, example_inputs, shapes, session)
     fn, arguments = bind_examples(fn, example_inputs)
     names, leaves, spec = named_leaves(fn, arguments)
     language = shapes_of(fn, shapes, names, leaves)
