@@ -42,6 +42,7 @@ Scheduler = Callable[[Kernel, Target], Kernel]
 def schedule_kernels(m: Module, target: Target, schedule: Scheduler = schedule) -> Module:
     """`m` with every kernel scheduled for the target."""
     kernels = {name: schedule(k, target) for name, k in m.kernels.items()}
+    kernels |= shared_panels(m, kernels, lambda k: schedule(k, target))
     wanted = {name: k.packs for name, k in kernels.items() if k.packs}
     made: dict[str, Kernel] = dict(kernels)
     done: dict[tuple[Node, Pack], Node] = {}
@@ -68,6 +69,55 @@ def schedule_kernels(m: Module, target: Target, schedule: Scheduler = schedule) 
     copy_all(copies)
     made.update((n, schedule(k, target)) for n, k in made.items() if n not in kernels)
     return replace(m, graphs=graphs, kernels=made)
+
+
+Place = tuple[str, int]  # a kernel and the position of one of its parameters
+
+
+def shared_panels(m: Module, kernels: dict[str, Kernel], schedule) -> dict[str, Kernel]:
+    """Kernels scheduled again, for panels as wide as those of others that read the same constants,
+    so that these are stored once (the entries of a program may want them differently)."""
+    changed: dict[str, Kernel] = {}
+    for places in readers_of_constants(m, kernels):
+        widths = {pack_of(kernels[name], at).width for name, at in places}
+        for width in sorted(widths, reverse=True) if len(widths) > 1 else ():
+            tried = {}
+            for name, at in places:
+                k = tried.get(name, changed.get(name, kernels[name]))
+                packs = [replace(p, width=width) if p.param == at else p for p in k.packs]
+                tried[name] = schedule(replace(m.kernels[name], packs=tuple(packs)))
+                if tried[name].packs != tuple(packs):
+                    break
+            else:
+                changed |= tried
+                break
+    return changed
+
+
+def pack_of(k: Kernel, at: int) -> Pack:
+    return next(p for p in k.packs if p.param == at)
+
+
+def readers_of_constants(m: Module, kernels: dict[str, Kernel]) -> list[list[Place]]:
+    """The places at which kernels want constants in panels, those together that read the same ones
+    in layouts that differ in the width of the panels only."""
+    group: dict[Place, list[Place]] = {}
+    first: dict[tuple[Node, Pack], Place] = {}
+    for g in m.all_graphs():
+        for node in g.nodes():
+            if node.op is not call_kernel or node.attrs["inplace"] >= 0:
+                continue
+            name = node.attrs["callee"]
+            for p in kernels[name].packs:
+                if node.args[p.param].op is not CONST:
+                    continue
+                place = (name, p.param)
+                mine = group.setdefault(place, [place])
+                other = first.setdefault((node.args[p.param], replace(p, param=0, width=0)), place)
+                if group[other] is not mine:
+                    mine += group[other]
+                    group.update(dict.fromkeys(group[other], mine))
+    return list({id(places): places for places in group.values()}.values())
 
 
 def pack_operand(

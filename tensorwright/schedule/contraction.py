@@ -123,7 +123,7 @@ def schedule_contraction(k: Kernel, stages: tuple[Stage, ...], target: Target) -
         old = params[pack.param]
         new = packed_buffer(old, pack)
         params = tuple(new if b is old else b for b in params)
-        packs = (*packs, pack)
+        packs = (*(given for given in packs if given.param != pack.param), pack)
         if pack.words >= 0:
             body = multiply_pairs(body, pairs, roles, new, pack)
         else:
