@@ -29,6 +29,7 @@ from tensorwright.passes.precision import compute_in
 from tensorwright.passes.schedule_kernels import schedule_kernels
 from tensorwright.passes.shapes import simplify_shapes
 from tensorwright.passes.simplify import clean, simplify
+from tensorwright.passes.specialize import specialize
 from tensorwright.passes.winograd import choose_algorithms
 from tensorwright.target.target import Target
 
@@ -38,6 +39,7 @@ Observe = Callable[[str, Module], None]
 
 PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("functions", lambda m, t: resolve_functions(m)),
+    ("specialize", lambda m, t: specialize(m)),
     ("shapes", lambda m, t: simplify_shapes(m)),
     ("clean", lambda m, t: clean(m)),
     ("attention", lambda m, t: recognise_attention(m)),

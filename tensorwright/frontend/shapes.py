@@ -3,7 +3,8 @@
     shapes={"x": "n[1..64], 3, h{224,320,448}, w=h"}      shapes="x: n,3,224,224; y: n"
 
 A dimension is an int, a name, a name with facts (`n[1..64]` bounds, `s[8..4096%8]` also a divisor,
-`h{224,320,448}` the only values), `w=h` or `2*n + 1` (an expression of other names), `?` (unknown),
+`h{224,320,448}` the only values; `n*{128,256,%16}` sizes and divisors to be specialized for),
+`w=h` or `2*n + 1` (an expression of other names), `?` (unknown),
 `_` (as the model declares it). Equal names are one symbol. Sequences of ints, names, None and
 torch.export.Dim objects, and {axis: dimension} for some of the axes, are understood as well.
 """
@@ -21,12 +22,14 @@ from tensorwright.ir.facts import solve
 from tensorwright.ir.type import Dim, Shape
 
 HELP = (
-    "a dimension is an int, n, n[1..64], s[8..4096%8], h{224,320}, w=h, 2*n, ? or _ (as declared)"
+    "a dimension is an int, n, n[1..64], s[8..4096%8], h{224,320}, w=h, 2*n, ? or _ (as declared); "
+    "n[1..512]*{128,%16} adds what is to be fastest"
 )
 _NAMED = re.compile(
     r"(?P<name>[A-Za-z_][\w.]*)\s*"
     r"(?:\[\s*(?P<low>\d*)\s*(?P<dots>\.\.)?\s*(?P<high>\d*)\s*(?:%\s*(?P<step>\d+))?\s*\]"
-    r"|\{(?P<values>[\d,\s]+)\})?"
+    r"|\{(?P<values>[\d,\s]+)\})?\s*"
+    r"(?:\*\s*\{(?P<hot>[\d,%\s]+)\})?"
 )
 
 
@@ -235,13 +238,23 @@ def _facts(part: str, m: re.Match) -> dict:
         values = sorted({int(v) for v in m["values"].split(",") if v.strip()})
         if not values:
             raise FrontendError(f"shapes: {part!r} lists no value", help=HELP)
-        return {"min": values[0], "max": values[-1], "values": tuple(values)}
+        return {"min": values[0], "max": values[-1], "values": tuple(values), **_hot(part, m)}
     high = int(m["high"]) if m["high"] else (int(m["low"]) if m["low"] and not m["dots"] else None)
     step = int(m["step"] or 1)
     if step < 1 or (high is not None and high < int(m["low"] or 0)):
         raise FrontendError(f"shapes: no size satisfies {part!r}", help=HELP)
     low = {"min": int(m["low"])} if m["low"] else {}
-    return {**low, "max": high, "multiple_of": step}
+    return {**low, "max": high, "multiple_of": step, **_hot(part, m)}
+
+
+def _hot(part: str, m: re.Match) -> dict:
+    """The sizes and divisors behind `*`."""
+    if m["hot"] is None:
+        return {}
+    found = [h.strip() for h in m["hot"].split(",") if h.strip()]
+    if not found or any(not re.fullmatch(r"\d+|%[1-9]\d*", h) for h in found):
+        raise FrontendError(f"shapes: {part!r} lists no hot sizes", help=HELP)
+    return {"hot": tuple(h if h[0] == "%" else int(h) for h in found)}
 
 
 def _per_input(spec, names: Sequence[str]) -> dict:

@@ -54,6 +54,7 @@ from tensorwright.ir.type import TupleType, product
 from tensorwright.passes.host_objects import Objects, Shell, flat_buffers, reference
 from tensorwright.passes.host_sized import Sized
 from tensorwright.passes.host_tail import Round, Tails
+from tensorwright.passes.specialize import applies
 from tensorwright.passes.tail_calls import circle
 from tensorwright.passes.takers import Takers, is_object
 from tensorwright.runtime.manifest import entry_symbol
@@ -177,8 +178,8 @@ class Host(Objects, Sized, Tails):
             producer = result
             while producer.op.name == "reshape" or producer.attrs.get("inplace", -1) >= 0:
                 producer = producer.args[producer.attrs.get("inplace", 0)]
-            direct = producer.op.name == "call_kernel" and not isinstance(producer.type, TupleType)
-            item = producer.op.name == "item" and producer.args[0].op.name == "call_kernel"
+            direct = writes_to_target(producer) and not isinstance(producer.type, TupleType)
+            item = producer.op.name == "item" and writes_to_target(producer.args[0])
             fits = (direct or item) and producer not in self.targets and producer not in g.params
             if fits and k not in state:
                 self.targets[producer] = out
@@ -236,17 +237,20 @@ class Host(Objects, Sized, Tails):
             own = self.view(Buffer(name, node.dtype, self.shape(node.shape), "arena", 64), base)
             self.body.append(Call(node.attrs["callee"], (*ins, own), scalars))
             return own
-        if isinstance(node.type, TupleType):
-            items = {n.attrs["index"]: n for n in self.targets if n.op.name == "item"
-                     and n.args[0] is node}  # fmt: skip
-            outs = tuple(
-                self.allocate(items.get(k, node), t, f"{name}_{k}")
-                for k, t in enumerate(node.type.items)
-            )
-        else:
-            outs = (self.allocate(node, node.type, name),)
+        outs = self.allocate_results(node, name)
         self.body.append(Call(node.attrs["callee"], (*ins, *outs), scalars))
         return outs if isinstance(node.type, TupleType) else outs[0]
+
+    def allocate_results(self, node: Node, name: str) -> tuple[Buffer, ...]:
+        """Buffers for all results of a call: their targets, or new ones."""
+        if not isinstance(node.type, TupleType):
+            return (self.allocate(node, node.type, name),)
+        items = {n.attrs["index"]: n for n in self.targets if n.op.name == "item"
+                 and n.args[0] is node}  # fmt: skip
+        return tuple(
+            self.allocate(items.get(k, node), t, f"{name}_{k}")
+            for k, t in enumerate(node.type.items)
+        )
 
     def emit_call_extern(self, node: Node) -> Value:
         types = node.type.items if isinstance(node.type, TupleType) else (node.type,)
@@ -412,15 +416,26 @@ class Host(Objects, Sized, Tails):
 
     def emit_call(self, node: Node) -> Value:
         g = self.module.graphs[node.attrs["callee"]]
-        types = node.type.items if isinstance(node.type, TupleType) else (node.type,)
-        outs = [self.allocate(node, t, f"{g.name}_{k}") for k, t in enumerate(types)]
+        outs = self.allocate_results(node, g.name)
         ins = [self.buffer(a) for a in node.args]
         for k, (a, b) in enumerate(zip(node.args, ins)):
             if is_object(a.type) and self.takers.takes(g.name, k):
                 self.acquire(b)
         scalars = call_scalars(g, ins)
-        self.body.append(Call(host_name(g.name), (*ins, *outs), scalars))
-        return tuple(outs) if isinstance(node.type, TupleType) else outs[0]
+        made: Stmt = Call(host_name(g.name), (*ins, *outs), scalars)
+        for name in reversed(node.attrs["hot"]):
+            h = self.module.graphs[name]
+            own = Call(host_name(name), (*ins, *outs), call_scalars(h, ins))
+            made = If(applies(h, [b.shape for b in ins]), own, made)
+        self.body.append(made)
+        return outs if isinstance(node.type, TupleType) else outs[0]
+
+
+def writes_to_target(node: Node) -> bool:
+    """Whether a node computes its results in whatever buffers it is given."""
+    types = node.type.items if isinstance(node.type, TupleType) else (node.type,)
+    tensors = not any(map(is_object, types))
+    return node.op.name == "call_kernel" or (node.op.name == "call" and tensors)
 
 
 def host_name(graph: str) -> str:
@@ -528,7 +543,8 @@ def lower_entry(m: Module, constants: dict[Node, int], entry: str = "") -> Kerne
 
 def called_graphs(m: Module) -> list[Graph]:
     """The graphs that other graphs of the module call."""
-    names = {n.attrs["callee"] for g in m.all_graphs() for n in g.nodes() if n.op.name == "call"}
+    calls = [n for g in m.all_graphs() for n in g.nodes() if n.op.name == "call"]
+    names = {name for n in calls for name in (n.attrs["callee"], *n.attrs["hot"])}
     return [g for name, g in m.graphs.items() if name in names or name not in m.offered]
 
 
