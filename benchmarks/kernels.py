@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import results, zoo
-from benchmarks.bench import Plan, Worker, check, load, rounds
+from benchmarks.bench import Plan, Worker, check, load, run_rounds
 from benchmarks.results import OURS, Result
 
 PEERS = ("ort", "openvino", "torch")
@@ -71,7 +71,7 @@ def measure(names: list[zoo.Row], peers: list[str], plan: Plan) -> list[Result]:
                 load(worker, group[p], plan)
             alive = {p: w for p, w in workers.items() if not group[p].failure}
             check(alive, group)
-            rounds({p: w for p, w in alive.items() if not group[p].failure}, group, plan)
+            run_rounds({p: w for p, w in alive.items() if not group[p].failure}, group, plan)
             found += group.values()
             line = ", ".join(f"{r.peer} {r.cell()}" for r in group.values())
             print(f"{k + 1}/{len(names)} {row.name}: {line}", file=sys.stderr, flush=True)

@@ -156,9 +156,10 @@ def sliding_window(stage: Stage, roles: Roles) -> For | None:
         return None
     step = stride_of(roles.other, sym(roles.row.var))
     for f in stage.reduce:
-        if is_const(f.extent) and 1 < f.extent.value <= MAX_WINDOW and step is not None:
-            if stride_of(roles.other, sym(f.var)) is step and not is_const(step, 0):
-                return f
+        moves = stride_of(roles.other, sym(f.var))
+        slides = moves is not None and moves is step and not is_const(step, 0)
+        if is_const(f.extent) and 1 < f.extent.value <= MAX_WINDOW and slides:
+            return f
     return None
 
 
