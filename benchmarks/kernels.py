@@ -1,6 +1,6 @@
 """Single kernels beside the peers and beside what the machine can do.
 
-    python -m benchmarks.kernels --threads 1,2 --families conv,matmul --markdown docs/benchmarks_kernels.md
+    python -m benchmarks.kernels --threads 1,2 --families conv,matmul
 
 One process per peer serves all rows; rounds are interleaved as in `benchmarks.bench`. The limit is
 the larger of operations over the FMA peak and bytes (inputs, weights, results) over the bandwidth
@@ -14,8 +14,6 @@ import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from benchmarks import results, zoo
 from benchmarks.bench import Plan, Worker, check, load, run_rounds
@@ -137,7 +135,8 @@ def main(argv: list[str] | None = None) -> list[Result]:
     export_all(names)
     peers = list(dict.fromkeys([OURS, results.REFERENCE, *args.peers]))
     found: list[Result] = []
-    parts = [f"# Kernels\n\n{__doc__.partition(chr(10))[2].strip()}\n", f"- Machine: {results.machine()}"]
+    about = __doc__.partition("\n")[2].strip()
+    parts = [f"# Kernels\n\n{about}\n", f"- Machine: {results.machine()}"]
     for threads in map(int, args.threads):
         gap = args.gap or (0.3 if threads > 1 else 0.0)
         plan = Plan(threads, args.rounds, args.seconds, 3, gap, False)
