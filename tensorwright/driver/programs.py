@@ -37,7 +37,7 @@ from tensorwright.target.target import Target
 WHOLE = (".",)  # every folder decides
 # How ONNX writes that weights lie in another file: {key: "location", value: ...}
 EXTERNAL = b"\n\x08location\x12"
-OPTIONS = ("seed", "fast_math")  # that decide, too
+OPTIONS = ("seed",)  # that decide, too
 LAZY = ("module", "lowered", "built")  # what tools look at and running does not need
 
 
@@ -59,7 +59,7 @@ class KnownPrograms:
         self.cache, self.path, self.content, self.key = cache, path, content, key
 
     @staticmethod
-    def of(model, target: Target, shapes=None, precision: str = "model") -> KnownPrograms | None:
+    def of(model, target: Target, shapes=None) -> KnownPrograms | None:
         """None for what is not kept: anything but ONNX files, compilations that somebody watches,
         no folder or no room in it."""
         limit, folder = config.get("cache_programs") << 20, cache_folder()
@@ -71,7 +71,7 @@ class KnownPrograms:
             return None
         cache = ObjectCache(folder, limit, "programs", ".tw")
         return KnownPrograms(cache, path, found, digest(
-            found, path.stem, sizes, precision, *(str(config.get(n)) for n in OPTIONS), versions,
+            found, path.stem, sizes, *(str(config.get(n)) for n in OPTIONS), versions,
             np.__version__, onnx_version()))  # fmt: skip
 
     def load(self, threads: int, compile_again: Callable[[], Program]) -> KnownProgram | None:
