@@ -249,7 +249,7 @@ def decision_tree(depth: int = 12, features: int = 16, count: int = 64) -> Progr
         for x in xs:
             r = rule
             while r.case == "Split":
-                r = r.below if x[r.feature] < r.limit else r.above
+                r = r.below if x[int(r.feature)] < float(r.limit) else r.above
             found.append(float(r.value))
         return torch.tensor(found)
 
@@ -378,6 +378,14 @@ def beam(words: int = 2000, hidden: int = 256, width: int = 4, most: int = 40) -
         n = tnp.tanh(a[:, 2 * hidden :] + r * b[:, 2 * hidden :])
         return (1 - z) * n + z * h
 
+    def largest(x, count):
+        values, places = [], []
+        for _ in range(count):
+            places.append(tnp.argmax(x))
+            values.append(tnp.take(x, places[-1], axis=0))
+            x = x.at[places[-1]].set(-1e30)
+        return tnp.stack(values), tnp.stack(places)
+
     @tw.function
     def search(first: tw.i64):
         def body(s):
@@ -387,7 +395,7 @@ def beam(words: int = 2000, hidden: int = 256, width: int = 4, most: int = 40) -
             y = y - tnp.max(y, axis=1, keepdims=True)
             y = y - tnp.log(tnp.sum(tnp.exp(y), axis=1, keepdims=True))
             total = tnp.reshape(logp[:, None] + y, (width * words,))
-            logp, at = tnp.top_k(total, width)
+            logp, at = largest(total, width)
             source, tokens = at // words, at % words
             out = tnp.take(out, source, axis=0).at[:, k].set(tokens)
             return k + 1, tokens, logp, tnp.take(h, source, axis=0), out
