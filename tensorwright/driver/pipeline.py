@@ -22,6 +22,7 @@ from tensorwright.passes.expand import expand_composites
 from tensorwright.passes.functions import resolve_functions
 from tensorwright.passes.fuse import fuse
 from tensorwright.passes.indices import check_indices
+from tensorwright.passes.hoist import hoist
 from tensorwright.passes.inplace import update_in_place
 from tensorwright.passes.layout import assign_layouts
 from tensorwright.passes.lower import lower
@@ -39,7 +40,11 @@ Observe = Callable[[str, Module], None]
 
 PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("functions", lambda m, t: resolve_functions(m)),
+<<<<<<< HEAD
     ("specialize", lambda m, t: specialize(m)),
+=======
+    ("hoist", lambda m, t: hoist(m)),
+>>>>>>> language
     ("shapes", lambda m, t: simplify_shapes(m)),
     ("clean", lambda m, t: clean(m)),
     ("attention", lambda m, t: recognise_attention(m)),
