@@ -40,11 +40,8 @@ Observe = Callable[[str, Module], None]
 
 PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("functions", lambda m, t: resolve_functions(m)),
-<<<<<<< HEAD
     ("specialize", lambda m, t: specialize(m)),
-=======
     ("hoist", lambda m, t: hoist(m)),
->>>>>>> language
     ("shapes", lambda m, t: simplify_shapes(m)),
     ("clean", lambda m, t: clean(m)),
     ("attention", lambda m, t: recognise_attention(m)),
