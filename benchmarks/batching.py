@@ -56,6 +56,30 @@ def tree_lstm(words: int = WORDS, hidden: int = HIDDEN):
     return Tree, encode, (leaf_w, leaf_b, node_w, node_b)
 
 
+def torch_encoder(weights):
+    """The same model as one writes it in PyTorch: a recursive function of eager operators."""
+    import torch
+
+    leaf_w, leaf_b, node_w, node_b = map(torch.from_numpy, weights)
+
+    def encode(t):
+        if t.case == "Leaf":
+            i, o, u = torch.addmv(leaf_b, leaf_w.T, torch.from_numpy(t.word)).chunk(3)
+            c = torch.sigmoid(i) * torch.tanh(u)
+            return torch.sigmoid(o) * torch.tanh(c), c
+        (h0, c0), (h1, c1) = encode(t.left), encode(t.right)
+        i, f0, f1, o, u = torch.addmv(node_b, node_w.T, torch.cat([h0, h1])).chunk(5)
+        c = torch.sigmoid(i) * torch.tanh(u) + torch.sigmoid(f0) * c0 + torch.sigmoid(f1) * c1
+        return torch.sigmoid(o) * torch.tanh(c), c
+
+    def run(trees):
+        with torch.no_grad():
+            return [encode(t) for t in trees]
+
+    torch.set_num_threads(1)
+    return run
+
+
 def sigmoid(lib, x):
     return 1 / (1 + lib.exp(-x))
 
@@ -89,20 +113,26 @@ def seconds(run, repeats: int = 5) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", default="1,4,16,64,256")
+    parser.add_argument("--hidden", type=int, default=HIDDEN)
     args = parser.parse_args()
-    tree, encode, _ = tree_lstm()
+    tree, encode, weights = tree_lstm(hidden=args.hidden)
     alone, together = tw.compile(encode, threads=1), tw.compile(tw.batch(encode), threads=1)
-    print(f"{'batch':>6} {'one by one':>14} {'together':>14} {'rows only':>12} {'faster':>8}"
-          f" {'difference':>12}")  # fmt: skip
+    eager = torch_encoder(weights)
+    print(f"{args.hidden} hidden units; trees a second of CPU time, one thread")
+    print(f"{'batch':>6} {'PyTorch':>9} {'one by one':>11} {'together':>9} {'rows only':>10}"
+          f" {'over PyTorch':>13} {'over one by one':>16} {'difference':>11}")  # fmt: skip
     for batch in map(int, args.batch.split(",")):
         trees = random_trees(tree, batch)
-        first = seconds(lambda ts=trees: [alone(t) for t in ts])
-        second = seconds(lambda ts=trees: together(ts))
-        rows = seconds(lambda ts=trees: together.convention.flatten((ts,), {}))
-        each = np.stack([np.asarray(alone(t)[0]) for t in trees])
+        times = [seconds(run) for run in (
+            lambda ts=trees: eager(ts), lambda ts=trees: [alone(t) for t in ts],
+            lambda ts=trees: together(ts),
+            lambda ts=trees: together.convention.flatten((ts,), {}))]  # fmt: skip
+        each = np.stack([h.numpy() for h, _ in eager(trees)])
         apart = float(np.abs(each - np.asarray(together(trees)[0])).max())
-        print(f"{batch:6} {batch / first:10.0f} t/s {batch / second:10.0f} t/s"
-              f" {rows * 1e3:9.1f} ms {first / second:7.2f}x {apart:12.1e}", flush=True)  # fmt: skip
+        rates = [batch / t for t in times]
+        print(f"{batch:6} {rates[0]:9.0f} {rates[1]:11.0f} {rates[2]:9.0f} "
+              f"{times[3] * 1e3:7.2f} ms {times[0] / times[2]:12.2f}x "
+              f"{times[1] / times[2]:15.2f}x {apart:11.1e}", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":
