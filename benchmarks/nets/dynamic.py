@@ -55,7 +55,12 @@ def vit_any(small: bool = False) -> Net:
     patch = config.patch_size
     # The exporter would take a square of the published size as the only case.
     pixels = image(1, config.image_size)[..., : -2 * patch]
-    return Net(module, {"pixel_values": pixels}, ("logits",), {"pixel_values": {2: patch * h, 3: patch * w}})
+    return Net(
+        module,
+        {"pixel_values": pixels},
+        ("logits",),
+        {"pixel_values": {2: patch * h, 3: patch * w}},
+    )
 
 
 def wav2vec2_any(small: bool = False) -> Net:

@@ -22,8 +22,10 @@ from tensorwright.ir.type import product
 from tensorwright.ops import (
     activations,
     attention,
+    caches,
     conv,
     cumulative,
+    data,
     elementwise,
     index,
     linalg,
@@ -38,6 +40,7 @@ from tensorwright.ops import (
     statistics,
     vision,
     window,
+    winograd,
 )  # fmt: skip
 from tensorwright.ops.define import normalize_axes, normalize_axis
 
@@ -204,6 +207,13 @@ def _sizes_differ(r: Row) -> Node:
     )
 
 
+def _values_differ(r: Row) -> Node:
+    raise CompileError(
+        f"vmap: {r.node.op.name} handles values of data types, which have no dimension for examples",
+        help="use tw.batch, which runs the equal parts of many values together",
+    )
+
+
 RULES: dict[OpDef, Rule] = {
     **dict.fromkeys((*rows_of(elementwise), *rows_of(activations)), pointwise),
     activations.prelu: _prelu,
@@ -256,5 +266,8 @@ RULES: dict[OpDef, Rule] = {
     attention.attention: _attention,
     vision.roi_align: one_by_one,
     vision.nms_indices: one_by_one,
+    **dict.fromkeys((caches.page_write, caches.page_read, caches.decode_attention,
+                     winograd.winograd), one_by_one),
+    **dict.fromkeys((data.construct, data.match, data.closure, data.apply), _values_differ),
     random.random_bits: unchanged,
 }  # fmt: skip

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tensorwright.ir.dtype import f32, i32, u16, u32
+from tensorwright.ir.dtype import bf16, f32, i32, u16, u32
 from tensorwright.ir.expr import Expr, binary, bitcast, cast, const, fma
 
 
@@ -67,6 +67,12 @@ INSTRUCTIONS: dict[str, Instruction] = {
         {lanes: f"llvm.x86.avx512bf16.dpbf16ps.{32 * lanes}" for lanes in (4, 8, 16)},
         expand_dot_bf16,
         ("bfloat", 2),
+    ),
+    # numbers below the normal range become 0
+    "round_bf16": Instruction(
+        ("avx512bf16",),
+        {lanes: f"llvm.x86.avx512bf16.cvtneps2bf16.{32 * lanes}" for lanes in (8, 16)},
+        lambda x: cast(x, bf16),
     ),
     "join": Instruction((), {}, expand_join),  # one load where both lie side by side
 }

@@ -30,6 +30,7 @@ from tensorwright.ir.expr import (
     is_const,
     make,
     sym,
+    symbols_of,
     walk,
 )  # fmt: skip
 from tensorwright.ir.loop import Kernel, Stmt
@@ -199,7 +200,9 @@ class Function(Values):
         self.tasks += 1
         task.parallel_depth, task.is_task, task.readonly = 1, True, self.readonly
         captured_buffers = [b for b in used_buffers(s.body) if b in self.pointers]
-        captured_symbols = [v for v in ir.free_symbols(s) if v in self.symbols]
+        strides = symbols_of(*(as_expr(d) for b in captured_buffers for d in b.shape))
+        used = dict.fromkeys((*ir.free_symbols(s), *sorted(strides, key=lambda v: v.serial)))
+        captured_symbols = [v for v in used if v in self.symbols]
         slots = len(captured_buffers) + len(captured_symbols) + 1
         env = self.stack_slot(f"[{slots} x i64]", 8)
         for k, b in enumerate(captured_buffers):

@@ -161,12 +161,12 @@ class Values(Operations):
         return max((self.level_of.get(s, 99) for s in found), default=0) < len(self.levels) - 1
 
     def safe_symbols(self, e: Expr) -> frozenset[Symbol] | None:
-        """The symbols in an expression that can be computed anywhere, None if it cannot."""
+        """The symbols in an expression that can be computed anywhere (no operation on sizes traps,
+        and none but a load depends on where it is), None if it cannot."""
         if e not in self.safe:
             below = [self.safe_symbols(a) for a in e.args]
-            safe = e.op in ("const", "sym", "add", "sub", "mul", "min", "max") or (
-                e.op in ("floordiv", "mod") and is_safe_divisor(e.args[1])
-            )
+            traps = e.op in ("floordiv", "mod") and not is_safe_divisor(e.args[1])
+            safe = e.dtype in (index, boolean) and e.op != "load" and not traps
             own = (e.value,) if e.op == "sym" else ()
             self.safe[e] = frozenset(own).union(*below) if safe and None not in below else None
         return self.safe[e]

@@ -20,7 +20,8 @@ class BoundProgram(Program):
 
     def bind_convention(self, convention) -> BoundProgram:
         self.convention = convention
-        for t in convention.module.data_types().values():
+        module = getattr(convention, "module", None)
+        for t in module.data_types().values() if module is not None else ():
             if t.origin is not None:
                 self._codec.makers[t.name] = t.origin.remake
         self.state = {s.param: s.initial for s in getattr(convention, "state", ())}

@@ -121,9 +121,9 @@ def is_watched() -> bool:
     )
 
 
-def salt(target: Target) -> str | None:
+def salt(target: Target, floors: tuple[str, ...] = DECIDING) -> str | None:
     """What decides about code beside the kernel; None if the sources are not to be found."""
-    sources = sources_digest()
+    sources = sources_digest(floors)
     if sources is None:
         return None
     return digest(sources, repr(target), str(llvm.llvm_version_info), llvmlite.__version__)

@@ -19,6 +19,7 @@ from tensorwright.passes.attention import recognise_attention
 from tensorwright.passes.captures import inline_captures
 from tensorwright.passes.convolutions import shape_convolutions
 from tensorwright.passes.expand import expand_composites
+from tensorwright.passes.functions import resolve_functions
 from tensorwright.passes.fuse import fuse
 from tensorwright.passes.indices import check_indices
 from tensorwright.passes.inplace import update_in_place
@@ -28,6 +29,7 @@ from tensorwright.passes.precision import compute_in
 from tensorwright.passes.schedule_kernels import schedule_kernels
 from tensorwright.passes.shapes import simplify_shapes
 from tensorwright.passes.simplify import clean, simplify
+from tensorwright.passes.specialize import specialize
 from tensorwright.passes.winograd import choose_algorithms
 from tensorwright.target.target import Target
 
@@ -36,6 +38,8 @@ Observe = Callable[[str, Module], None]
 
 
 PIPELINE: tuple[tuple[str, Pass], ...] = (
+    ("functions", lambda m, t: resolve_functions(m)),
+    ("specialize", lambda m, t: specialize(m)),
     ("shapes", lambda m, t: simplify_shapes(m)),
     ("clean", lambda m, t: clean(m)),
     ("attention", lambda m, t: recognise_attention(m)),

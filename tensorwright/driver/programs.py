@@ -25,7 +25,7 @@ import numpy as np
 
 from tensorwright.base import config
 from tensorwright.base.errors import ArtifactError
-from tensorwright.driver.kernels import is_watched, salt, sources_digest
+from tensorwright.driver.kernels import is_watched, salt
 from tensorwright.driver.objects import ObjectCache, cache_folder
 from tensorwright.frontend.onnx_raw import take_out
 from tensorwright.ir.module import digest
@@ -34,9 +34,10 @@ from tensorwright.runtime.checksum import checksum
 from tensorwright.runtime.program import Program
 from tensorwright.target.target import Target
 
-FLOORS = ("frontend", "passes", "memory", "runtime")  # that decide, beside those of a kernel
+WHOLE = (".",)  # every folder decides
 # How ONNX writes that weights lie in another file: {key: "location", value: ...}
 EXTERNAL = b"\n\x08location\x12"
+OPTIONS = ("seed", "fast_math")  # that decide, too
 LAZY = ("module", "lowered", "built")  # what tools look at and running does not need
 
 
@@ -45,7 +46,7 @@ class KnownProgram(Program):
 
     def __getattr__(self, name: str):
         if name not in LAZY:
-            raise AttributeError(name)
+            return super().__getattr__(name)
         made = vars(self)["remake"]()
         vars(self).update((n, getattr(made, n)) for n in LAZY)
         return vars(self)[name]
@@ -64,14 +65,14 @@ class KnownPrograms:
         limit, folder = config.get("cache_programs") << 20, cache_folder()
         if limit <= 0 or folder is None or is_watched() or config.get("verify"):
             return None
-        path, sizes, versions = model_path(model), written(shapes), salt(target)
+        path, sizes, versions = model_path(model), written(shapes), salt(target, WHOLE)
         found = None if None in (path, sizes, versions) else content(path)
         if found is None:
             return None
         cache = ObjectCache(folder, limit, "programs", ".tw")
         return KnownPrograms(cache, path, found, digest(
-            found, path.stem, sizes, precision, str(config.get("seed")), versions,
-            sources_digest(FLOORS), np.__version__, onnx_version()))  # fmt: skip
+            found, path.stem, sizes, precision, *(str(config.get(n)) for n in OPTIONS), versions,
+            np.__version__, onnx_version()))  # fmt: skip
 
     def load(self, threads: int, compile_again: Callable[[], Program]) -> KnownProgram | None:
         """threads: 0 for all. compile_again: what makes the program anew, if its insides are

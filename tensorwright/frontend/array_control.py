@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tensorwright.base.value import Value
-from tensorwright.frontend import trees
+from tensorwright.frontend import tracer, trees
 from tensorwright.frontend.tracer import (
     Object,
     Trace,
@@ -29,7 +29,7 @@ from tensorwright.frontend.tracer import (
 from tensorwright.ir.dtype import DType, boolean
 from tensorwright.ir.expr import var
 from tensorwright.ir.graph import Graph, Node, graph, param
-from tensorwright.ir.type import TensorType
+from tensorwright.ir.type import FunctionType, TensorType
 from tensorwright.ops import control as ct
 from tensorwright.ops import elementwise as ew
 from tensorwright.ops import movement as mv
@@ -55,10 +55,11 @@ class Body:
             tree = f(*trees.rebuild(spec, [wrap(p) for p in self.params]))
             self.leaves, self.spec = trees.flatten(tree)
 
-    def results(self, types: Sequence[DType]) -> list[Node]:
-        """The results in these element types."""
+    def results(self, types: Sequence[DType | FunctionType | None]) -> list[Node]:
+        """The results in these element types; Python functions as values of function types."""
         with tracing(self.trace):
-            return [node_of(v, d) for v, d in zip(self.leaves, types)]
+            return [tracer.CLOSE(v, d) if isinstance(d, FunctionType) else node_of(v, d)
+                    for v, d in zip(self.leaves, types)]  # fmt: skip
 
     def nodes(self) -> list[Node]:
         with tracing(self.trace):
@@ -112,9 +113,13 @@ def cond(pred, true_fn: Callable, false_fn: Callable, *operands):
         return trees.rebuild(then.spec, [wrap(v) for v in ct.items(node)])
 
 
-def common_dtype(*values) -> DType | None:
+def common_dtype(*values) -> DType | FunctionType | None:
     """The common element type of results: tensors decide strongly, Python numbers weakly. None if
-    one of them is no tensor."""
+    one of them is a value of a data type; the type of functions that one of them has."""
+    functions = [v.node.type for v in values if isinstance(v, Object)]
+    functions = [t for t in functions if isinstance(t, FunctionType)]
+    if functions:
+        return functions[0]
     if any(isinstance(v, (Object, Value)) for v in values):
         return None
     return result_dtype(*(v if is_weak(v) else typed(v) for v in values))

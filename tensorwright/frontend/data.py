@@ -417,6 +417,6 @@ def own_types(c: Case) -> list[Type]:
             for t in c.types]  # fmt: skip
 
 
-tracer.MATCH, tracer.APPLY, tracer.MAKE = match, apply, make
+tracer.MATCH, tracer.APPLY, tracer.MAKE, tracer.CLOSE = match, apply, make, typed_node
 
 __all__ = ["List", "Option", "data", "match"]

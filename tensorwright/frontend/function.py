@@ -382,6 +382,8 @@ def example_types(fn: Function, names, leaves, language: Shapes) -> list[TensorT
 def result_names(spec, count: int) -> tuple[str, ...]:
     if spec != trees.LEAF and spec[0] == "dict" and all(p == trees.LEAF for p in spec[2]):
         return tuple(map(str, spec[1]))
+    if spec != trees.LEAF and hasattr(spec[0], "_fields") and trees.count(spec) == len(spec[2]):
+        return spec[0]._fields
     return tuple(f"output_{k}" if count > 1 else "output" for k in range(count))
 
 

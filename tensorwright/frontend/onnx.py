@@ -9,7 +9,9 @@ inlined, and everything that cannot be imported is reported at once.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -36,6 +38,7 @@ from tensorwright.frontend import (  # noqa: F401  (each fills the converter tab
     onnx_ops_text,
     onnx_ops_vision,
 )
+from tensorwright.frontend.demands import Demands
 from tensorwright.frontend.onnx_fold import fold
 from tensorwright.frontend.onnx_function import function_of
 from tensorwright.frontend.onnx_model import (
@@ -79,25 +82,42 @@ def import_onnx(
     """
     record = read_model(model)
     fixed = constants or {}
-    first = Importer(record, fixed)
-    try:
-        return Module({"main": first.main(shapes)})
-    except (CompileError, FrontendError) as e:
-        if not first.undecided:
-            raise
-        failure = e
+    # Sizes may be 0 if everything stays as simple as if they were at least 1.
+    plain = settled(record, fixed, shapes, least=0)
+    if isinstance(plain, Importer) and not plain.undecided:
+        return plain.module
+    first = settled(record, fixed, shapes, least=1)
+    if isinstance(first, Importer):
+        return first.module
+    if not first.undecided:
+        raise first.error
     # Shapes that do not fit together may fit if slices do not reach beyond what they slice.
-    limits: dict[str, int] = {}
+    last = settled(record, fixed, shapes, least=1, strict=True)
+    if isinstance(last, Importer):
+        return last.module
+    raise first.error
+
+
+@dataclass
+class Failure:
+    error: TensorwrightError
+    undecided: int
+
+
+def settled(record: ModelRecord, fixed, shapes, least: int, strict=False) -> Importer | Failure:
+    """A finished import whose sizes are bounded by all that the model demands of them."""
+    demands, failure = Demands(), None
     for _ in range(MAX_RETRIES):
-        again = Importer(record, fixed, True, limits)
+        again = Importer(record, fixed, strict, demands, least)
         try:
-            found = again.main(shapes)
-        except CompileError:
-            break
-        if again.limits == limits:
-            return Module({"main": found})
-        limits = again.limits
-    raise failure
+            again.module = Module({"main": again.main(shapes)})
+        except (CompileError, FrontendError) as e:
+            failure = failure or Failure(e, again.undecided)
+            again.module = None
+        if again.demands == demands:
+            return again if again.module is not None else failure
+        demands = again.demands
+    return again if again.module is not None else failure
 
 
 class Importer:
@@ -105,14 +125,17 @@ class Importer:
 
     A slice up to a symbolic size is clamped to what is sliced, as ONNX says, which makes shapes
     that no other shape equals. `strict` takes such sizes as they are: the program checks them, or
-    the dimension of an input gets an upper bound, noted in `limits`.
+    the dimension of an input gets an upper bound, noted in `demands`. `least`: the lower bound of
+    sizes of which nothing is said.
     """
 
     def __init__(
         self, model: ModelRecord, constants: Mapping[str, object], strict: bool = False,
-        limits: Mapping[str, int] | None = None,
+        demands: Demands | None = None, least: int = 1,
     ):  # fmt: skip
-        self.strict, self.limits, self.undecided = strict, dict(limits or {}), 0
+        self.strict, self.undecided, self.least = strict, 0, least
+        self.demands = copy.deepcopy(demands or Demands())
+        self.module: Module | None = None
         self.model = model
         self.constants = {name: np.asarray(value) for name, value in constants.items()}
         self.symbolic = Symbolic()
@@ -143,7 +166,7 @@ class Importer:
         unknown = set(self.constants) - {v.name for v in inputs}
         if unknown:
             raise FrontendError(f"constants names {sorted(unknown)}, no inputs of the model")
-        wishes = Shapes(shapes, [v.name for v in inputs], self.limits)
+        wishes = Shapes(shapes, [v.name for v in inputs], self.demands, self.least)
         for v in inputs:
             wishes.learn(v.name, v.shape)
         params = []

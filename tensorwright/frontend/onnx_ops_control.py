@@ -139,7 +139,11 @@ def check_branches(c: Call, condition: Node, then: Part, orelse: Part) -> None:
         if a.rank == b.rank:
             continue
         known = c.known(condition)
-        why = f", by {known.reshape(-1)[0]}" if known is not None and known.size == 1 else ""
+        why = ""
+        if known is not None and known.size == 1:
+            e = known.reshape(-1)[0]
+            why = f", by {e}"
+            c.importer.demands.require(e)  # the first is what is meant for the sizes it is for
         raise c.fail(
             f"the branches give {a.type} and {b.type} for result {k}{why}",
             help='fix the sizes that decide it, as in shapes={"x": "1, 512"}',

@@ -120,7 +120,9 @@ def _kept(c: Call, x: Node, k: int, d: Dim) -> Dim:
         if d < -1:
             raise c.fail(f"shape has a dimension {d}")
         return d
-    return _replaced(d, 0, x.shape[k]) if k < x.rank else d
+    kept = _replaced(d, 0, x.shape[k]) if k < x.rank else d
+    c.importer.undecided += kept is not d and kept != d
+    return kept
 
 
 def _may_be(d: Dim, value: int) -> bool | None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from tensorwright.frontend import onnx_rows as ops
 from tensorwright.frontend.onnx_ops import Call, Ints, converter
-from tensorwright.ir.expr import as_dim, as_expr, ceildiv, maximum
+from tensorwright.ir.expr import Expr, as_dim, as_expr, ceildiv, compare, maximum
 from tensorwright.ir.graph import Node, constant
 from tensorwright.ir.type import Dim
 
@@ -43,6 +43,10 @@ def paddings(
         pads = tuple(pads) if auto_pad == "NOTSET" and pads else (0,) * (2 * n)
         if len(pads) != 2 * n:
             raise c.fail(f"{len(pads)} pads for {n} spatial dimensions")
+        for d, k, e, low, high in zip(sizes, window, dilation, pads, pads[n:]):
+            if isinstance(d, Expr) and isinstance(k, int):
+                reach = (k - 1) * e + 1
+                c.importer.demands.require(compare("ge", d + (low + high), as_expr(reach)))
         return tuple((pads[k], pads[k + n]) for k in range(n))
     found = []
     for d, k, s, e in zip(sizes, window, strides, dilation):

@@ -94,8 +94,8 @@ def within(c: Call, start: Dim, stop: Dim, d: Dim) -> tuple[Dim, Dim]:
         return begin, end
     last = plain[1]
     if isinstance(d, int) and last.op == "sym" and last.value.origin is None:
-        name = last.value.name  # the size of an input: it gets a bound instead
-        c.importer.limits[name] = min(c.importer.limits.get(name, d), d)
+        # The size of an input: it gets a bound instead.
+        c.importer.demands.at_most(last.value.name, d)
         conditions.pop()
     open_ = [t for t in conditions if not is_const(t)]
     zero = checked_zero(c, all_of(open_), "slice_fits") if open_ else as_expr(0)

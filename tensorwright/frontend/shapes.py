@@ -3,7 +3,8 @@
     shapes={"x": "n[1..64], 3, h{224,320,448}, w=h"}      shapes="x: n,3,224,224; y: n"
 
 A dimension is an int, a name, a name with facts (`n[1..64]` bounds, `s[8..4096%8]` also a divisor,
-`h{224,320,448}` the only values), `w=h` or `2*n + 1` (an expression of other names), `?` (unknown),
+`h{224,320,448}` the only values; `n*{128,256,%16}` sizes and divisors to be specialized for),
+`w=h` or `2*n + 1` (an expression of other names), `?` (unknown),
 `_` (as the model declares it). Equal names are one symbol. Sequences of ints, names, None and
 torch.export.Dim objects, and {axis: dimension} for some of the axes, are understood as well.
 """
@@ -15,16 +16,20 @@ import re
 from collections.abc import Mapping, Sequence
 
 from tensorwright.base.errors import FrontendError
+from tensorwright.frontend.demands import Bounds, Demands
 from tensorwright.ir.expr import Expr, Symbol, as_dim, as_expr, sym
+from tensorwright.ir.facts import solve
 from tensorwright.ir.type import Dim, Shape
 
 HELP = (
-    "a dimension is an int, n, n[1..64], s[8..4096%8], h{224,320}, w=h, 2*n, ? or _ (as declared)"
+    "a dimension is an int, n, n[1..64], s[8..4096%8], h{224,320}, w=h, 2*n, ? or _ (as declared); "
+    "n[1..512]*{128,%16} adds what is to be fastest"
 )
 _NAMED = re.compile(
     r"(?P<name>[A-Za-z_][\w.]*)\s*"
     r"(?:\[\s*(?P<low>\d*)\s*(?P<dots>\.\.)?\s*(?P<high>\d*)\s*(?:%\s*(?P<step>\d+))?\s*\]"
-    r"|\{(?P<values>[\d,\s]+)\})?"
+    r"|\{(?P<values>[\d,\s]+)\})?\s*"
+    r"(?:\*\s*\{(?P<hot>[\d,%\s]+)\})?"
 )
 
 
@@ -33,10 +38,14 @@ class Shapes:
 
     def __init__(
         self, spec: str | Mapping | None = None, names: Sequence[str] = (),
-        limits: Mapping[str, int] | None = None,
+        demands: Demands | None = None, least: int = 1,
     ):  # fmt: skip
-        self.limits = dict(limits or {})  # the largest sizes that the model admits, by name
+        """demands: what the model itself demands of its sizes; least: the lower bound of a size of
+        which nothing is said."""
+        self.demands, self.least = demands or Demands(), least
         self.symbols: dict[str, Expr] = {}
+        self.stated: dict[str, dict] = {}
+        self.plain: set[str] = set()  # the model's own names that stand alone in a dimension
         self.renamed: dict[str, Dim] = {}  # the model's own dimension names -> the user's
         self.given = {k: _parts(k, v) for k, v in _per_input(spec, names).items()}
         unknown = [n for n in self.given if n not in names]
@@ -52,6 +61,7 @@ class Shapes:
     def learn(self, name: str, declared: Sequence | None) -> None:
         """Note which of the model's dimension names the user renames in input `name`; call it for
         every input before the first `shape_of`."""
+        self.plain |= {d for d in declared or () if isinstance(d, str) and d.isidentifier()}
         for axis, part in self._wishes(name, declared).items():
             own = declared[axis] if declared is not None else None
             if isinstance(own, str) and not _keeps(part):
@@ -81,14 +91,11 @@ class Shapes:
     def symbol(self, name: str, **facts) -> Expr:
         """The symbol of that name; made, with these facts, on first use."""
         if name not in self.symbols:
-            limit, wanted = self.limits.get(name), facts.get("max")
-            if limit is not None and wanted is not None and wanted > limit:
-                raise FrontendError(
-                    f"dimension {name!r} is at most {limit} in this model, shapes says {wanted}",
-                    help="the model takes that many elements of a tensor that has no more",
-                )
-            facts = {"min": 1, **facts, "max": wanted if limit is None or wanted else limit}
-            self.symbols[name] = sym(Symbol(name, **facts))
+            facts = {"min": self.least, **facts}
+            found = self.demands.bounds.get(name)
+            self.symbols[name] = sym(Symbol(name, **(demanded(name, facts, found))))
+            if found is not None:
+                self.symbols[name].value.why = found.why_low, found.why_high
         return self.symbols[name]
 
     def _wishes(self, name: str, declared: Sequence | None) -> dict:
@@ -115,8 +122,7 @@ class Shapes:
             facts = {"min": getattr(part, "min", None) or 1, "max": _finite(part)}
         else:
             return
-        known = self.symbols.get(name)
-        if known is not None and any(getattr(known.value, k) != v for k, v in facts.items()):
+        if self.stated.setdefault(name, facts) != facts:
             raise FrontendError(f"shapes states different facts of dimension {name!r}: {part}")
         self.symbol(name, **facts)
 
@@ -124,8 +130,7 @@ class Shapes:
         """The dimension that `part` asks for where the model declares `own`."""
         if _keeps(part):
             if isinstance(own, str):
-                found = self.renamed.get(own)
-                return self.symbol(own) if found is None else found
+                return self._own(own)
             return self.symbol(fresh) if own is None else as_dim(own)
         if isinstance(part, Expr):
             return as_dim(part)
@@ -149,6 +154,21 @@ class Shapes:
             raise FrontendError(f"shapes gives {head.strip()!r} two values: {part}")
         return dim
 
+    def _own(self, text: str) -> Dim:
+        """A dimension as the model names it. Exporters also write `past + 1` or `16*h`: taken at
+        their word if the sizes of the inputs tell the names in it."""
+        if text in self.renamed:
+            return self.renamed[text]
+        names = set(re.findall(r"[A-Za-z_]\w*", text))
+        if not text.isidentifier() and names and (names <= self.plain or len(names) == 1):
+            try:
+                dim = self._expression(text, text)
+            except FrontendError:  # then it is just a name
+                return self.symbol(text)
+            if names <= self.plain or not solve([dim]).unsolved:
+                return dim
+        return self.symbol(text)
+
     def _expression(self, text: str, part: str) -> Dim:
         """`2*n + 1` over the symbols."""
 
@@ -159,7 +179,8 @@ class Shapes:
                 case ast.Constant(value=int(v)) if not isinstance(v, bool):
                     return v
                 case ast.Name(id=name):
-                    return self.symbol(name)
+                    known = self.renamed.get(name)
+                    return self.symbol(name) if known is None else as_expr(known)
                 case ast.BinOp(left=a, op=ast.Add(), right=b):
                     return value(a) + value(b)
                 case ast.BinOp(left=a, op=ast.Sub(), right=b):
@@ -174,6 +195,27 @@ class Shapes:
             return as_dim(value(ast.parse(text.strip(), mode="eval")))
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             raise FrontendError(f"shapes: {part!r} is not a dimension", help=HELP) from None
+
+
+def demanded(name: str, facts: dict, found: Bounds | None) -> dict:
+    """The user's facts cut by what the model demands; FrontendError where the user says more."""
+    if found is None:
+        return facts
+    low, high = facts["min"], facts.get("max")
+    values = [v for v in facts.get("values") or () if (found.low or 0) <= v]
+    if found.high is not None and high is not None and high > found.high:
+        raise FrontendError(
+            f"dimension {name!r} is at most {found.high} in this model, shapes says {high}",
+            help=f"{found.why_high} needs it",
+        )
+    low = max(low, found.low or 0)
+    if high is not None and high < low:
+        raise FrontendError(
+            f"dimension {name!r} is at least {low} in this model, shapes says {high}",
+            help=f"{found.why_low} needs it",
+        )
+    new = {**facts, "min": low, "max": found.high if high is None else high}
+    return new | ({"values": tuple(values), "min": values[0]} if values else {})
 
 
 def _keeps(part) -> bool:
@@ -196,13 +238,23 @@ def _facts(part: str, m: re.Match) -> dict:
         values = sorted({int(v) for v in m["values"].split(",") if v.strip()})
         if not values:
             raise FrontendError(f"shapes: {part!r} lists no value", help=HELP)
-        return {"min": values[0], "max": values[-1], "values": tuple(values)}
-    low = int(m["low"] or 1)
-    high = int(m["high"]) if m["high"] else (None if m["dots"] or not m["low"] else low)
+        return {"min": values[0], "max": values[-1], "values": tuple(values), **_hot(part, m)}
+    high = int(m["high"]) if m["high"] else (int(m["low"]) if m["low"] and not m["dots"] else None)
     step = int(m["step"] or 1)
-    if step < 1 or (high is not None and high < low):
+    if step < 1 or (high is not None and high < int(m["low"] or 0)):
         raise FrontendError(f"shapes: no size satisfies {part!r}", help=HELP)
-    return {"min": low, "max": high, "multiple_of": step}
+    low = {"min": int(m["low"])} if m["low"] else {}
+    return {**low, "max": high, "multiple_of": step, **_hot(part, m)}
+
+
+def _hot(part: str, m: re.Match) -> dict:
+    """The sizes and divisors behind `*`."""
+    if m["hot"] is None:
+        return {}
+    found = [h.strip() for h in m["hot"].split(",") if h.strip()]
+    if not found or any(not re.fullmatch(r"\d+|%[1-9]\d*", h) for h in found):
+        raise FrontendError(f"shapes: {part!r} lists no hot sizes", help=HELP)
+    return {"hot": tuple(h if h[0] == "%" else int(h) for h in found)}
 
 
 def _per_input(spec, names: Sequence[str]) -> dict:

@@ -305,7 +305,7 @@ def _unset(*args, **arms):
     raise RuntimeError("import tensorwright.frontend.data first")
 
 
-MATCH = APPLY = MAKE = _unset  # set by frontend/data.py, which is above
+MATCH = APPLY = MAKE = CLOSE = _unset  # set by frontend/data.py, which is above
 
 
 _add_size_methods()

@@ -99,7 +99,7 @@ class _Comparison:
         self.symbols[a] = b
         self.taken.add(b)
         self.memo.clear()
-        for fact in ("min", "max", "multiple_of", "values"):
+        for fact in ("min", "max", "multiple_of", "values", "hot"):
             if getattr(a, fact) != getattr(b, fact):
                 self.fail(f"{fact} of {a.name}: {getattr(a, fact)} and {getattr(b, fact)}")
         self.check((a.upper is None) == (b.upper is None), f"upper of {a.name}")

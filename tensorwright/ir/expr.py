@@ -140,20 +140,24 @@ class Symbol:
     """A named integer variable of a shape or a loop, with what is known of it.
 
     min, max: inclusive bounds or None; multiple_of: a known divisor; upper: an index expression
-    that it is known not to exceed (a loop variable's extent - 1). Two symbols are the same only
+    that it is known not to exceed (a loop variable's extent - 1); hot: sizes (128) and divisors
+    ("%16") that come often. Two symbols are the same only
     if they are the same object.
     """
 
     __slots__ = (
-        "__weakref__", "max", "min", "multiple_of", "name", "origin", "serial", "upper", "values",
+        "__weakref__", "hot", "max", "min", "multiple_of", "name", "origin", "serial", "upper",
+        "values", "why",
     )  # fmt: skip
 
-    def __init__(self, name, min=0, max=None, multiple_of=1, upper=None, values=None):
+    def __init__(self, name, min=0, max=None, multiple_of=1, upper=None, values=None, hot=()):
         self.serial = next(_SERIAL)  # orders symbols of one name
         self.name, self.min, self.max = name, min, max
         self.multiple_of, self.upper = multiple_of, upper
         self.values = values  # the only values it takes, ascending, or None
+        self.hot = hot
         self.origin = None  # the graph node that binds it, if one does
+        self.why = "", ""  # which node of the model min and max are from, for messages
 
     def __repr__(self) -> str:
         return self.name

@@ -276,6 +276,11 @@ class _Run:
         callee = self.graphs.get(node.attrs["callee"])
         if callee is None:
             raise InternalError(f"no graph is named {node.attrs['callee']!r}")
+        for name in node.attrs["hot"]:
+            hot = self.graphs[name]
+            if all(map(_fits, hot.params, args)):
+                callee = hot
+                break
         return _single(self.graph(callee, args, {}))
 
     def construct(self, node: Node, args: list, symbols: Values):
@@ -409,6 +414,15 @@ def _concrete(t, value):
 def _wide_dtype(value):
     """In float64 mode an attribute that names a float type names f64."""
     return f64 if isinstance(value, DType) and value.is_float and value.bits >= 16 else value
+
+
+def _fits(p: Node, array) -> bool:
+    """Whether an array has a size that the parameter takes."""
+    try:
+        facts.bind(p.shape, np.shape(array), str)
+    except RunError:
+        return False
+    return True
 
 
 def _narrow(value, type_):

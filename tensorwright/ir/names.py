@@ -103,7 +103,7 @@ class Renaming:
         new = s
         upper = s.upper if s.upper is None else self.expr(s.upper)
         if name != s.name or upper is not s.upper:
-            new = Symbol(name, s.min, s.max, s.multiple_of, upper, s.values)
+            new = Symbol(name, s.min, s.max, s.multiple_of, upper, s.values, s.hot)
             self.changed = True
             self.memo.clear()
         self.symbols[s] = new

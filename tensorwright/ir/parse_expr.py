@@ -337,7 +337,8 @@ class ExprParser:
 
     def facts(self, node: ast.Call, name: str, usual: Symbol) -> Symbol:
         """A fresh symbol with the facts given as keywords, else those of `usual`."""
-        facts = {f: getattr(usual, f) for f in ("min", "max", "multiple_of", "values", "upper")}
+        known = ("min", "max", "multiple_of", "values", "upper", "hot")
+        facts = {f: getattr(usual, f) for f in known}
         for k in node.keywords:
             if k.arg not in facts:
                 raise self.source.error(f"a symbol has no fact '{k.arg}'", k.value)

@@ -53,7 +53,7 @@ def facts_text(s: Symbol, usual: Symbol | None = None) -> str:
     """The facts of a symbol as keyword arguments, those of `usual` left out."""
     usual = usual or Symbol("")
     parts = []
-    for fact in ("min", "max", "multiple_of", "values", "upper"):
+    for fact in ("min", "max", "multiple_of", "values", "upper", "hot"):
         value = getattr(s, fact)
         if value is not getattr(usual, fact) and value != getattr(usual, fact):
             text = to_text(value) if isinstance(value, Expr) else repr(value)

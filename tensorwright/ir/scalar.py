@@ -310,6 +310,11 @@ def join(low, high) -> np.uint32:
     return np.array([low, high]).view(np.uint32)[0]
 
 
+def round_bf16(x):
+    """x in bf16, to nearest even."""
+    return ml_dtypes.bfloat16(x)
+
+
 def dot_bf16(c, a, b) -> np.float32:
     """c + the two products of the bf16 halves of a and b, each rounded to f32."""
     left, right = (np.array([v], "<u4").view(ml_dtypes.bfloat16).astype(np.float32) for v in (a, b))

@@ -63,6 +63,10 @@ def from_linear(terms: dict[Expr, int], constant: int = 0) -> Expr:
             more = _recombine(a, terms)
             if more is not None:
                 return _add(more, const(constant))
+        elif a.op == "mod" and a.args[1].op != "const":
+            more = _recombine_symbolic(a, terms)
+            if more is not None:
+                return _add(more, const(constant))
     result = None
     for atom in _in_order(atoms):
         c = terms[atom]
@@ -87,6 +91,52 @@ def _recombine(quotient: Expr, terms: dict[Expr, int]) -> Expr | None:
             return None
         del rest[remainder]
     return _add(from_linear(rest), _mul(x, const(c)))
+
+
+def _recombine_symbolic(remainder: Expr, terms: dict[Expr, int]) -> Expr | None:
+    """The sum after x // d * d * c + x % d * c = x * c for a symbolic d that is not 0 wherever x
+    has a value; None where the first term, whose product is distributed, is not all there."""
+    (x, d), c = remainder.args, terms[remainder]
+    if not (_is_above(d, 0) or _is_empty_without(x, d)):
+        return None
+    whole, constant = _terms(_mul(_mul(_floordiv(x, d), d), const(c)))
+    if constant or not whole or any(terms.get(a) != k for a, k in whole.items()):
+        return None
+    rest = {a: k for a, k in terms.items() if a is not remainder and a not in whole}
+    return _add(from_linear(rest), _mul(x, const(c)))
+
+
+def _is_above(e: Expr, least: int) -> bool:
+    low = bounds(e)[0]
+    return low is not None and low > least
+
+
+def _is_empty_without(x: Expr, d: Expr) -> bool:
+    """Whether x contains a loop variable that takes no value where d is 0: its loop has a multiple
+    of d iterations."""
+    return any(
+        a.op == "sym" and a.value.min == 0 and a.value.upper is not None
+        and _is_multiple(_add(a.value.upper, const(1)), d)
+        for a in walk(x)
+    )  # fmt: skip
+
+
+def _is_multiple(e: Expr, d: Expr) -> bool:
+    """Whether e is q * d, distributed, for a single term q."""
+    (te, _), (td, _) = _terms(e), _terms(d)
+    ((first, scale), *_) = td.items()
+    for atom, c in te.items():
+        left = factors(atom)
+        if c % scale or any(f not in left for f in factors(first)):
+            continue
+        for f in factors(first):
+            left.remove(f)
+        q = const(c // scale)
+        for f in left:
+            q = _mul(q, f)
+        if _mul(q, d) is e:
+            return True
+    return False
 
 
 def _order(atom: Expr) -> tuple:
@@ -354,19 +404,18 @@ def mod_of_mod(a, b):
 
 @rule("floordiv")
 def div_symbolic_multiple(a, b):
-    """(d*q + r) // d = q if 0 <= r < d, d symbolic and positive"""
+    """(d*q + r) // d = q if 0 <= r < d, d symbolic"""
     return _symbolic_divmod(a, b, lambda quotient, rest: quotient)
 
 
 @rule("mod")
 def mod_symbolic_multiple(a, b):
-    """(d*q + r) % d = r if 0 <= r < d, d symbolic and positive"""
+    """(d*q + r) % d = r if 0 <= r < d, d symbolic"""
     return _symbolic_divmod(a, b, lambda quotient, rest: rest)
 
 
 def _symbolic_divmod(a, b, pick):
-    low = bounds(b)[0]
-    if b.op == "const" or low is None or low < 1:
+    if b.op == "const":
         return None
     terms, constant = _terms(a)
     quotient, rest = const(0), const(constant)
@@ -377,7 +426,7 @@ def _symbolic_divmod(a, b, pick):
             rest = _add(rest, term)
         else:
             quotient = _add(quotient, q)
-    if not _within(rest, b):
+    if not _within(rest, b):  # which shows that b is positive too
         return None
     return pick(quotient, rest)
 

@@ -49,7 +49,7 @@ _COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 # What `expr.call` may name, by name.
 FUNCTIONS: dict[str, Callable] = {
     "opaque": lambda x: x, "join": scalar.join, "dot_bf16": scalar.dot_bf16,
-    "dot_u8i8": scalar.dot_u8i8,
+    "round_bf16": scalar.round_bf16, "dot_u8i8": scalar.dot_u8i8,
 }  # fmt: skip
 
 

@@ -56,6 +56,12 @@ class FunctionType:
     params: tuple[Type, ...]
     result: Type
 
+    dtype = property(lambda self: _word, doc="How a reference to a function is stored.")
+    shape = property(lambda self: ())
+    rank = property(lambda self: 0)
+    size = property(lambda self: 1)
+    is_static = property(lambda self: True)
+
     def __repr__(self) -> str:
         return f"function({TupleType(self.params)}, {self.result})"
 

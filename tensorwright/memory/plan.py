@@ -166,10 +166,10 @@ def plan_memory(k: Kernel) -> Kernel:
 
 
 def _late_symbols(body: Stmt) -> set[Symbol]:
-    """Symbols bound after the function's prologue (the first kernel call, copy or branch)."""
+    """Symbols bound after the function's prologue."""
     late, prologue = set(), True
     for s in ir.statements(body):
-        if isinstance(s, (ir.Call, ir.Copy, ir.For, ir.While, ir.If)):
+        if not isinstance(s, Seq) and not _is_prologue(s):
             prologue = False
         if isinstance(s, ir.Let) and not prologue:
             late.add(s.var)
@@ -178,13 +178,18 @@ def _late_symbols(body: Stmt) -> set[Symbol]:
     return late
 
 
+def _is_prologue(s: Stmt) -> bool:
+    """Whether a statement may run before the frame is there: it binds sizes, or names memory that
+    is not in the frame."""
+    if isinstance(s, Alloc):
+        return s.buffer.scope != "arena"
+    return isinstance(s, (ir.Let, ir.Assert, View))
+
+
 def _insert(body: Stmt, frame: Alloc) -> Stmt:
     """Put the frame before the first statement that is not part of the prologue."""
     parts = body.body if isinstance(body, Seq) else (body,)
     k = 0
-    while k < len(parts) and (
-        isinstance(parts[k], (ir.Let, ir.Assert))
-        or (isinstance(parts[k], Alloc) and parts[k].buffer.scope != "arena")
-    ):
+    while k < len(parts) and _is_prologue(parts[k]):
         k += 1
     return Seq((*parts[:k], frame, *parts[k:]))

@@ -297,14 +297,15 @@ scan_ = define(
 # ---- call --------------------------------------------------------------------------------------
 
 
-def _infer_call(*operands: Type, callee: str, type: Type) -> Type:
+def _infer_call(*operands: Type, callee: str, type: Type, hot=()) -> Type:
     return type
 
 
 call = define(
     "call", "*operands", infer=_infer_call,
-    reference=lambda *operands, callee, type: callee(*operands),
-    doc="The result of another graph of the module.",
+    reference=lambda *operands, callee, type, hot=(): callee(*operands),
+    doc="The result of another graph of the module, or of the first of the graphs `hot`, which "
+        "compute the same, whose parameters have the sizes of the operands.",
 )  # fmt: skip
 
 

@@ -20,12 +20,25 @@ from tensorwright.ir.dtype import (
     INTEGERS,
     NUMERIC,
     DType,
+    bf16,
     boolean,
     f8e5m2,
+    f32,
     index,
 )  # fmt: skip
 from tensorwright.ir.dtype import dtype as dtype_of
-from tensorwright.ir.expr import Buffer, Expr, all_of, any_of, binary, compare, const, join, unary
+from tensorwright.ir.expr import (
+    Buffer,
+    Expr,
+    all_of,
+    any_of,
+    binary,
+    call,
+    compare,
+    const,
+    join,
+    unary,
+)
 from tensorwright.ir.expr import bitcast as bitcast_expr
 from tensorwright.ir.expr import cast as cast_expr
 from tensorwright.ir.expr import select as select_expr
@@ -434,13 +447,19 @@ select = define(
 )  # fmt: skip
 
 
-def _infer_cast(x: TensorType, *, dtype: DType, saturate: bool = True) -> TensorType:
+def _infer_cast(
+    x: TensorType, *, dtype: DType, saturate: bool = True, flush: bool = False
+) -> TensorType:  # fmt: skip
     if dtype_of(dtype) is index:
         raise CompileError("cast: index is not the element type of a tensor", help="use i64")
     return TensorType(dtype_of(dtype), x.shape)
 
 
-def _lower_cast(out: Buffer, x: Buffer, *, dtype: DType, saturate: bool = True) -> Stmt:
+def _lower_cast(
+    out: Buffer, x: Buffer, *, dtype: DType, saturate: bool = True, flush: bool = False
+) -> Stmt:  # fmt: skip
+    if flush and (x.dtype, out.dtype) == (f32, bf16):
+        return compute(out, lambda *i: call("round_bf16", bf16, (x[i],)))
     return compute(out, lambda *i: convert(x[i], out.dtype, saturate))
 
 
@@ -468,13 +487,14 @@ def _rounding_limit(to: DType) -> tuple[float, bool]:
     return to.max + (to.max - below) / 2, int(bits) % 2 == 0
 
 
-def _cast_gradient(g, y, x, *, dtype, saturate=True):
+def _cast_gradient(g, y, x, *, dtype, saturate=True, flush=False):
     return (cast(g, dtype=x.dtype) if x.dtype.is_float and y.dtype.is_float else None,)
 
 
 cast = define(
     "cast", "x", infer=_infer_cast, lower=_lower_cast, gradient=_cast_gradient,
-    reference=lambda x, dtype, saturate=True: ref.cast(x, dtype_of(dtype), saturate), onnx="Cast",
+    reference=lambda x, dtype, saturate=True, flush=False: ref.cast(x, dtype_of(dtype), saturate),
+    onnx="Cast",
     samples=(
         "f32[3,4] dtype=f16", "f32[n] dtype=bf16 n=1,5", "f64[2,3] dtype=f64", "f32[9] dtype=i32",
         "f32[16]@special dtype=i32", "f32[16]@special dtype=u8", "f64[16]@special dtype=i64",
@@ -489,9 +509,11 @@ cast = define(
         "i32[9] dtype=f32", "i64[9] dtype=i8", "i32[9] dtype=u16", "u8[9] dtype=i8",
         "i32[9] dtype=bool", "f32[9]@special dtype=bool", "bool[9] dtype=f32", "bool[0] dtype=i64",
         "i8[9]@-8:7 dtype=i4", "i4[9] dtype=f32", "u4[9] dtype=i32", "i32[9]@0:15 dtype=u4",
+        "f32[3,40] dtype=bf16 flush=True", "f32[16]@special dtype=bf16 flush=True",
         "f32[9] dtype=f4e2m1", "f4e2m1[9] dtype=f32", "f16[n] dtype=f32 n=1,4", "bf16[9] dtype=f64",
     ),
-    doc="x converted to another element type, by the rules at the top of ir/expr.py.",
+    doc="x converted to another element type, by the rules at the top of ir/expr.py; with flush, a "
+        "bf16 below the normal range may come out as 0.",
 )  # fmt: skip
 
 
@@ -501,7 +523,8 @@ def _infer_bitcast(x: TensorType, *, dtype: DType) -> TensorType:
         return TensorType(to, x.shape[:-1])
     require(to.bits == x.dtype.bits and boolean not in (to, x.dtype),
             f"bitcast: {x.dtype} has {x.dtype.bits} bits, {to} has {to.bits}",
-            "bitcast between types of one width, or 16 bits in a last dimension of 2 to 32")  # fmt: skip
+            "bitcast between types of one width, or a last dimension of two of 16 bits to 32",
+            )  # fmt: skip
     return TensorType(to, x.shape)
 
 

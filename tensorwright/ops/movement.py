@@ -319,13 +319,18 @@ def _lower_pad(out: Buffer, x: Buffer, *, low, high, value, mode) -> Stmt:
 
 def _reference_pad(x, low, high, value=0.0, mode="constant"):
     for axis, (a, b) in enumerate(zip(low, high)):
-        j = np.arange(-a, x.shape[axis] + b)
+        if a == b == 0:
+            continue
         d = x.shape[axis]
         if mode == "constant":
-            kept = np.take(x, j[(j >= 0) & (j < d)], axis)
-            widths = [(0, 0)] * x.ndim
-            widths[axis] = (max(a, 0) if len(j) else 0, max(b, 0) if len(j) else 0)
-            x = np.pad(kept, widths, constant_values=np.asarray(value, x.dtype))
+            shape = list(x.shape)
+            shape[axis] = max(d + a + b, 0)
+            made = np.full(shape, value, x.dtype)
+            kept = range(max(-a, 0), d - max(-b, 0))
+            if kept and shape[axis]:
+                inside = np.moveaxis(made, axis, 0)[max(a, 0) :][: len(kept)]
+                inside[...] = np.moveaxis(x, axis, 0)[kept.start : kept.stop]
+            x = made
         else:
             table = np.pad(np.arange(d), (max(a, 0), max(b, 0)), mode=mode)
             x = np.take(x, table[max(-a, 0) : len(table) - max(-b, 0)], axis)

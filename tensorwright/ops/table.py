@@ -13,6 +13,7 @@ from tensorwright.ir.op import OpDef
 from tensorwright.ops import (
     activations,
     attention,
+    caches,
     control,
     conv,
     cumulative,
@@ -46,7 +47,7 @@ from tensorwright.ops import (
 MODULES: tuple[ModuleType, ...] = (
     elementwise, activations, positions, index, movement, cumulative, reduce, statistics, linalg,
     einsum, conv, winograd, window, pool, norm, losses, control, data, sort, attention,
-    linear_attention,
+    caches, linear_attention,
     recurrent, quantize, resample, patches, vision, signal, ngrams, random, kernel,
 )  # fmt: skip
 

@@ -29,6 +29,7 @@ from tensorwright.passes.layout_rules import with_attrs
 from tensorwright.passes.pointwise import POINTWISE, is_pointwise
 
 x, w = V("x"), V("w")
+FEW_CHANNELS = 8
 
 
 def shape_convolutions(m: Module) -> Module:
@@ -93,8 +94,20 @@ def padded_first(node: Node, x: Node, w: Node) -> Node | None:
     if not a.is_padded or a.is_spread:
         return None
     low, high = zip(*a.padding)
-    around = pad(x, low=(0, *low, 0), high=(0, *high, 0))
+    around = padded(x, (0, *low, 0), (0, *high, 0))
     return with_attrs(node, (around, w), padding=((0, 0),) * len(low))
+
+
+def padded(x: Node, low: tuple, high: tuple) -> Node:
+    """pad(x), with few channels that come first (an image) before they are moved last: rows are
+    copied then, and the convolution reads its single elements from wherever they lie."""
+    few = isinstance(x.shape[-1], int) and x.shape[-1] < FEW_CHANNELS
+    if x.op is not transpose or not few:
+        return pad(x, low=low, high=high)
+    perm = x.attrs["perm"]
+    back = tuple(perm.index(k) for k in range(len(perm)))
+    inner = pad(x.args[0], low=tuple(low[k] for k in back), high=tuple(high[k] for k in back))
+    return transpose(inner, perm=perm)
 
 
 # ---- spread-out tensors (transposed convolutions) ----------------------------------------------

@@ -53,6 +53,9 @@ from tensorwright.ir.module import Module
 from tensorwright.ir.type import TupleType, product
 from tensorwright.passes.host_objects import Objects, Shell, flat_buffers, reference
 from tensorwright.passes.host_sized import Sized
+from tensorwright.passes.host_tail import Round, Tails
+from tensorwright.passes.specialize import applies
+from tensorwright.passes.tail_calls import circle
 from tensorwright.passes.takers import Takers, is_object
 from tensorwright.runtime.manifest import entry_symbol
 
@@ -60,7 +63,7 @@ Value = Buffer | tuple["Value", ...]
 
 
 @dataclass
-class Host(Objects, Sized):
+class Host(Objects, Sized, Tails):
     """State of lowering one function: statements so far, buffers by node, constants by position."""
 
     outermost = True
@@ -78,6 +81,8 @@ class Host(Objects, Sized):
     owned: set[Buffer] = field(default_factory=set)  # references that this block has to let go of
     held: set[Buffer] = field(default_factory=set)  # those of them that it needs to its end
     shell: Shell | None = None
+    round: Round | None = None  # the loop of the functions that jump to each other
+    branch_to: list[Buffer] | None = None  # where the branches of the present node are to write
 
     # ---- symbols -------------------------------------------------------------------------------
 
@@ -108,23 +113,31 @@ class Host(Objects, Sized):
 
     # ---- graphs --------------------------------------------------------------------------------
 
-    def run(self, g: Graph, arguments: list[Value]) -> None:
-        """Emit every node of `g` with its parameters bound to buffers."""
+    def run(self, g: Graph, arguments: list[Value], last: Node | None = None) -> None:
+        """Emit every node of `g`, but for `last` and what is taken out of it, with its parameters
+        bound to buffers."""
         self.values.update(zip(g.params, arguments))
         if not self.outermost:
             self.match(g, arguments)
         self.graph = g
         self.begin(g)
         for number, node in enumerate(g.nodes()):
-            if node not in self.values:
+            if node not in self.values and node is not last and last not in node.args:
                 self.before_node(number, node)
                 self.values[node] = self.node(node)
                 self.after_node(number, node)
-        self.settle_results(g)
+        if last is None:
+            self.settle_results(g)
 
     def results_into(self, g: Graph, arguments: list[Value], outputs: list[Buffer]) -> None:
         """Emit `g`, its results computed in `outputs` directly where that is possible. A state's
         output is the memory of its parameter, written last unless its value lies there already."""
+        last = self.ends_with(g)
+        if last is not None:
+            self.run(g, arguments, last)
+            self.finish_round(g, g.nodes().index(last), last, outputs)
+            self.finish()
+            return
         copies = self.claim(g, outputs)
         self.run(g, arguments)
         state = {r: outputs[r] for _, r in g.state}
@@ -165,8 +178,8 @@ class Host(Objects, Sized):
             producer = result
             while producer.op.name == "reshape" or producer.attrs.get("inplace", -1) >= 0:
                 producer = producer.args[producer.attrs.get("inplace", 0)]
-            direct = producer.op.name == "call_kernel" and not isinstance(producer.type, TupleType)
-            item = producer.op.name == "item" and producer.args[0].op.name == "call_kernel"
+            direct = writes_to_target(producer) and not isinstance(producer.type, TupleType)
+            item = producer.op.name == "item" and writes_to_target(producer.args[0])
             fits = (direct or item) and producer not in self.targets and producer not in g.params
             if fits and k not in state:
                 self.targets[producer] = out
@@ -224,17 +237,20 @@ class Host(Objects, Sized):
             own = self.view(Buffer(name, node.dtype, self.shape(node.shape), "arena", 64), base)
             self.body.append(Call(node.attrs["callee"], (*ins, own), scalars))
             return own
-        if isinstance(node.type, TupleType):
-            items = {n.attrs["index"]: n for n in self.targets if n.op.name == "item"
-                     and n.args[0] is node}  # fmt: skip
-            outs = tuple(
-                self.allocate(items.get(k, node), t, f"{name}_{k}")
-                for k, t in enumerate(node.type.items)
-            )
-        else:
-            outs = (self.allocate(node, node.type, name),)
+        outs = self.allocate_results(node, name)
         self.body.append(Call(node.attrs["callee"], (*ins, *outs), scalars))
         return outs if isinstance(node.type, TupleType) else outs[0]
+
+    def allocate_results(self, node: Node, name: str) -> tuple[Buffer, ...]:
+        """Buffers for all results of a call: their targets, or new ones."""
+        if not isinstance(node.type, TupleType):
+            return (self.allocate(node, node.type, name),)
+        items = {n.attrs["index"]: n for n in self.targets if n.op.name == "item"
+                 and n.args[0] is node}  # fmt: skip
+        return tuple(
+            self.allocate(items.get(k, node), t, f"{name}_{k}")
+            for k, t in enumerate(node.type.items)
+        )
 
     def emit_call_extern(self, node: Node) -> Value:
         types = node.type.items if isinstance(node.type, TupleType) else (node.type,)
@@ -284,12 +300,15 @@ class Host(Objects, Sized):
         name = node.name or node.op.name.rstrip("_")
         sized = bool(bound_symbols(node))  # sizes differ: results on the heap, sizes in variables
         make = self.box if sized else lambda t, name: self.allocate(node, t, name)
-        given = {r: self.buffer(node.args[p + 1]) for p, r in arms[0][1].state}
-        outs = [self.over(given[k], f"{name}_{k}") if k in given else make(t, f"{name}_{k}")
-                for k, t in enumerate(types)]  # fmt: skip
+        outs, ends = self.branch_to, self.branch_to is not None
+        if not ends:
+            given = {r: self.buffer(node.args[p + 1]) for p, r in arms[0][1].state}
+            outs = [self.over(given[k], f"{name}_{k}") if k in given else make(t, f"{name}_{k}")
+                    for k, t in enumerate(types)]  # fmt: skip
         done: list[tuple[Expr, Stmt]] = []
         for cond, g, prepare in arms:
             arm = self.block()
+            arm.round = self.round if ends else None
             if sized:
                 arm.run(g, prepare(arm))
                 for box, r in zip(outs, g.results):
@@ -397,15 +416,26 @@ class Host(Objects, Sized):
 
     def emit_call(self, node: Node) -> Value:
         g = self.module.graphs[node.attrs["callee"]]
-        types = node.type.items if isinstance(node.type, TupleType) else (node.type,)
-        outs = [self.allocate(node, t, f"{g.name}_{k}") for k, t in enumerate(types)]
+        outs = self.allocate_results(node, g.name)
         ins = [self.buffer(a) for a in node.args]
         for k, (a, b) in enumerate(zip(node.args, ins)):
             if is_object(a.type) and self.takers.takes(g.name, k):
                 self.acquire(b)
         scalars = call_scalars(g, ins)
-        self.body.append(Call(host_name(g.name), (*ins, *outs), scalars))
-        return tuple(outs) if isinstance(node.type, TupleType) else outs[0]
+        made: Stmt = Call(host_name(g.name), (*ins, *outs), scalars)
+        for name in reversed(node.attrs["hot"]):
+            h = self.module.graphs[name]
+            own = Call(host_name(name), (*ins, *outs), call_scalars(h, ins))
+            made = If(applies(h, [b.shape for b in ins]), own, made)
+        self.body.append(made)
+        return outs if isinstance(node.type, TupleType) else outs[0]
+
+
+def writes_to_target(node: Node) -> bool:
+    """Whether a node computes its results in whatever buffers it is given."""
+    types = node.type.items if isinstance(node.type, TupleType) else (node.type,)
+    tensors = not any(map(is_object, types))
+    return node.op.name == "call_kernel" or (node.op.name == "call" and tensors)
 
 
 def host_name(graph: str) -> str:
@@ -434,13 +464,15 @@ def promises(s: Symbol, where: str = "") -> list[Stmt]:
     value, at = opaque(sym(s)), f" (at {where})" if where else ""
     checks: list[Stmt] = []
 
-    def check(cond: Expr, what: str) -> None:
-        checks.append(Assert(cond, f"{s.name} is {{0}}, {what}{at}", (value,)))
+
+    def check(cond: Expr, what: str, why: str = "") -> None:
+        by = f"; {why} needs it" if why else ""
+        checks.append(Assert(cond, f"{s.name} is {{0}}, {what}{at}{by}", (value,)))
 
     if s.min is not None:
-        check(compare("ge", value, const(s.min)), f"its least value is {s.min}")
+        check(compare("ge", value, const(s.min)), f"its least value is {s.min}", s.why[0])
     if s.max is not None:
-        check(compare("le", value, const(s.max)), f"its largest value is {s.max}")
+        check(compare("le", value, const(s.max)), f"its largest value is {s.max}", s.why[1])
     if s.multiple_of > 1:
         check(compare("eq", value % s.multiple_of, const(0)), f"not a multiple of {s.multiple_of}")
     if s.values:
@@ -511,7 +543,8 @@ def lower_entry(m: Module, constants: dict[Node, int], entry: str = "") -> Kerne
 
 def called_graphs(m: Module) -> list[Graph]:
     """The graphs that other graphs of the module call."""
-    names = {n.attrs["callee"] for g in m.all_graphs() for n in g.nodes() if n.op.name == "call"}
+    calls = [n for g in m.all_graphs() for n in g.nodes() if n.op.name == "call"]
+    names = {name for n in calls for name in (n.attrs["callee"], *n.attrs["hot"])}
     return [g for name, g in m.graphs.items() if name in names or name not in m.offered]
 
 
@@ -523,7 +556,11 @@ def lower_function(m: Module, g: Graph, constants: dict[Node, int]) -> Kernel:
     own = host.references(g, inputs)
     host.owned = {b for k, (p, b) in enumerate(zip(g.params, own))
                   if is_object(p.type) and host.takers.takes(g.name, k)}  # fmt: skip
-    host.results_into(g, own, outputs)
+    names = circle(m, g)
+    if names:
+        host.run_circle(names, own, outputs)
+    else:
+        host.results_into(g, own, outputs)
     loads_ = [Alloc(b, const(host.constants[n])) for n, b in host.const_buffers.items()]
     return Kernel(host_name(g.name), (*inputs, *outputs), len(outputs),
                   Seq((*loads_, *host.body)), function_symbols(g))  # fmt: skip

@@ -139,7 +139,7 @@ def _positions(node: Node) -> Interval:
     """start + step * i along the axis of an iota."""
     d = node.shape[node.attrs["axis"]] if node.rank else 1
     start, step = node.attrs["start"], node.attrs["step"]
-    if not d or not all(isinstance(v, int) for v in (d, start, step)):
+    if not all(isinstance(v, int) for v in (d, start, step)) or d == 0:
         return ANY
     return Interval(*sorted((start, start + (d - 1) * step)))
 

@@ -6,7 +6,8 @@
 
 What a contraction multiplies becomes bf16, and its sums stay f32. A tensor that a contraction wants
 in bf16 is stored so, and what else reads it reads that, widened; unless one of its readers is
-sensitive or it leaves the graph, then it exists in f32 as well. All other arithmetic is f32 in
+sensitive, or it leaves the graph, or so much is multiplied with it that storing it in f32 as well
+costs nothing (the sums that run past the layers of a transformer). All other arithmetic is f32 in
 registers. Inputs and results keep their types. `RULES` says for every operator how it is treated.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import prod
 
 from tensorwright.base import trace
 from tensorwright.ir.build import build, location
@@ -33,11 +35,13 @@ from tensorwright.ir.graph import (
 from tensorwright.ir.module import Module, map_graphs
 from tensorwright.ir.type import TensorType
 from tensorwright.ops.elementwise import cast
+from tensorwright.passes.convolutions import Windows
 from tensorwright.passes.pointwise import NAMES as POINTWISE
 from tensorwright.target.target import Target
 
 PRECISIONS = ("model", "bf16")
 SHORTEST = 4  # fewer products a sum are not worth two conversions
+MANY = 512  # products of each element beside which storing it a second time, in f32, costs nothing
 
 
 @dataclass(frozen=True)
@@ -52,10 +56,11 @@ class Rule:
 
 
 SENSITIVE = (
-    "exp", "exp2", "expm1", "log", "log2", "log1p", "pow", "div", "sqrt", "rsqrt", "mod", "rem",
-    "floordiv", "truncdiv", "sin", "cos", "tan", "erfc", "lgamma", "digamma", "floor", "ceil",
-    "round", "trunc", "sign", "equal", "not_equal", "less", "less_equal", "greater",
-    "greater_equal", "is_nan", "is_inf", "is_finite", "bitcast", "cast",
+    "exp", "exp2", "expm1", "log", "log2", "log1p", "pow", "div", "reciprocal", "sqrt", "rsqrt",
+    "mod", "rem", "floor_div", "trunc_div", "sin", "cos", "tan", "sinh", "cosh", "asin", "acos",
+    "acosh", "atanh", "erfc", "lgamma", "digamma", "floor", "ceil", "round", "trunc", "sign",
+    "equal", "not_equal", "less", "less_equal", "greater", "greater_equal", "is_nan", "is_inf",
+    "is_finite", "bitcast", "cast",
 )  # fmt: skip
 RULES: tuple[Rule, ...] = (
     Rule(("dot_general", "conv_general"), "multiplied",
@@ -63,10 +68,13 @@ RULES: tuple[Rule, ...] = (
     Rule(("reshape", "transpose", "slice", "pad", "concat", "broadcast_to", "flip"), "moved",
          "moves elements without computing"),
     Rule(("reduce_window",), "stored", "reads every element more than once"),
-    Rule(tuple(sorted(POINTWISE - set(SENSITIVE))), "carried", "an element differs by its rounding"),
+    Rule(("winograd",), "exact", "its transforms magnify differences"),
+    Rule(tuple(sorted(POINTWISE - set(SENSITIVE))), "carried",
+         "an element differs by its rounding"),
     Rule(SENSITIVE, "exact", "magnifies differences or jumps"),
     Rule(("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "argmax", "argmin", "cumsum",
-          "cumprod", "sort", "topk"), "exact", "statistics and order of many elements"),
+          "cumprod", "cummax", "cummin", "argsort", "top_k", "det"), "exact",
+         "statistics and order of many elements"),
     Rule(("scan_", "while_", "if_", "call"), "exact", "state that is carried keeps its type"),
 )  # fmt: skip
 OTHERS = Rule((), "exact", "no rule says otherwise")
@@ -105,6 +113,17 @@ def contraction(node: Node) -> tuple[str, str]:
     if not is_weight(w) and upper(rows) == 1:
         return "exact", "reads each element of both operands once"
     return "multiplied", RULE_OF["dot_general"].why
+
+
+def uses_of_element(node: Node) -> float:
+    """How many products an element of the left operand of a contraction goes into."""
+    w = node.args[1]
+    if node.op.name == "dot_general":
+        (_, shared), (_, summed) = node.attrs["batch"], node.attrs["contract"]
+        return upper([d for a, d in enumerate(w.shape) if a not in (*shared, *summed)])
+    window = Windows(node)
+    outputs = w.shape[-1] if node.attrs["layout"] == "NLAST" else w.shape[0]
+    return upper([outputs, *window.sizes]) / prod(window.strides)
 
 
 def upper(dims) -> float:
@@ -163,11 +182,25 @@ class Narrowing:
         return False
 
     def needed_exact(self, n: Node) -> bool:
-        """Whether something reads the tensor that must see it unrounded."""
+        """Whether something reads the tensor that must see it unrounded, or may as well."""
         if n not in self.exact:
-            self.exact[n] = n in self.graph.results or n in self.graph.binders or any(
-                self.reads_exactly(u, n) for u in self.users[n])  # fmt: skip
+            self.exact[n] = (
+                n in self.graph.results
+                or n in self.graph.binders
+                or any(self.reads_exactly(u, n) for u in self.users[n])
+                or self.products(n) >= MANY
+            )
         return self.exact[n]
+
+    def products(self, n: Node) -> float:
+        """How many products each element of the tensor goes into."""
+        total = 0.0
+        for u in self.users[n]:
+            if self.how[u] == "multiplied" and n is u.args[0]:
+                total += uses_of_element(u)
+            elif self.how[u] == "moved":
+                total += self.products(u)
+        return total
 
     def reads_exactly(self, u: Node, n: Node) -> bool:
         if self.wants(u, n):
@@ -212,7 +245,7 @@ class Narrowing:
             args = [self.narrow(a, b) if b.dtype is f32 else b
                     for a, b in zip(old.args, new.args)]  # fmt: skip
             return build(old.op, tuple(args), old.attrs)
-        return cast(new, dtype=bf16)
+        return cast(new, dtype=bf16, flush=True)
 
     def named(self, node: Node, make: Callable[[], Node]) -> Node:
         """What `make` builds in the place of a node."""

@@ -31,6 +31,7 @@ from tensorwright.ops.elementwise import bitcast
 from tensorwright.ops.kernel import call_kernel, fused
 from tensorwright.ops.movement import pad, reshape, transpose
 from tensorwright.passes.lower import lower_to_kernel
+from tensorwright.runtime.copies import copy_all
 from tensorwright.runtime.pages import constant_empty
 from tensorwright.schedule.rules import schedule
 from tensorwright.target.target import Target
@@ -41,9 +42,11 @@ Scheduler = Callable[[Kernel, Target], Kernel]
 def schedule_kernels(m: Module, target: Target, schedule: Scheduler = schedule) -> Module:
     """`m` with every kernel scheduled for the target."""
     kernels = {name: schedule(k, target) for name, k in m.kernels.items()}
+    kernels |= shared_panels(m, kernels, lambda k: schedule(k, target))
     wanted = {name: k.packs for name, k in kernels.items() if k.packs}
     made: dict[str, Kernel] = dict(kernels)
     done: dict[tuple[Node, Pack], Node] = {}
+    copies: list[tuple[np.ndarray, np.ndarray]] = []
     known: dict[tuple, str] = {}
 
     def visit(node: Node, args: tuple) -> Node:
@@ -53,7 +56,7 @@ def schedule_kernels(m: Module, target: Target, schedule: Scheduler = schedule) 
             for spec in wanted[node.attrs["callee"]]:
                 key = (operands[spec.param], replace(spec, param=0))
                 if key not in done:
-                    done[key] = pack_operand(key[0], spec, made, known)
+                    done[key] = pack_operand(key[0], spec, made, known, copies)
                 operands[spec.param] = done[key]
             return replace(node, args=tuple(operands))
         if subgraphs(node):
@@ -63,16 +66,74 @@ def schedule_kernels(m: Module, target: Target, schedule: Scheduler = schedule) 
         return node
 
     graphs = {name: rebuild(g, visit) for name, g in m.graphs.items()}
+    copy_all(copies)
     made.update((n, schedule(k, target)) for n, k in made.items() if n not in kernels)
     return replace(m, graphs=graphs, kernels=made)
 
 
-def pack_operand(x: Node, pack: Pack, kernels: dict[str, Kernel], known: dict[tuple, str]) -> Node:
+Place = tuple[str, int]  # a kernel and the position of one of its parameters
+
+
+def shared_panels(m: Module, kernels: dict[str, Kernel], schedule) -> dict[str, Kernel]:
+    """Kernels scheduled again, for panels as wide as those of others that read the same constants,
+    so that these are stored once (the entries of a program may want them differently)."""
+    changed: dict[str, Kernel] = {}
+    for places in readers_of_constants(m, kernels):
+        widths = {pack_of(kernels[name], at).width for name, at in places}
+        for width in sorted(widths, reverse=True) if len(widths) > 1 else ():
+            tried = {}
+            for name, at in places:
+                k = tried.get(name, changed.get(name, kernels[name]))
+                packs = [replace(p, width=width) if p.param == at else p for p in k.packs]
+                tried[name] = schedule(replace(m.kernels[name], packs=tuple(packs)))
+                if tried[name].packs != tuple(packs):
+                    break
+            else:
+                changed |= tried
+                break
+    return changed
+
+
+def pack_of(k: Kernel, at: int) -> Pack:
+    return next(p for p in k.packs if p.param == at)
+
+
+def readers_of_constants(m: Module, kernels: dict[str, Kernel]) -> list[list[Place]]:
+    """The places at which kernels want constants in panels, those together that read the same ones
+    in layouts that differ in the width of the panels only."""
+    group: dict[Place, list[Place]] = {}
+    first: dict[tuple[Node, Pack], Place] = {}
+    for g in m.all_graphs():
+        for node in g.nodes():
+            if node.op is not call_kernel or node.attrs["inplace"] >= 0:
+                continue
+            name = node.attrs["callee"]
+            for p in kernels[name].packs:
+                if node.args[p.param].op is not CONST:
+                    continue
+                place = (name, p.param)
+                mine = group.setdefault(place, [place])
+                other = first.setdefault((node.args[p.param], replace(p, param=0, width=0)), place)
+                if group[other] is not mine:
+                    mine += group[other]
+                    group.update(dict.fromkeys(group[other], mine))
+    return list({id(places): places for places in group.values()}.values())
+
+
+def pack_operand(
+    x: Node, pack: Pack, kernels: dict[str, Kernel], known: dict[tuple, str],
+    copies: list[tuple[np.ndarray, np.ndarray]],
+) -> Node:  # fmt: skip
     """`x` in the layout that a kernel wants: at compile time for a constant, by a kernel
-    otherwise."""
+    otherwise. What is still to be copied for that goes to `copies`."""
     if x.op is CONST:
-        done = packed(param("w", x.type), pack)
-        return constant(evaluate(done, x), f"{x.name}.packed" if x.name else "")
+        value = evaluate(packed(param("w", x.type), pack), x)
+        made = constant_empty(value.shape, value.dtype)  # where programs read it from
+        if np.may_share_memory(value, x.attrs["value"]):
+            copies.append((made, value))
+        else:  # a padded copy, which should not wait for all the others
+            copy_all([(made, value)])
+        return constant(made, f"{x.name}.packed" if x.name else "")
     inner = param("x", x.type)
     return lower_to_kernel(
         fused(x, body=Graph("pack", (inner,), (packed(inner, pack),))), kernels, known
@@ -105,7 +166,7 @@ def packed(x: Node, pack: Pack) -> Node:
 
 
 def evaluate(result: Node, source: Node) -> np.ndarray:
-    """The value of a chain of unary operators on a constant."""
+    """The value of a chain of unary operators on a constant; most often a view of it."""
     chain = []
     while result.op is not PARAM:
         chain.append(result)
@@ -113,8 +174,4 @@ def evaluate(result: Node, source: Node) -> np.ndarray:
     value = source.attrs["value"]
     for node in reversed(chain):
         value = node.op.reference(value, **node.attrs)
-    if value.flags.c_contiguous and value.base is None:
-        return value
-    made = constant_empty(value.shape, value.dtype)  # copied once, to its last place
-    made[...] = value
-    return made
+    return value

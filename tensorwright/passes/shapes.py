@@ -147,14 +147,14 @@ def substitute_symbols(g: Graph, values: dict[Expr, Expr]) -> Graph:
         own = bound_symbols(node)
         if own and set(own) <= gone and node.op.name == "bind_size":
             return args[0]
-        attrs = {k: _in_attr(v, values, memo) for k, v in node.attrs.items()}
-        type_ = _in_type(node.type, values, memo)
+        attrs = {k: in_attr(v, values, memo) for k, v in node.attrs.items()}
+        type_ = in_type(node.type, values, memo)
         if type_ == node.type and all(attrs[k] is v for k, v in node.attrs.items()):
             return with_args(node, args)
         trace.fired("known-symbol", node)
         return replace(node, args=args, attrs=attrs, type=type_)
 
-    params = tuple(replace(p, type=_in_type(p.type, values, memo)) for p in g.params)
+    params = tuple(replace(p, type=in_type(p.type, values, memo)) for p in g.params)
     if all(p.type == q.type for p, q in zip(params, g.params)):
         return rebuild(g, visit)
     return _with_params(g, params, visit)
@@ -170,21 +170,21 @@ def _with_params(g: Graph, params: tuple[Node, ...], visit) -> Graph:
                    binders=tuple(new[b] for b in g.binders if bound_symbols(new[b])))  # fmt: skip
 
 
-def _in_type(t: Type, values, memo) -> Type:
+def in_type(t: Type, values, memo) -> Type:
     if isinstance(t, TupleType):
-        return TupleType(tuple(_in_type(i, values, memo) for i in t.items))
+        return TupleType(tuple(in_type(i, values, memo) for i in t.items))
     if isinstance(t, TensorType):
-        return TensorType(t.dtype, tuple(_in_attr(d, values, memo) for d in t.shape))
+        return TensorType(t.dtype, tuple(in_attr(d, values, memo) for d in t.shape))
     return t
 
 
-def _in_attr(value, values: dict[Expr, Expr], memo):
+def in_attr(value, values: dict[Expr, Expr], memo):
     if isinstance(value, Expr):
         new = substitute(value, values, memo)
         return as_dim(new) if new.dtype is index and new is not value else value
     if isinstance(value, tuple):
-        new = tuple(_in_attr(v, values, memo) for v in value)
+        new = tuple(in_attr(v, values, memo) for v in value)
         return value if all(a is b for a, b in zip(new, value)) else new
     if isinstance(value, TensorType):
-        return _in_type(value, values, memo)
+        return in_type(value, values, memo)
     return substitute_symbols(value, values) if isinstance(value, Graph) else value

@@ -4,7 +4,8 @@
 
 Taking over pays where an object may then be changed in place: a parameter is taken over if some
 arm of a match on it builds an object of the same size, or if it is passed on to where it is taken
-over. Found by iterating from "nothing is taken over".
+over. Found by iterating from "nothing is taken over". Functions that jump (`host_tail.py`) take
+over all of their objects: the next round must not need what the one before holds.
 """
 
 from __future__ import annotations
@@ -13,19 +14,25 @@ from tensorwright.ir.graph import Graph, Node
 from tensorwright.ir.module import Module
 from tensorwright.ir.type import DataType, FunctionType, Type
 from tensorwright.passes.bodies import captures_from
+from tensorwright.passes.tail_calls import circle
 
 
 def is_object(t: Type) -> bool:
     return isinstance(t, (DataType, FunctionType))
 
 
+def objects_of(g: Graph) -> set[int]:
+    return {k for k, p in enumerate(g.params) if is_object(p.type)}
+
+
 class Takers:
     def __init__(self, m: Module) -> None:
         self.graphs = {k: g for k, g in m.graphs.items() if k != m.entry}
+        self.jumping = {k: objects_of(g) if circle(m, g) else set()
+                        for k, g in m.graphs.items()}  # fmt: skip
         self.found: dict[str, frozenset[int]] = dict.fromkeys(m.graphs, frozenset())
         while True:
-            new = {k: frozenset(self.wanted(g)) for k, g in self.graphs.items()}
-            new = {**dict.fromkeys(m.graphs, frozenset()), **new}
+            new = {k: frozenset(self.wanted(g) | self.jumping[k]) for k, g in self.graphs.items()}
             if new == self.found:
                 break
             self.found = new

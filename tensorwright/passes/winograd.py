@@ -101,10 +101,12 @@ def obstacle(node: Node, w: Node) -> str:
 
 
 def direct_cycles(points: int, channels: int, outputs: int, target: Target) -> float:
-    """Two multiply-adds of vectors a cycle."""
+    """Two multiply-adds of vectors a cycle, each of two products of bf16 where those are asked for
+    (transformed tiles stay in f32: their rounding would grow)."""
     lanes = target.lanes(f32)
+    pairs = 2 if target.precision == "bf16" and "bf16" in target.dots else 1
     macs = points * -(-outputs // lanes) * channels * WINDOW**2 / 2
-    return max(macs, WINDOW**2 * channels * outputs * 4 / BYTES_A_CYCLE)
+    return max(macs, WINDOW**2 * channels * outputs * 4 / BYTES_A_CYCLE) / pairs
 
 
 def tiled_cycles(m: int, batch: int, size, channels: int, outputs: int, target: Target) -> float:

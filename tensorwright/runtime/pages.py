@@ -17,12 +17,14 @@ import mmap
 import os
 import threading
 import weakref
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from tensorwright.base.errors import RunError
 from tensorwright.runtime.buffer import address, aligned_bytes, aligned_empty, byte_view
+from tensorwright.runtime.copies import copy_all
 
 PAGE = 2 << 20
 REGION = 32 << 20  # bytes of a region, unless one array needs more
@@ -42,14 +44,18 @@ def constant_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return _pool.cut(nbytes).view(dtype).reshape(shape)
 
 
-def constant_bytes(buffer: Any) -> np.ndarray:
-    """The bytes of a buffer where a program reads them fast, copied if they are not there yet."""
-    flat = byte_view(buffer)
-    if flat.nbytes < LARGE or is_pooled(flat):
-        return aligned_bytes(flat)
-    copy = _pool.cut(flat.nbytes)
-    copy[:] = flat
-    return copy
+def constants(buffers: Iterable[Any]) -> tuple[np.ndarray, ...]:
+    """The bytes of some buffers where a program reads them fast, copied if they are not there."""
+    found, copies = [], []
+    for buffer in buffers:
+        flat = byte_view(buffer)
+        if flat.nbytes < LARGE or is_pooled(flat):
+            found.append(aligned_bytes(flat))
+        else:
+            found.append(_pool.cut(flat.nbytes))
+            copies.append((found[-1], flat))
+    copy_all(copies)
+    return tuple(found)
 
 
 def is_pooled(array: np.ndarray) -> bool:

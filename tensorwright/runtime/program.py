@@ -40,7 +40,7 @@ from tensorwright.runtime.buffer import (
 )
 from tensorwright.runtime.loader import load_objects
 from tensorwright.runtime.manifest import Manifest, TensorInfo, entry_symbol
-from tensorwright.runtime.pages import constant_bytes
+from tensorwright.runtime.pages import constants
 from tensorwright.runtime.profile import MarkBuffer, Profile, Run, set_marks
 from tensorwright.runtime.values import Codec
 
@@ -98,7 +98,7 @@ class Program:
         self.manifest = manifest
         self.threads = thread_count(threads or manifest.threads)
         self._objects = tuple(objects)
-        self._weights = tuple(map(aligned_bytes if mapped else constant_bytes, weights))
+        self._weights = tuple(map(aligned_bytes, weights)) if mapped else constants(weights)
         table = (ctypes.c_void_p * max(len(self._weights), 1))(*map(address, self._weights))
         self._weight_table = table
         self._image = image = load_objects(self._objects)

@@ -22,7 +22,7 @@ from tensorwright.ir.expr import Expr, Symbol, bounds, is_const, sym, walk
 from tensorwright.ir.loop import For, If, Kernel, Stmt, seq
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.form import EXPENSIVE, inverse
-from tensorwright.schedule.nest import Stage, depends, loads_of
+from tensorwright.schedule.nest import Stage, depends, loads_of, stride_of
 from tensorwright.schedule.pairs import multiply_pairs, pair_variable
 from tensorwright.schedule.roles import (
     Roles,
@@ -36,6 +36,7 @@ from tensorwright.schedule.roles import (
 )  # fmt: skip
 from tensorwright.target.target import Target
 
+MAX_WINDOW = 7  # of a depthwise convolution whose inputs stay in registers
 HEAVY_EPILOGUE = 10  # operations a result above which the epilogue is a loop, not unrolled
 
 
@@ -50,8 +51,11 @@ def tile_cost(m: int, n: int, tile: Tile, broadcast: bool) -> float:
     return row_tiles * columns * cycles
 
 
-def choose_tile(m: int, n: int, target: Target, lanes: int, broadcast: bool = True) -> Tile:
-    """The cheapest tile for an m x n output; small n narrows the vectors."""
+def choose_tile(
+    m: int, n: int, target: Target, lanes: int, broadcast: bool = True, window: int = 1
+) -> Tile:
+    """The cheapest tile for an m x n output; small n narrows the vectors. window: how many rows see
+    one vector of the other operand, all of which then stay in registers."""
     m, n = max(m, 1), max(n, 1)
     while lanes > 4 and n <= lanes // 2:
         lanes //= 2
@@ -62,6 +66,8 @@ def choose_tile(m: int, n: int, target: Target, lanes: int, broadcast: bool = Tr
         if vectors > 1 and (vectors - 1) * lanes >= n:
             continue
         if rows > 8 and broadcast:  # strided rows in one cache set
+            continue
+        if window > 1 and rows > 1 and 2 * rows + 2 * window > target.vector_registers:
             continue
         tile = Tile(rows, vectors, lanes)
         cost = tile_cost(m, n, tile, broadcast)
@@ -88,9 +94,11 @@ def schedule_contraction(k: Kernel, stages: tuple[Stage, ...], target: Target) -
     if roles is None:
         return None
     lanes = target.lanes(stage.acc.dtype)
+    window = sliding_window(stage, roles)
     tile = choose_tile(
-        extent_of(roles.row), extent_of(roles.column), target, lanes, roles.broadcast
-    )
+        extent_of(roles.row), extent_of(roles.column), target, lanes, roles.broadcast,
+        1 if window is None else window.extent.value,
+    )  # fmt: skip
     pairs = pair_variable(stage, roles, target)
     pack = choose_pack(k, stage, roles, tile, pairs)
     if pack is None and not is_streamed(roles.weights, sym(roles.column.var)):
@@ -107,13 +115,15 @@ def schedule_contraction(k: Kernel, stages: tuple[Stage, ...], target: Target) -
     if heavy:
         body = p.stage_result(body, out)
     body = order_reduction(body, stage, roles)
+    if window is not None:
+        body = p.set_kind(body, window.var, "unroll")
     body = order_spatial(body, stage, roles)
     params, packs = k.params, k.packs
     if pack is not None:
         old = params[pack.param]
         new = packed_buffer(old, pack)
         params = tuple(new if b is old else b for b in params)
-        packs = (*packs, pack)
+        packs = (*(given for given in packs if given.param != pack.param), pack)
         if pack.words >= 0:
             body = multiply_pairs(body, pairs, roles, new, pack)
         else:
@@ -137,6 +147,20 @@ def order_reduction(body: Stmt, stage: Stage, roles: Roles) -> Stmt:
     if len(stage.reduce) < 2:
         return body
     return p.reorder(body, [v.value for v in reduction_order(stage, roles)])
+
+
+def sliding_window(stage: Stage, roles: Roles) -> For | None:
+    """The reduction loop along which rows see the other operand's vectors again, one later (a
+    depthwise convolution that moves by one): written out, so that each is loaded once."""
+    if roles.row is None or roles.broadcast or roles.other is None or roles.other.op != "load":
+        return None
+    step = stride_of(roles.other, sym(roles.row.var))
+    for f in stage.reduce:
+        moves = stride_of(roles.other, sym(f.var))
+        slides = moves is not None and moves is step and not is_const(step, 0)
+        if is_const(f.extent) and 1 < f.extent.value <= MAX_WINDOW and slides:
+            return f
+    return None
 
 
 def order_spatial(body: Stmt, stage: Stage, roles: Roles) -> Stmt:

@@ -40,7 +40,10 @@ def pair_variable(stage: Stage, roles: Roles, target: Target) -> Expr | None:
     if not is_const(loop.begin, 0) or not depends(other, r) or is_const(loop.extent, 1):
         return None
     own = [i for i in weights.args if depends(i, r)]
-    return r if own == [r] else None
+    if len(own) != 1 or (own[0] is not r and not is_const(loop.extent % 2, 0)):
+        return None
+    first = own[0] - r  # where pairs begin: an even place
+    return r if not depends(first, r) and is_const(first % 2, 0) else None
 
 
 def pack_pairs(k: Kernel, stage: Stage, roles: Roles, pairs: Expr, pack: Pack) -> Kernel:
@@ -67,7 +70,7 @@ def multiply_pairs(body: Stmt, r: Expr, roles: Roles, new: Buffer, pack: Pack) -
     acc = step.buffer[step.indices]
 
     def product(left: Expr, word: Expr) -> Stmt:
-        at = tuple(transform(i, {r: word}.get) for i in weights.args)
+        at = tuple((i - r) // 2 + word if depends(i, r) else i for i in weights.args)
         return Store(step.buffer, step.indices, call("dot_bf16", f32, (
             acc, left, new[packed_index(at, pack)])))  # fmt: skip
 

@@ -8,10 +8,10 @@ read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tensorwright.ir.dtype import u32
-from tensorwright.ir.expr import Buffer, Expr, as_dim, as_expr, ceildiv, is_const, sym
+from tensorwright.ir.expr import Buffer, Expr, as_dim, as_expr, ceildiv, compare, is_const, sym
 from tensorwright.ir.loop import For, Kernel, Pack
 from tensorwright.schedule.nest import Stage, depends, loads_of, stride_of
 
@@ -76,7 +76,8 @@ def choose_pack(
 ) -> Pack | None:
     """Panels of the tile's width for the streamed operand, if it is a plain load of a parameter
     that moves by one along the columns; what lies in one such panel already stays as it is. With
-    `pairs`, neighbours along that reduction variable share a word."""
+    `pairs`, neighbours along that reduction variable share a word. Panels that the kernel is given
+    (its `packs`, before it is scheduled) are taken as they are, if they can be read so."""
     e, j = roles.weights, sym(roles.column.var)
     while e.op == "cast":
         e = e.args[0]
@@ -91,12 +92,24 @@ def choose_pack(
     order = {r: n for n, r in enumerate(reduction_order(stage, roles))}
     rest.sort(key=lambda a: max(order[r] for r in reduce if depends(e.args[a], r)))
     order = (*lead, *rest, axis)
+    words = -1
     if pairs is not None:
-        words = e.args.index(pairs)
-        return Pack(k.params.index(e.value), axis, tile.width, tuple(lead), tuple(rest), words)
-    if order == tuple(range(len(e.args))) and is_const(as_expr(e.value.shape[axis]), tile.width):
+        words = next(a for a, i in enumerate(e.args) if depends(i, pairs))
+    spec = Pack(k.params.index(e.value), axis, tile.width, tuple(lead), tuple(rest), words)
+    columns = as_expr(e.value.shape[axis])
+    if words < 0 and order == tuple(range(len(e.args))) and is_const(columns, tile.width):
         return None  # one panel, and it lies so already
-    return Pack(k.params.index(e.value), axis, tile.width, tuple(lead), tuple(rest))
+    given = next((p for p in k.packs if p.param == spec.param), spec)
+    return given if serves(given, spec, tile, columns) else spec
+
+
+def serves(given: Pack, wanted: Pack, tile: Tile, columns: Expr) -> bool:
+    """Whether panels of another width do as well: vectors lie within one of them, and the last
+    tile reads nothing behind the last panel."""
+    if replace(given, width=wanted.width) != wanted or given.width % tile.lanes:
+        return False
+    held = [ceildiv(columns, w) * w for w in (given.width, tile.width)]
+    return given.width == wanted.width or is_const(compare("le", held[1], held[0]), True)
 
 
 def packed_buffer(b: Buffer, pack: Pack) -> Buffer:

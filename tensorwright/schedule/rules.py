@@ -17,6 +17,7 @@ from tensorwright.schedule.legal import ScheduleError, why_not_parallel
 from tensorwright.schedule.maps import accesses, is_small, schedule_map, vectorize_innermost
 from tensorwright.schedule.nest import affine
 from tensorwright.schedule.rows import schedule_columns, schedule_rows
+from tensorwright.schedule.steps import schedule_steps
 from tensorwright.schedule.winograd import schedule_winograd
 from tensorwright.target.target import Target
 
@@ -35,7 +36,7 @@ def schedule_by_form(k: Kernel, target: Target) -> Kernel | None:
     """What the rule for the kernel's form makes of it; None if it has no form."""
     form = read_form(k)
     if form is None:
-        return None
+        return schedule_steps(k, target)
     if form.kind == "map":
         return schedule_map(form.kernel, form.stages[0].spatial, target)
     if form.kind == "contraction":

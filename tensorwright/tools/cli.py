@@ -35,6 +35,7 @@ COMMANDS = {
     "bisect": "Find the pass and the kernel where numbers go wrong.",
     "profile": "Tell where the time goes, and how near the machine's limit.",
     "report": "Write one HTML page about a program.",
+    "chat": "Talk with a language model, or let it go on with a text.",
     "targets": "List the machines that can be compiled for.",
     "doctor": "Check this installation, and say how to repair it.",
     "cache": "Look after the compiled kernels on disk.",

@@ -60,13 +60,13 @@ def test_a_known_kernel_is_scheduled_when_somebody_looks(scheduled):
 def test_another_compiler_takes_nothing(scheduled, monkeypatch):
     compile(mlp())
     scheduled.clear()
-    monkeypatch.setattr(kernels, "sources_digest", lambda: "changed")
+    monkeypatch.setattr(kernels, "sources_digest", lambda *_: "changed")
     compile(mlp())
     assert scheduled
 
 
 def test_without_sources_nothing_is_known(scheduled, monkeypatch):
-    monkeypatch.setattr(kernels, "sources_digest", lambda: None)
+    monkeypatch.setattr(kernels, "sources_digest", lambda *_: None)
     compile(mlp())
     scheduled.clear()
     compile(mlp())

@@ -28,7 +28,7 @@ def refused(program, *args, words, **named) -> None:
 def test_wrong_shapes(program):
     refused(program, A[0], words=("'x'", "1 dimensions", "expected 2", "f32[n, 3]"))
     refused(program, A.T, words=("'x'", "dimension 1 is 2, expected 3"))
-    refused(program, np.zeros((0, 3), np.float32), words=("n is 0", "dimension 0 of input 'x'"))
+    assert program(A[:0]).shape == (0, 3)
 
 
 @pytest.mark.parametrize("kind", ["f8", "i4", ">f4", "O", "U1", "M8[s]", [("a", "<f4")]])

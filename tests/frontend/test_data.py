@@ -396,6 +396,87 @@ def test_functions_as_static_arguments():
     np.testing.assert_allclose(found, np.exp([1, 2]), rtol=1e-5)
 
 
+def test_functions_that_are_known_are_specialized():
+    @tw.function
+    def mapped(f: Scalar, xs: Floats) -> Floats:
+        return tw.match(xs, Nil=Floats.Nil, Cons=lambda h, t: Floats.Cons(f(h), mapped(f, t)))
+
+    @tw.function
+    def folded(f: Callable[[tw.f32, tw.f32], tw.f32], start: tw.f32, xs: Floats) -> tw.f32:
+        return tw.match(xs, Nil=lambda: start, Cons=lambda h, t: folded(f, f(start, h), t))
+
+    @tw.function
+    def main(xs: Floats, k: tw.f32):
+        ys = mapped(lambda x: x * k, mapped(lambda x: x + 1, xs))
+        return folded(lambda a, b: a + b * k, 0.0, ys), ys
+
+    found = both(main, [1.0, 2.0], np.float32(3))
+    assert found[0] == (6 + 9) * 3
+    lowered = tw.compile(main).lowered
+    assert not any(n.op.name in ("closure", "apply") for g in lowered.all_graphs()
+                   for n in g.nodes())  # fmt: skip
+    assert all(not t.name.startswith("Function") for t in lowered.data_types().values())
+
+
+def test_functions_chosen_at_run_time():
+    @tw.function
+    def main(c: tw.i64, x: tw.f32, k: tw.f32):
+        def chosen() -> Scalar:
+            return pick(c, k)
+
+        return chosen()(x), pick(1 - c, k)(x)
+
+    @tw.function
+    def pick(c: tw.i64, k: tw.f32) -> Scalar:
+        return tw.match(decide(c), Left=lambda f: f, Right=lambda: lambda x: x + k)
+
+    @tw.data
+    class Choice:
+        class Left:
+            f: Scalar
+
+        class Right:
+            pass
+
+    @tw.function
+    def decide(c: tw.i64) -> Choice:
+        return tw.cond(c > 0, lambda: Choice.Left(lambda x: x * 2), lambda: Choice.Right())
+
+    found = both(main, np.int64(1), np.float32(5), np.float32(100))
+    assert found[0] == 10 and found[1] == 105
+
+
+def test_lists_of_functions():
+    Steps = tw.List[Scalar]
+
+    @tw.function
+    def composed(fs: Steps, x: tw.f32) -> tw.f32:
+        return tw.match(fs, Nil=lambda: x, Cons=lambda f, rest: composed(rest, f(x)))
+
+    @tw.function
+    def repeated(n: tw.i64, k: tw.f32) -> Steps:
+        return tw.cond(
+            n > 0,
+            lambda: Steps.Cons(lambda x: x * k, Steps.Cons(tnp.sqrt, repeated(n - 1, k))),
+            lambda: Steps.Nil(),
+        )
+
+    @tw.function
+    def main(n: tw.i64, x: tw.f32, k: tw.f32):
+        return composed(repeated(n, k), x)
+
+    both(main, np.int64(5), np.float32(3), np.float32(2))
+
+
+def test_functions_are_no_arguments_of_programs():
+    @tw.function
+    def main(f: Scalar, x: tw.f32):
+        return f(x)
+
+    with pytest.raises(FrontendError, match="'f' is a function"):
+        tw.compile(main)
+
+
 # ---- errors ------------------------------------------------------------------------------------
 
 
@@ -444,3 +525,55 @@ def test_wrong_declarations_are_explained():
     for cls, message in ((bad, "named 'bad'"), (Odd, "Odd.One.x: .* is no type of a field")):
         with pytest.raises(FrontendError, match=message):
             tw.compile(tw.function(lambda t: t), (cls.One(1.0),))
+
+
+# ---- tail calls --------------------------------------------------------------------------------
+
+
+def test_tail_calls_need_no_stack():
+    @tw.function
+    def add_up(n: tw.i64, total: tw.i64) -> tw.i64:
+        return tw.cond(n <= 0, lambda: total, lambda: add_up(n - 1, total + n))
+
+    program = tw.compile(add_up, verify=True)
+    assert program(np.int64(1_000_000), np.int64(0)) == 1_000_000 * 1_000_001 // 2
+
+
+def test_mutual_tail_calls_need_no_stack():
+    @tw.function
+    def even(n: tw.i64, seen: tw.i64) -> tw.i64:
+        return tw.cond(n <= 0, lambda: seen, lambda: odd(n - 1, seen + 1))
+
+    @tw.function
+    def odd(n: tw.i64, seen: tw.i64) -> tw.i64:
+        return tw.cond(n <= 0, lambda: -seen, lambda: even(n - 1, seen + 1))
+
+    program = tw.compile(even, verify=True)
+    assert program(np.int64(1_000_001), np.int64(0)) == -1_000_001
+    assert program(np.int64(300_000), np.int64(0)) == 300_000
+
+
+def test_tail_calls_over_values():
+    @tw.function
+    def reverse(xs: Floats, done: Floats) -> Floats:
+        return tw.match(xs, Nil=lambda: done, Cons=lambda h, t: reverse(t, Floats.Cons(h, done)))
+
+    @tw.function
+    def f(xs: Floats):
+        back = reverse(xs, Floats.Nil())
+        return back, reverse(back, Floats.Nil())
+
+    back, again = both(f, [1.0, 2.0, 3.0])
+    assert list(map(float, back)) == [3, 2, 1] and list(map(float, again)) == [1, 2, 3]
+    program = tw.compile(f, threads=1)
+    assert len(program([1.0] * 60_000)[0]) == 60_000
+    assert objects(program) == 0
+
+
+def test_tail_calls_that_exchange_arguments():
+    @tw.function
+    def steps(n: tw.i64, a: tw.f32["d"], b: tw.f32["d"]):  # noqa: F821
+        return tw.cond(n <= 0, lambda: (a, b), lambda: steps(n - 1, b, a + b))
+
+    found = both(steps, np.int64(10), np.float32([0, 1]), np.float32([1, 1]))
+    np.testing.assert_array_equal(found[0], [55, 89])

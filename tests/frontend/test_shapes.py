@@ -3,7 +3,9 @@
 import pytest
 
 from tensorwright.base.errors import FrontendError
+from tensorwright.frontend.demands import Demands
 from tensorwright.frontend.shapes import Shapes
+from tensorwright.ir.expr import eq, var
 
 
 def shape(spec, declared=(None, 3), name="x", names=("x",)):
@@ -101,3 +103,66 @@ def test_unknown_rank_needs_a_shape():
     with pytest.raises(FrontendError, match="rank"):
         shape(None, None)
     assert shape("n, 3", None)[1] == 3
+
+
+def test_relations_of_the_model_are_kept():
+    s = Shapes(None, ("ids", "past", "mask", "image", "odd"), least=0)
+    shapes = {
+        "ids": ("b", "s"),
+        "past": ("b", "past"),
+        "mask": ("b", "past + s"),
+        "image": ("16*h", "w*w", "a*c"),
+        "odd": ("past-", "2"),
+    }
+    for name, own in shapes.items():
+        s.learn(name, own)
+    found = {name: s.shape_of(name, own) for name, own in shapes.items()}
+    assert found["mask"][1] == found["past"][1] + found["ids"][1]
+    assert str(found["image"][0]) == "h * 16"
+    assert [d.op for d in found["image"][1:]] == ["sym", "sym"]  # sizes do not tell w, a and c
+    assert found["odd"][0].op == "sym" and facts(found["past"][1])[1] == 0
+
+
+def test_relations_follow_renaming():
+    s = Shapes("past: b, p[..9]; mask: _, _", ("past", "mask"))
+    for name, own in (("past", ("b", "past")), ("mask", ("b", "past + 1"))):
+        s.learn(name, own)
+    assert str(s.shape_of("mask", ("b", "past + 1"))[1]) == "p + 1"
+
+
+def test_facts_meet_what_the_model_demands():
+    demands = Demands()
+    demands.add("n", 10, 100)
+    assert facts(Shapes("n", ("x",), demands).shape_of("x", (None,))[0])[:3] == ("n", 10, 100)
+    within = Shapes("n[20..50]", ("x",), demands).shape_of("x", (None,))[0]
+    assert facts(within)[:3] == ("n", 20, 50)
+    few = Shapes("n{5, 20, 40}", ("x",), demands).shape_of("x", (None,))[0]
+    assert facts(few)[:3] == ("n", 20, 40)
+    for text, word in (("n[1..200]", "at most 100"), ("n[1..9]", "at least 10")):
+        with pytest.raises(FrontendError, match=word):
+            Shapes(text, ("x",), demands)
+
+
+@pytest.mark.parametrize(
+    "condition, low, high",
+    [
+        (lambda n: n >= 400, 400, None),
+        (lambda n: n // 128 >= 3, 384, None),
+        (lambda n: eq(n // 128, 4), 512, 639),
+        (lambda n: n <= 77, 0, 77),
+        (lambda n: n * 3 >= 30_000, 10_000, None),
+    ],
+)
+def test_conditions_become_bounds(condition, low, high):
+    n = var("n", min=0)
+    demands = Demands()
+    assert demands.require(condition(n))
+    assert (demands.bounds["n"].low, demands.bounds["n"].high) == (low, high)
+
+
+def test_conditions_that_are_no_bounds():
+    n, m = var("n", min=0), var("m", min=0)
+    demands = Demands()
+    for condition in (n >= 0, n < 0, n >= m, eq(n * 2, 3)):
+        assert not demands.require(condition)
+    assert not demands

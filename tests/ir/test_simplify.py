@@ -127,6 +127,23 @@ def test_rules_by_z3():
             assert solver.check() == z3.unsat, claim
 
 
+def test_quotient_and_remainder_by_a_symbolic_divisor():
+    """x // d * d + x % d = x where d is not 0, or where x has no value if it is."""
+    zero = var("p", min=0, max=3)
+    rows = var("r", 4 * (zero * 2 + 2))
+    within = var("t", M * zero * 2)
+    for x, d in ((rows, zero * 2 + 2), (within, zero), (within, zero * 2), (X, N), (X * 3 + J, N)):
+        assert (x // d) * d + x % d is x
+        assert (x // d) * d * 3 + x % d * 3 + N is x * 3 + N
+    far = var("t", zero + 1)
+    for x, d in ((far, zero), (X, zero), (X, X), (rows, X * 2)):
+        e = (x // d) * d + x % d
+        assert e is not x
+        for known in assignments(symbols_of(x, d)):
+            v, w = evaluate(x, known), evaluate(d, known)
+            assert evaluate(e, known) == (v if w else 0)
+
+
 # ---- whole expressions -------------------------------------------------------------------------
 
 leaves = st.one_of(

@@ -85,10 +85,9 @@ def test_a_region_goes_with_its_last_array():
 def test_only_large_arrays_are_copied_and_only_once():
     small, large = pages.constant_empty((10,), F32), pages.constant_empty((1 << 18,), F32)
     assert not pages.is_pooled(small) and pages.is_pooled(large) and pages.is_pooled(large[5:])
-    assert address(pages.constant_bytes(large)) == address(large)
-    assert address(pages.constant_bytes(small)) == address(small)
     outside = np.ones(1 << 20, np.uint8)
-    copy = pages.constant_bytes(outside)
+    a, b, copy = pages.constants([large, small, outside])
+    assert address(a) == address(large) and address(b) == address(small)
     assert pages.is_pooled(copy) and (copy == 1).all()
 
 

@@ -1,0 +1,159 @@
+"""Single kernels beside the peers and beside what the machine can do.
+
+    python -m benchmarks.kernels --threads 1,2 --families conv,matmul
+
+One process per peer serves all rows; rounds are interleaved as in `benchmarks.bench`. The limit is
+the larger of operations over the FMA peak and bytes (inputs, weights, results) over the bandwidth
+of the cache or memory that holds them, both measured here. A ratio is the best peer's median over
+Tensorwright's; Winograd does fewer operations than are counted and may pass 100 %.
+"""
+
+import argparse
+import json
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import results, zoo
+from benchmarks.bench import Plan, Worker, check, load, run_rounds
+from benchmarks.results import OURS, Result
+
+PEERS = ("ort", "openvino", "torch")
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Milliseconds that the machine needs at least, and what binds."""
+
+    ms: float
+    binds: str
+
+
+def rows(families: list[str]) -> list[zoo.Row]:
+    from benchmarks.nets.kernels import KERNELS
+
+    return [zoo.Row(name, "kernels", name) for name, (family, _) in KERNELS.items()
+            if not families or family in families]  # fmt: skip
+
+
+def limits(threads: int):
+    """The measured machine for a number of threads."""
+    from tensorwright.target.host import host
+    from tensorwright.tools.machine import measured
+
+    return measured(host(), threads)
+
+
+def limit(row: zoo.Row, machine) -> Limit:
+    """From operations and bytes that must move."""
+    artifact = row.artifact()
+    arrays = [*artifact.inputs.values(), *artifact.torch_outputs]
+    moved = artifact.meta["weight_bytes"] + sum(a.nbytes for a in arrays)
+    level = next((n for n, size in (("L2", 1 << 19), ("L3", 1 << 24)) if moved < size), "memory")
+    arithmetic = artifact.meta["flops"] / machine.gflops / 1e6
+    memory = moved / machine.gbytes[level] / 1e6
+    return Limit(arithmetic, "FMA") if arithmetic > memory else Limit(memory, level)
+
+
+def measure(names: list[zoo.Row], peers: list[str], plan: Plan) -> list[Result]:
+    """All peers on all rows at one thread count."""
+    workers = {p: Worker(p, plan.threads) for p in peers}
+    found: list[Result] = []
+    try:
+        for k, row in enumerate(names):
+            meta = row.artifact().meta
+            group = {p: Result(row.name, row.title, plan.threads, p, meta["flops"],
+                               meta["weight_bytes"]) for p in peers}  # fmt: skip
+            for p, worker in workers.items():
+                load(worker, group[p], plan)
+            alive = {p: w for p, w in workers.items() if not group[p].failure}
+            check(alive, group)
+            run_rounds({p: w for p, w in alive.items() if not group[p].failure}, group, plan)
+            found += group.values()
+            line = ", ".join(f"{r.peer} {r.cell()}" for r in group.values())
+            print(f"{k + 1}/{len(names)} {row.name}: {line}", file=sys.stderr, flush=True)
+    finally:
+        for worker in workers.values():
+            worker.close()
+    return found
+
+
+def table(found: list[Result], threads: int, machine) -> tuple[list[str], list[list[str]]]:
+    peers = results.peers_of(found)
+    header = ["kernel", "limit ms", "binds", *peers, "share of limit", "ratio"]
+    lines, ratios = [], []
+    for (name, count), group in results.grouped(found).items():
+        if count != threads:
+            continue
+        least = limit(zoo.Row(name, "kernels", name), machine)
+        ours = group[OURS]
+        cells = [f"{r.median:.3g}" + " wrong" * is_wrong(r) if r.times else "failed"
+                 for r in group.values()]  # fmt: skip
+        share = f"{least.ms / ours.median:.0%}" if ours.times else ""
+        against = results.ratio({p: r for p, r in group.items() if not is_wrong(r)})
+        if against is not None:
+            ratios.append(against[1])
+        verdict = f"{against[1]:.2f}x vs {against[0]}" if against else "—"
+        lines.append([name, f"{least.ms:.3g}", least.binds, *cells, share, verdict])
+    if ratios:
+        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+        under = sum(r < 0.9 for r in ratios)
+        note = f"{mean:.2f}x, {under} of {len(ratios)} under 0.9"
+        lines.append(["geometric mean", "", "", *[""] * len(peers), "", note])
+    return header, lines
+
+
+def is_wrong(r: Result) -> bool:
+    return r.error is not None and r.error > results.TOLERANCE
+
+
+def export_all(names: list[zoo.Row]) -> None:
+    """In a process of its own, so that this one never holds torch."""
+    import subprocess
+
+    command = [sys.executable, "-m", "benchmarks.export", *(r.name for r in names)]
+    done = subprocess.run(command, cwd=zoo.ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"the kernels could not be exported:\n{done.stderr[-2000:]}")
+
+
+def main(argv: list[str] | None = None) -> list[Result]:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels", description=__doc__)
+    comma = lambda text: [part for part in text.split(",") if part]
+    parser.add_argument("--families", type=comma, default=[])
+    parser.add_argument("--only", default="", help="rows whose name contains this")
+    parser.add_argument("--threads", type=comma, default=["1", "2"])
+    parser.add_argument("--peers", type=comma, default=list(PEERS))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=0.05)
+    parser.add_argument("--gap", type=float, default=0.0, help="default: 0.3 with several threads")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--markdown", type=Path)
+    args = parser.parse_args(argv)
+    names = [r for r in rows(args.families) if args.only in r.name]
+    export_all(names)
+    peers = list(dict.fromkeys([OURS, results.REFERENCE, *args.peers]))
+    found: list[Result] = []
+    about = __doc__.partition("\n")[2].strip()
+    parts = [f"# Kernels\n\n{about}\n", f"- Machine: {results.machine()}"]
+    for threads in map(int, args.threads):
+        gap = args.gap or (0.3 if threads > 1 else 0.0)
+        plan = Plan(threads, args.rounds, args.seconds, 3, gap, False)
+        machine = limits(threads)
+        found += measure(names, peers, plan)
+        header, lines = table(found, threads, machine)
+        parts.append(f"\n## Median milliseconds, {threads} thread{'s' * (threads > 1)}\n")
+        levels = ", ".join(f"{n} {v:.0f}" for n, v in machine.gbytes.items())
+        parts.append(f"Measured limits: {machine.gflops:.0f} GFLOP/s; GB/s: {levels}.\n")
+        parts.append(results.markdown_table(header, lines))
+        print(results.markdown_table(header, lines))
+        if args.json:
+            args.json.write_text(json.dumps([r.record() for r in found]))
+    if args.markdown:
+        args.markdown.write_text("\n".join(parts))
+    return found
+
+
+if __name__ == "__main__":
+    main()
