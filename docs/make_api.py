@@ -26,6 +26,8 @@ NAMES = (
     "cond",
     "while_loop",
     "scan",
+    "vmap",
+    "batch",
     "compare",
     "show",
     "reference",
