@@ -18,6 +18,7 @@ from tensorwright.ir.verify import verify as check
 from tensorwright.passes.attention import recognise_attention
 from tensorwright.passes.captures import inline_captures
 from tensorwright.passes.convolutions import shape_convolutions
+from tensorwright.passes.cse import merge_equal
 from tensorwright.passes.expand import expand_composites
 from tensorwright.passes.functions import resolve_functions
 from tensorwright.passes.fuse import fuse
@@ -49,7 +50,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("layout", lambda m, t: clean(assign_layouts(m))),
     ("winograd", choose_algorithms),
     ("convolutions", lambda m, t: clean(shape_convolutions(m))),
-    ("precision", compute_in),
+    ("precision", lambda m, t: merge_equal(compute_in(m, t))),
     ("indices", lambda m, t: check_indices(m)),
     ("fuse", lambda m, t: fuse(m)),
     ("lower", lambda m, t: lower(m)),
