@@ -77,12 +77,9 @@ def compile(
     known = KnownKernels(ObjectCache(cache_folder()), machine)
     later = {"schedule": lambda m, t: schedule_kernels(m, t, known.schedule)}
     make = Program if convention is None else BoundProgram
+    checks = config.options(verify=max(int(verify), config.get("verify")))
     try:
-        with (
-            no_collection(),
-            forgetting(),
-            config.options(verify=max(int(verify), config.get("verify"))),
-        ):
+        with no_collection(), forgetting(), checks:
             lowered = run_pipeline(module, machine, verify, observe, later)
             program = build_native(lowered, machine, name, threads, observe, make, known)
     except RecursionError as e:
