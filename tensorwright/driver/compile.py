@@ -34,8 +34,7 @@ from tensorwright.target.target import Target
 
 def compile(
     model, example_inputs=None, *, target="host", threads: int | None = None,
-    precision: str = "model", shapes=None, verify: bool = False, observe=None,
-    fast_math: int | None = None,
+    precision: str = "model", shapes=None, verify: bool = False, observe=None, fast_math=None,
 ) -> Program:  # fmt: skip
     """Compile a model into a native program.
 
@@ -45,12 +44,10 @@ def compile(
         example_inputs and shapes are then dicts by entry.
     example_inputs: what torch modules and Python functions are traced with.
     target: "host" or a name from `tw targets`. threads: default: all CPUs this process may use.
-    precision: "model" keeps the model's own types; "bf16" multiplies what is f32 in bf16 and adds
-        in f32. Inputs and results keep their types.
+    precision: "model" keeps the model's types; "bf16" multiplies what is f32 in bf16, adds in f32.
     shapes: {"x": "n[1..64], 3, h{224,320}, w=h"} or what torch.export takes.
-    fast_math: rounding errors accepted for speed. 0: those of the operators' definitions; 1: up to
-        1e-6 of a layer's results (default, or what TW_FAST_MATH says); 2: up to 1e-5. Above 0, an
-        infinity or NaN in a convolution's input may show in results around those it belongs to.
+    fast_math: rounding errors accepted for speed. 0: those of the operators' definitions; 1
+        (default, or TW_FAST_MATH): 1e-6 of a layer's results; 2: 1e-5; see docs/floors/passes.md.
     verify: run the verifier after every pass, and prove the memory plan.
     observe: called with "import" and the name of each pass and the module after it, then with
         "code" and (objects compiled so far, how many there are).
