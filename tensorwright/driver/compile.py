@@ -85,6 +85,8 @@ def compile(
         program.bind_convention(convention)
         for entry, other in getattr(convention, "others", {}).items():
             program.entries[entry].bind_convention(other)
+        for part in (program, *program.entries.values()):
+            part.know(module.data_types())
     program.source, program.module = model, module
     if kept is not None:
         kept.keep(program)
