@@ -17,6 +17,7 @@ _PLACES = {
     "load": "tensorwright.runtime.artifact",
     "function": "tensorwright.frontend.function",
     "numpy": "tensorwright.frontend.array_api",
+    "nn": "tensorwright.nn.namespace",
     "random": "tensorwright.frontend.random",
     "cond": "tensorwright.frontend.array_control",
     "while_loop": "tensorwright.frontend.array_control",

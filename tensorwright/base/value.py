@@ -10,20 +10,42 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
+
+
+CHANGES = False
+
 
 class Value:
-    """One value of a sum type."""
+    """One value of a sum type. native: for the runtime, what the value is in memory, once it was
+    given to a program; `CHANGES` where its arrays may still change, so that this is not kept."""
 
-    __slots__ = ("case", "fields")
+    __slots__ = ("case", "fields", "native")
 
     def __init__(self, case: str, fields: Sequence = ()) -> None:
-        self.case, self.fields = case, tuple(fields)
+        self.case, self.fields, self.native = case, tuple(fields), CHANGES
 
     def __repr__(self) -> str:
         return text_of(self)
 
     def __iter__(self) -> Iterator:
         return iter(self.fields)
+
+
+def frozen(field):
+    """A field that nobody else can change: arrays are copied once, when a value is made. Anything
+    else comes back as it is."""
+    if not hasattr(field, "__array__"):
+        return field
+    array = np.array(field.detach() if hasattr(field, "detach") else field)
+    array.flags.writeable = False
+    return array
+
+
+def is_frozen(field) -> bool:
+    if isinstance(field, Value):
+        return field.native is not CHANGES
+    return isinstance(field, (np.ndarray, bool, int, float))
 
 
 def text_of(value: Value, most: int = 200) -> str:

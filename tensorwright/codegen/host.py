@@ -43,14 +43,6 @@ class HostFunction(Function):
         if isinstance(s, ir.Call) and s.callee in self.kernel_ids:
             self.emit("call void @tw_profile_mark(ptr %ctx, i32 -1)")
 
-    def nested(self, s: Stmt) -> None:
-        """Frames pushed inside are popped at the end."""
-        outer, self.frames = self.frames, 0
-        self.stmt(s)
-        for _ in range(self.frames):
-            self.emit("call void @tw_frame_pop(ptr %ctx)")
-        self.frames = outer
-
     def resize(self, s: ir.Resize) -> None:
         slot = self.boxes[s.buffer]
         old = self.op(f"load ptr, ptr {slot}")

@@ -176,8 +176,12 @@ class Function(Values):
             self.open(done)
 
     def nested(self, s: Stmt) -> None:
-        """The body of a loop or a branch, with whatever has to be undone at its end."""
+        """The body of a loop or a branch: frames pushed inside are popped at its end."""
+        outer, self.frames = self.frames, 0
         self.stmt(s)
+        for _ in range(self.frames):
+            self.emit("call void @tw_frame_pop(ptr %ctx)")
+        self.frames = outer
 
     def vector_loop(self, s: ir.For) -> None:
         if not is_const(s.extent) or self.lane is not None:

@@ -26,6 +26,7 @@ from tensorwright.ir.module import Module
 from tensorwright.ir.simplify import forgetting
 from tensorwright.passes.precision import PRECISIONS
 from tensorwright.passes.schedule_kernels import schedule_kernels
+from tensorwright.passes.winograd import FAST_MATH
 from tensorwright.runtime.program import Program, thread_count
 from tensorwright.target.host import find
 from tensorwright.target.target import Target
@@ -34,6 +35,7 @@ from tensorwright.target.target import Target
 def compile(
     model, example_inputs=None, *, target="host", threads: int | None = None,
     precision: str = "model", shapes=None, verify: bool = False, observe=None,
+    fast_math: int | None = None,
 ) -> Program:  # fmt: skip
     """Compile a model into a native program.
 
@@ -46,17 +48,20 @@ def compile(
     precision: "model" keeps the model's own types; "bf16" multiplies what is f32 in bf16 and adds
         in f32. Inputs and results keep their types.
     shapes: {"x": "n[1..64], 3, h{224,320}, w=h"} or what torch.export takes.
+    fast_math: rounding errors accepted for speed. 0: those of the operators' definitions; 1: up to
+        1e-6 of a layer's results (default, or what TW_FAST_MATH says); 2: up to 1e-5. Above 0, an
+        infinity or NaN in a convolution's input may show in results around those it belongs to.
     verify: run the verifier after every pass, and prove the memory plan.
     observe: called with "import" and the name of each pass and the module after it, then with
         "code" and (objects compiled so far, how many there are).
     Raises FrontendError (model not understood) or CompileError (cannot be compiled so).
     """
-    machine = asked(find(target), precision)
+    machine = asked(find(target), precision, fast_math)
     used = checked_threads(threads)
     watched = verify or observe is not None
-    kept = None if watched else KnownPrograms.of(model, machine, shapes, precision)
+    kept = None if watched else KnownPrograms.of(model, machine, shapes)
     if kept is not None:
-        program = kept.load(threads or 0, lambda: compile_again(kept, machine, shapes, precision))
+        program = kept.load(threads or 0, lambda: compile_again(kept, machine, shapes))
         if program is not None:
             program.source, program.target, program.threads = model, machine, used
             return program
@@ -92,14 +97,18 @@ def compile(
     return program
 
 
-def asked(machine: Target, precision: str) -> Target:
-    """The machine, asked to compute in a precision."""
+def asked(machine: Target, precision: str, fast_math: int | None) -> Target:
+    """The machine, asked to compute in a precision and with rounding errors up to some."""
     if precision not in PRECISIONS:
         raise CompileError(
             f"precision {precision!r} is not supported",
             help='"bf16" multiplies in bf16 and adds in f32; "model" keeps the types of the model',
         )
-    return replace(machine, precision=precision)
+    level = config.get("fast_math") if fast_math is None else fast_math
+    if level not in FAST_MATH:
+        raise CompileError(f"there is no fast_math level {level!r}",
+                           help=f"the levels are {', '.join(map(str, FAST_MATH))}")  # fmt: skip
+    return replace(machine, precision=precision, fast_math=level)
 
 
 @contextmanager
@@ -115,7 +124,7 @@ def no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def compile_again(kept: KnownPrograms, target: Target, shapes, precision: str) -> Program:
+def compile_again(kept: KnownPrograms, target: Target, shapes) -> Program:
     """The program that was found, made anew: with all that led to it."""
     if content(kept.path) != kept.content:
         raise CompileError(
@@ -123,7 +132,8 @@ def compile_again(kept: KnownPrograms, target: Target, shapes, precision: str) -
             help="compile it again to look inside",
         )
     with config.options(cache_programs=0):
-        return compile(kept.path, target=target, shapes=shapes, precision=precision)
+        return compile(kept.path, target=target, shapes=shapes, precision=target.precision,
+                       fast_math=target.fast_math)  # fmt: skip
 
 
 def checked_threads(threads: int | None) -> int:

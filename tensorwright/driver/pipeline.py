@@ -18,10 +18,12 @@ from tensorwright.ir.verify import verify as check
 from tensorwright.passes.attention import recognise_attention
 from tensorwright.passes.captures import inline_captures
 from tensorwright.passes.convolutions import shape_convolutions
+from tensorwright.passes.cse import merge_equal
 from tensorwright.passes.expand import expand_composites
 from tensorwright.passes.functions import resolve_functions
 from tensorwright.passes.fuse import fuse
 from tensorwright.passes.indices import check_indices
+from tensorwright.passes.hoist import hoist
 from tensorwright.passes.inplace import update_in_place
 from tensorwright.passes.layout import assign_layouts
 from tensorwright.passes.lower import lower
@@ -40,6 +42,7 @@ Observe = Callable[[str, Module], None]
 PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("functions", lambda m, t: resolve_functions(m)),
     ("specialize", lambda m, t: specialize(m)),
+    ("hoist", lambda m, t: hoist(m)),
     ("shapes", lambda m, t: simplify_shapes(m)),
     ("clean", lambda m, t: clean(m)),
     ("attention", lambda m, t: recognise_attention(m)),
@@ -49,7 +52,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("layout", lambda m, t: clean(assign_layouts(m))),
     ("winograd", choose_algorithms),
     ("convolutions", lambda m, t: clean(shape_convolutions(m))),
-    ("precision", compute_in),
+    ("precision", lambda m, t: merge_equal(compute_in(m, t))),
     ("indices", lambda m, t: check_indices(m)),
     ("fuse", lambda m, t: fuse(m)),
     ("lower", lambda m, t: lower(m)),

@@ -37,7 +37,7 @@ from tensorwright.target.target import Target
 WHOLE = (".",)  # every folder decides
 # How ONNX writes that weights lie in another file: {key: "location", value: ...}
 EXTERNAL = b"\n\x08location\x12"
-OPTIONS = ("seed", "fast_math")  # that decide, too
+OPTIONS = ("seed",)  # that decide, too
 LAZY = ("module", "lowered", "built")  # what tools look at and running does not need
 
 
@@ -59,20 +59,20 @@ class KnownPrograms:
         self.cache, self.path, self.content, self.key = cache, path, content, key
 
     @staticmethod
-    def of(model, target: Target, shapes=None, precision: str = "model") -> KnownPrograms | None:
+    def of(model, target: Target, shapes=None) -> KnownPrograms | None:
         """None for what is not kept: anything but ONNX files, compilations that somebody watches,
         no folder or no room in it."""
-        limit, folder = config.get("cache_programs") << 20, cache_folder()
-        if limit <= 0 or folder is None or is_watched() or config.get("verify"):
+        folder, off = cache_folder(), config.get("cache_programs") <= 0
+        if off or folder is None or is_watched() or config.get("verify"):
             return None
         path, sizes, versions = model_path(model), written(shapes), salt(target, WHOLE)
         found = None if None in (path, sizes, versions) else content(path)
         if found is None:
             return None
-        cache = ObjectCache(folder, limit, "programs", ".tw")
-        return KnownPrograms(cache, path, found, digest(
-            found, path.stem, sizes, precision, *(str(config.get(n)) for n in OPTIONS), versions,
-            np.__version__, onnx_version()))  # fmt: skip
+        cache = program_cache(folder)
+        options = (sizes, *(str(config.get(n)) for n in OPTIONS))
+        key = digest(found, path.stem, *options, versions, np.__version__, onnx_version())
+        return KnownPrograms(cache, path, found, key)
 
     def load(self, threads: int, compile_again: Callable[[], Program]) -> KnownProgram | None:
         """threads: 0 for all. compile_again: what makes the program anew, if its insides are
@@ -98,6 +98,10 @@ class KnownPrograms:
             path.parent.mkdir(parents=True, exist_ok=True)
             program.save(path, sync=False)
             self.cache.trim()
+
+
+def program_cache(folder: Path) -> ObjectCache:
+    return ObjectCache(folder, max(config.get("cache_programs"), 0) << 20, "programs", ".tw")
 
 
 def model_path(model) -> Path | None:

@@ -11,8 +11,9 @@
     t = Tree.Node(Tree.Leaf(x), Tree.Leaf(y))
     y = tw.match(t, Leaf=lambda x: x, Node=lambda left, right: f(left) + f(right))
 
-Outside of traced functions values are plain Python objects, and `match` just calls an arm. A named
-dimension of a field is each value's own. A function value is annotated as
+Outside of traced functions values are plain Python objects, whose arrays are their own and never
+change, and `match` just calls an arm: a program reads the same value again without conversion. A
+named dimension of a field is each value's own. A function value is annotated as
 `collections.abc.Callable[[tw.f32[4]], tw.f32[4]]`.
 """
 
@@ -24,7 +25,7 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from tensorwright.base.errors import CompileError, FrontendError
-from tensorwright.base.value import Value, fold
+from tensorwright.base.value import CHANGES, Value, fold, frozen, is_frozen
 from tensorwright.frontend import tracer, trees
 from tensorwright.frontend.array_control import (
     Body,
@@ -64,7 +65,12 @@ class DataValue(Value):
     _type: DataType | None = None
 
     def __init__(self, *fields, **named) -> None:
-        super().__init__(self.case_name, self.arrange(fields, named))
+        fields = self.arrange(fields, named)
+        if current_trace() is None:
+            fields = tuple(map(frozen, fields))
+        super().__init__(self.case_name, fields)
+        if all(map(is_frozen, fields)):
+            self.native = None
 
     case_name = ""
 
@@ -90,7 +96,7 @@ class DataValue(Value):
     def remake(cls, case: str, fields: tuple) -> Value:
         """A value that a program gave."""
         made = object.__new__(getattr(cls, case))
-        made.case, made.fields = case, fields
+        made.case, made.fields, made.native = case, fields, CHANGES
         return made
 
 

@@ -12,11 +12,14 @@ recursion first. A call whose result has a size that only its body knows is inli
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
+import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 
@@ -90,13 +93,14 @@ class Function:
     make_entry: Callable | None = None
 
     def __init__(
-        self, f: Callable, static: tuple[str, ...] = (), state: tuple[str, ...] = ()
-    ) -> None:
+        self, f: Callable, static: tuple[str, ...] = (), state: tuple[str, ...] = (),
+        scope: Mapping[str, object] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
         functools.update_wrapper(self, f)
         self.f, self.static, self.state = f, static, state
         self.name = f.__name__ if f.__name__.isidentifier() else "function"
         self.parameters = inspect.signature(f)
-        self.annotations = annotations_of(f)
+        self.annotations = annotations_of(f, scope)
 
     def __repr__(self) -> str:
         return f"tw.function({self.name})"
@@ -118,28 +122,28 @@ def function(
     """Make `f` a traced function. `static`: arguments that are Python values, not arrays. `state`:
     arguments that are given up, their new values being the last results, in order: a program
     computes those in the memory of the old ones."""
+    scope = sys._getframe(1).f_locals  # annotations that are text may name what is there
     if f is None:
-        return lambda g: Function(g, static, state)
-    return Function(f, static, state)
+        return lambda g: Function(g, static, state, scope)
+    return Function(f, static, state, scope)
 
 
-def annotations_of(f: Callable) -> dict:
-    """Annotations that are tensor types, by parameter name."""
+def annotations_of(f: Callable, scope: Mapping[str, object]) -> dict:
+    """Annotations that are types of arguments, by parameter name."""
     try:
         hints = typing.get_type_hints(f)
     except Exception:
-        hints = {k: evaluated(f, v) for k, v in getattr(f, "__annotations__", {}).items()}
+        found = getattr(f, "__annotations__", {})
+        hints = {k: evaluated(f, v, scope) for k, v in found.items()}
     return {k: v for k, v in hints.items() if is_annotation(v)}
 
 
-def evaluated(f: Callable, annotation):
+def evaluated(f: Callable, annotation, scope: Mapping[str, object]):
     """An annotation that is text, as what it means where the function was made, if it is known."""
     if not isinstance(annotation, str):
         return annotation
     try:
-        cells = zip(f.__code__.co_freevars, f.__closure__ or ())
-        inner = {name: c.cell_contents for name, c in cells if name in annotation}
-        return eval(annotation, {**f.__globals__, **inner})
+        return eval(annotation, {**f.__globals__, **scope})
     except Exception:
         return annotation
 
@@ -300,7 +304,8 @@ def bind_examples(fn: Function, example_inputs) -> tuple[Function, dict]:
             )
     order = [n for n in fn.parameters.parameters if n in bound.arguments]
     if constants:
-        fn = Function(fn.f, (*fn.static, *constants), fn.state)
+        fn = copy.copy(fn)
+        fn.static = (*fn.static, *constants)
     return fn, {n: bound.arguments[n] for n in order}
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations
-from math import inf
+from math import gcd, inf
 
 from tensorwright.base.errors import InternalError
 from tensorwright.ir import loop as ir
@@ -26,6 +26,7 @@ from tensorwright.ir.expr import (
     Symbol,
     as_expr,
     bounds,
+    compare,
     const,
     is_const,
     substitute,
@@ -185,12 +186,28 @@ class Order:
     whatever the form in which they are written."""
 
     def __init__(self, sizes: Iterable[Expr]):
+        sizes = tuple(dict.fromkeys(sizes))
+        self.sums = [z for z in (e * LINE for e in sizes)
+                     if len(linear(z)[0]) > 1 or (linear(z)[0] and linear(z)[1])]  # fmt: skip
         self.positive = {atom for e in sizes for atom, c in linear(e)[0].items()
                          if c > 0 and len(linear(e)[0]) == 1 and linear(e)[1] == 0}  # fmt: skip
 
     def __call__(self, a: Expr, b: Expr) -> bool:
-        terms, constant = linear(b - a)
-        return self.least(terms, constant) >= 0 or self.least(*_without_floors(b - a, False)) >= 0
+        distance = b - a
+        for _ in range(len(self.sums) + 1):
+            if self.is_never_negative(distance):
+                return True
+            part = next((z for z in self.sums if _contains(distance, z)), None)
+            if part is None:
+                return False
+            distance = distance - part
+        return False
+
+    def is_never_negative(self, e: Expr) -> bool:
+        terms, constant = linear(e)
+        step = gcd(constant, *terms.values())  # e is a multiple of it: above -step is enough
+        least = self.least(terms, constant), self.least(*_without_floors(e, False))
+        return max(least) > -max(step, 1) or is_const(compare("le", const(0), e), True)
 
     def least(self, terms: dict, constant) -> Fraction | float:
         """A lower bound of a sum."""
@@ -204,6 +221,12 @@ class Order:
                 return -inf
             total += c * (end or 0)
         return total
+
+
+def _contains(e: Expr, part: Expr) -> bool:
+    """Whether e has all terms of `part`, at least as often."""
+    terms, _ = linear(e)
+    return all(terms.get(a, 0) * c >= c * c for a, c in linear(part)[0].items())
 
 
 def _without_floors(e: Expr, up: bool) -> tuple[dict[Expr, Fraction], Fraction]:

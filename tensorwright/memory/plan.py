@@ -4,8 +4,8 @@
 
 A buffer is live from its first to its last mention, views included; a loop keeps what it did not
 allocate itself live to its end. Static sizes are placed greedily, largest first (the offsets of
-Pisarchyk and Lee 2020, "greedy by size"); symbolic ones share slots of provably sufficient size, at
-offsets that are sums. Buffers whose size is bound only in the middle of the function become
+Pisarchyk and Lee 2020, "greedy by size"); symbolic ones likewise, at offsets that are sums and are
+proved to be free. Buffers whose size is bound only in the middle of the function become
 `dynamic`: allocated there, freed with the function.
 """
 
@@ -17,10 +17,12 @@ from tensorwright.ir import loop as ir
 from tensorwright.ir.dtype import u8
 from tensorwright.ir.expr import Buffer, Expr, Symbol, as_expr, const, is_const, symbols_of, walk
 from tensorwright.ir.expr import is_const as _c
+from tensorwright.ir.facts import evaluate
 from tensorwright.ir.loop import Alloc, Kernel, Seq, Stmt, View
 from tensorwright.ir.type import product
 
 ALIGN = 64
+USUAL = 256  # the size of a dimension of which no bound is known, to compare buffers by
 
 
 @dataclass
@@ -123,22 +125,71 @@ def place_static(items: list[Interval]) -> tuple[dict[Buffer, int], int]:
     return offsets, max((o + s for o, s, _ in placed), default=0)
 
 
-def place_symbolic(items: list[Interval], base: Expr) -> tuple[dict[Buffer, Expr], Expr]:
-    """Slots shared by buffers that are never live together and provably fit."""
-    slots: list[tuple[Expr, list[Interval]]] = []
-    for item in items:
-        for size, users in slots:
-            free = not any(overlap_in_time(item, u) for u in users)
-            if free and _c(item.size <= size, True):
-                users.append(item)
-                break
-        else:
-            slots.append((item.size, [item]))
-    offsets: dict[Buffer, Expr] = {}
-    for size, users in slots:
-        offsets.update((u.buffer, base) for u in users)
-        base = base + size
-    return offsets, base
+@dataclass(frozen=True)
+class Placed:
+    """Where a buffer lies, as expressions and as numbers at the reference sizes."""
+
+    item: Interval
+    begin: Expr
+    end: Expr
+    low: int
+    high: int
+
+
+def place_symbolic(items: list[Interval]) -> tuple[dict[Buffer, Expr], Expr]:
+    """Offsets of buffers of any size and the total. The same greedy placement, in the order that
+    the sizes have at reference sizes of the symbols; an offset is taken only if it is proved that
+    nothing overlaps there whatever the sizes are."""
+    at = Reference(items)
+    placed: list[Placed] = []
+    total = const(0)
+    for item in sorted(items, key=lambda i: (-at(i.size), i.first)):
+        others = [p for p in placed if overlap_in_time(item, p.item)]
+        begin = _lowest(item, others, at)
+        end = total if begin is None else begin + item.size
+        if begin is None or not (_holds(end, total) or _holds(total, end)):
+            begin, end = total, total + item.size
+        if not _holds(end, total):
+            total = end
+        placed.append(Placed(item, begin, end, at(begin), at(end)))
+    return {p.item.buffer: p.begin for p in placed}, total
+
+
+def _lowest(item: Interval, others: list[Placed], at: Reference) -> Expr | None:
+    """The lowest of the places at 0 and behind the others that is free for certain."""
+    size = at(item.size)
+    begins = dict.fromkeys((const(0), *(p.end for p in others)))
+    for begin in sorted(begins, key=at):
+        low, end = at(begin), begin + item.size
+        if all(p.high <= low or low + size <= p.low for p in others) and all(
+            _holds(p.end, begin) or _holds(end, p.begin) for p in others
+        ):
+            return begin
+    return None
+
+
+def _holds(a: Expr, b: Expr) -> bool:
+    """Whether a <= b is known."""
+    return a is b or _c(a <= b, True)
+
+
+class Reference:
+    """Expressions as numbers: symbols at their upper bounds, or at a usual size without one."""
+
+    def __init__(self, items: list[Interval]):
+        found = symbols_of(*(i.size for i in items))
+        self.values = {s: _usual(s) for s in found}
+        self.known: dict[Expr, int] = {}
+
+    def __call__(self, e: Expr) -> int:
+        if e not in self.known:
+            self.known[e] = evaluate(e, self.values)
+        return self.known[e]
+
+
+def _usual(s: Symbol) -> int:
+    size = max(USUAL, s.min or 0) if s.max is None else s.max
+    return size // s.multiple_of * s.multiple_of
 
 
 def plan_memory(k: Kernel) -> Kernel:
@@ -148,9 +199,11 @@ def plan_memory(k: Kernel) -> Kernel:
     dynamic = {i.buffer for i in items if symbols_of(i.size) & late}
     static = [i for i in items if is_const(i.size)]
     symbolic = [i for i in items if not is_const(i.size) and i.buffer not in dynamic]
-    fixed, total = place_static(static)
-    offsets, size = place_symbolic(symbolic, const(total))
-    offsets.update((b, const(o)) for b, o in fixed.items())
+    if symbolic:
+        offsets, size = place_symbolic([*static, *symbolic])
+    else:
+        fixed, total = place_static(static)
+        offsets, size = {b: const(o) for b, o in fixed.items()}, const(total)
     fresh = {b: Buffer(b.name, b.dtype, b.shape, "dynamic", 64) for b in dynamic}
 
     def visit(s: Stmt) -> Stmt | None:

@@ -19,19 +19,19 @@ PROBE = 64  # bytes compared before whole contents are
 
 
 def merge_equal(m: Module) -> Module:
-    """`m` without repeated computations."""
-    return map_graphs(m, merge_graph)
+    """`m` without repeated computations in a graph, and without repeated constants at all."""
+    constants = _Constants()
+    return map_graphs(m, lambda g: merge_graph(g, constants))
 
 
-def merge_graph(g: Graph) -> Graph:
-    digests = _Digests(n for n in g.nodes() if n.op is CONST)
+def merge_graph(g: Graph, constants: _Constants) -> Graph:
     first: dict[tuple, Node] = {}
 
     def visit(node: Node, args: tuple) -> Node:
         node = with_args(node, args)
         if node.op is PARAM or bound_symbols(node):
             return node
-        found = first.setdefault(_key(node, digests), node)
+        found = constants.first(node) if node.op is CONST else first.setdefault(_key(node), node)
         if found is node or not trace.burn():
             return node
         trace.fired("merge-equal", node)
@@ -40,9 +40,7 @@ def merge_graph(g: Graph) -> Graph:
     return rebuild(g, visit)
 
 
-def _key(node: Node, digests: _Digests) -> tuple:
-    if node.op is CONST:
-        return (CONST, digests.of(node))
+def _key(node: Node) -> tuple:
     attrs = tuple(sorted((k, attr_key(v)) for k, v in node.attrs.items()))
     return (node.op, tuple(map(id, node.args)), attrs)
 
@@ -60,19 +58,26 @@ def attr_key(value):
     return ("id", id(value))  # interned: dtypes, expressions; by identity: graphs
 
 
-class _Digests:
-    """Identities of constants by contents; only those that look alike are read whole."""
+class _Constants:
+    """The constants of a module by contents; only those that look alike are compared whole."""
 
-    def __init__(self, constants):
-        self.alike: dict[tuple, int] = {}
-        for n in constants:
-            k = _probe(n.attrs["value"])
-            self.alike[k] = self.alike.get(k, 0) + 1
+    def __init__(self) -> None:
+        self.alike: dict[tuple, list[Node]] = {}
 
-    def of(self, node: Node):
+    def first(self, node: Node) -> Node:
+        """The first constant of the same type and bits, `node` itself if it is the first."""
         array = node.attrs["value"]
-        k = _probe(array)
-        return (k, digest(array)) if self.alike.get(k, 2) > 1 else k
+        others = self.alike.setdefault(_probe(array), [])
+        for other in others:
+            if other is node or _same_bits(array, other.attrs["value"]):
+                return other
+        others.append(node)
+        return node
+
+
+def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    views = [x.reshape(-1).view(np.uint8) for x in (a, b)]
+    return a is b or np.array_equal(*views)
 
 
 def _probe(array: np.ndarray) -> tuple:

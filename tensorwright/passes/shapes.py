@@ -114,6 +114,8 @@ def bind_known(g: Graph) -> Graph:
         found = {sym(s): _known(node, k, s, first) for k, s in enumerate(bound_symbols(node))}
         if None not in found.values():
             values |= {s: substitute(e, values) for s, e in found.items()}
+            for s in found:
+                trace.decision("size", s.value.name, "proved", f"always {values[s]}")
     return substitute_symbols(g, values) if values else g
 
 

@@ -6,14 +6,14 @@
 The weights are transformed here, so they must be constant; sizes must be known. Which tile is
 taken, or none, follows from cycles estimated for each: multiply-adds, vectors that the transforms
 load, compute and store, and weights that come from memory. What rounding errors are accepted is the
-option `fast_math`.
+option `fast_math`. An infinity or NaN reaches all results of the tiles that it lies in.
 """
 
 from __future__ import annotations
 
 from math import prod
 
-from tensorwright.base import config, trace
+from tensorwright.base import trace
 from tensorwright.ir.dtype import f32
 from tensorwright.ir.graph import CONST, Node, array_of, constant
 from tensorwright.ir.match import P, V, rewrite, rule
@@ -35,6 +35,7 @@ from tensorwright.target.target import Target
 x, w = V("x"), V("w")
 # fast_math -> root mean square error of a result, of the size of results
 ACCEPTED = (0.0, 1e-6, 1e-5)
+FAST_MATH = range(len(ACCEPTED))
 FEWEST = 8  # channels
 BYTES_A_CYCLE = 8  # of weights, from where they lie to where they are used
 GAIN = 0.9  # of the cycles of the direct form, what another must stay below
@@ -42,16 +43,16 @@ GAIN = 0.9  # of the cycles of the direct form, what another must stay below
 
 def choose_algorithms(m: Module, target: Target) -> Module:
     """`m` with convolutions on transformed tiles where that pays."""
-    accepted = ACCEPTED[min(config.get("fast_math"), len(ACCEPTED) - 1)]
 
     def replaced(node: Node, x: Node, w: Node) -> Node | None:
-        return on_tiles(node, x, w, target, accepted)
+        return on_tiles(node, x, w, target)
 
     rules = (rule("winograd", P.conv_general(x, w), replaced, when=is_last),)
     return map_graphs(m, lambda g: rewrite(g, rules))
 
 
-def on_tiles(node: Node, x: Node, w: Node, target: Target, accepted: float) -> Node | None:
+def on_tiles(node: Node, x: Node, w: Node, target: Target) -> Node | None:
+    accepted = ACCEPTED[target.fast_math]
     if node.rank != 4 or node.args[1].shape[:2] != (WINDOW, WINDOW):
         return None
     reason = obstacle(node, w) or ("" if accepted else "fast_math is 0")

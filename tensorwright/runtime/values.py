@@ -5,13 +5,15 @@
 
 A value goes in as objects laid out in one block of memory (`layout.py`), which belongs to the
 caller: their counts are so high that compiled code never changes or frees them. What is shared in
-Python is shared there, and the other way round. Nothing recurses: lists may be long.
+Python is shared there, and the other way round. A value that cannot change keeps its memory, and
+is not converted again. Nothing recurses: lists may be long.
 """
 
 from __future__ import annotations
 
 import math
 import struct
+import sys
 from collections.abc import Callable, Mapping
 from ctypes import string_at
 from typing import Any
@@ -73,7 +75,8 @@ class _Case:
 
 
 class Codec:
-    """Knows the data types of one program."""
+    """Knows the data types of one program. keys: by type, what its declaration is: memory that was
+    laid out for one program serves every other with the same."""
 
     def __init__(self, data: Mapping[str, list]) -> None:
         self.types = {
@@ -81,19 +84,28 @@ class Codec:
             for t, cases in data.items()
         }
         self.by_name = {t: {c.name: c for c in cases} for t, cases in self.types.items()}
+        self.keys = {t: sys.intern(repr((t, cases))) for t, cases in data.items()}
         self.makers: dict[str, Callable[[str, tuple], Any]] = {}
 
     # ---- from Python ---------------------------------------------------------------------------
 
-    def encode(self, value: Any, type_: str, what: str) -> tuple[np.ndarray, int]:
+    def encode(self, value: Any, type_: str, what: str) -> tuple[Any, int]:
         """(memory that holds the value, address of it). Raises RunError if it is none."""
+        native = getattr(value, "native", None)
+        if native and native[0] is self.keys[type_]:
+            return native[1], native[2]
         places: dict[str, dict[int, int]] = {t: {} for t in self.by_name}
+        outside: dict[int, tuple] = {}  # parts that are in memory already
         plan: list[tuple] = []
         todo, size = [(value, type_)], 0
         while todo:
             v, t = todo.pop()
             known, key = places[t], id(v)
             if key in known:
+                continue
+            native = getattr(v, "native", None)
+            if native and native[0] is self.keys[t]:
+                outside[key], known[key] = native, native[2]
                 continue
             case = self.by_name[t].get(v.case) if isinstance(v, Value) else None
             if case is None or len(v.fields) != len(case.fields):
@@ -102,20 +114,26 @@ class Codec:
             arrays, sizes = case.arrays(fields, what)
             offsets, bytes_ = case.places or case.place(sizes)
             known[key] = size
-            plan.append((case, fields, size, arrays, offsets, sizes, bytes_))
+            plan.append((case, v, size, arrays, offsets, sizes, bytes_))
             size += (bytes_ + 63) & -64
             for k, name in case.refs:
                 todo.append((fields[k], name))
         block, base = aligned_empty((size,), _BYTE, size)
-        memory = block.data
-        for case, fields, at, arrays, offsets, sizes, bytes_ in plan:
-            refs = [base + places[name][id(fields[k])] for k, name in case.refs]
+        memory, held = block.data, (block, *(n[1] for n in outside.values()))
+        for case, v, at, arrays, offsets, sizes, bytes_ in plan:
+            fields, refs = v.fields, []
+            for k, name in case.refs:
+                key = id(fields[k])
+                place = places[name][key]
+                refs.append(place if key in outside else base + place)
+            if v.native is None:
+                v.native = (self.keys[case.owner], held, base + at)
             case.head.pack_into(memory, at, OUTSIDE, case.tag, len(refs), bytes_ >> 6,
                                 *refs, *sizes.values())  # fmt: skip
             for x, offset in zip(arrays, offsets):
                 start = at + offset
                 memory[start : start + x.nbytes] = x.tobytes()
-        return block, base
+        return held, base
 
     # ---- to Python -----------------------------------------------------------------------------
 

@@ -253,7 +253,8 @@ def split_rows(body: Stmt, row: For, rows: int, inner: list[Symbol]) -> tuple[St
         for ii in tiles:
             body = spread_tile(body, ii)
         loops.append(io)
-    return p.join(body, *loops)
+    body, tiles = p.join(body, *loops)
+    return p.decide(body), tiles
 
 
 def spread_tile(body: Stmt, ii: Symbol) -> Stmt:

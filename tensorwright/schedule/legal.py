@@ -5,6 +5,7 @@ A check that fails says which loop, and why: schedules are data that people writ
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 from tensorwright.base.errors import CompileError
@@ -122,8 +123,12 @@ def _step(index: Expr, s: For) -> tuple[int, Expr, int, int] | None:
 
 
 def _varies_inside(t: Expr, s: For) -> bool:
-    inner = {sym(p.var) for p in ir.statements(s.body) if isinstance(p, (For, ir.Let))}
-    return bool(inner & set(walk(t))) or any(p.op == "load" for p in walk(t))
+    return bool(_bound_inside(s) & set(walk(t))) or any(p.op == "load" for p in walk(t))
+
+
+@functools.lru_cache(maxsize=16)
+def _bound_inside(s: For) -> frozenset[Expr]:
+    return frozenset(sym(p.var) for p in ir.statements(s.body) if isinstance(p, (For, ir.Let)))
 
 
 def check_same_range(loops: Sequence[For]) -> None:

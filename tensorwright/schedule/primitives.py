@@ -239,6 +239,17 @@ def join(root: Stmt, a: Symbol, b: Symbol) -> tuple[Stmt, Symbol]:
     return ir.rewrite(root, visit), t
 
 
+def decide(root: Stmt) -> Stmt:
+    """Without the branches that are never taken."""
+
+    def visit(s: Stmt) -> Stmt | None:
+        if isinstance(s, If) and is_const(s.cond):
+            return s.then if s.cond.value else s.orelse or Seq(())
+        return None
+
+    return ir.rewrite(root, visit)
+
+
 def cache_write(root: Stmt, s: Store, name: str = "acc") -> Stmt:
     """Accumulate in a private scalar instead of the output: out = init; for r: out = op(out, e)
     -> acc = init; for r: acc = op(acc, e); out = acc. `s` is the initial store."""

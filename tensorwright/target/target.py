@@ -27,6 +27,7 @@ class Target:
     required: tuple[str, ...] = ()
     masked: bool = False  # masked loads and stores are single instructions
     dots: tuple[str, ...] = ()  # products of narrow pairs or quads summed in 32 bits: u8i8, bf16
+    fast_math: int = 1  # rounding errors accepted for speed: 0 (none), 1 or 2
     precision: str = "model"  # what f32 models are to be computed in: "model" (f32) or "bf16"
     conversions: tuple[str, ...] = ("f16",)  # narrow floats with instructions from and to f32
 

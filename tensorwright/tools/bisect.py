@@ -27,7 +27,7 @@ from tensorwright.ir.module import Module
 from tensorwright.ir.type import TensorType
 from tensorwright.runtime.buffer import dtype_name
 from tensorwright.target.target import Target
-from tensorwright.tools.numbers import Difference, difference
+from tensorwright.tools.numbers import Difference, difference, tolerance_of
 from tensorwright.tools.slices import Slice, node_values, slice_at, tensors
 from tensorwright.tools.work import total_flops
 
@@ -93,7 +93,10 @@ class _Search:
 
     def compare(self, name: str, ours: np.ndarray, theirs: np.ndarray) -> Difference:
         theirs = np.asarray(theirs)
-        return difference(name, np.asarray(ours), theirs, dtype_name(theirs.dtype), self.tolerance)
+        kind, asked, allowed = dtype_name(theirs.dtype), self.target.precision, self.tolerance
+        if allowed is None and kind == "f32" and asked != "model":
+            allowed = tolerance_of(asked)
+        return difference(name, np.asarray(ours), theirs, kind, allowed)
 
     def results(self, m: Module, inputs: Sequence[np.ndarray]) -> Iterator[tuple[str, Results]]:
         """(stage, results or error) of every stage that can be run, the native program last."""

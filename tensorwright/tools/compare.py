@@ -27,7 +27,7 @@ from tensorwright.runtime.program import Program
 from tensorwright.tools.engines import onnx_values, open_engine
 from tensorwright.tools.inputs import make_inputs
 from tensorwright.tools.limits import index_limits
-from tensorwright.tools.numbers import Difference, difference
+from tensorwright.tools.numbers import Difference, difference, tolerance_of
 from tensorwright.tools.signature import signature
 
 FUSED = "fuse"  # the pass after which values that have no name left are inside kernels
@@ -77,11 +77,21 @@ def compare(
     ours = as_list(run_flat(program, feeds))
     names = [o.name for o in program.outputs]
     found = tuple(
-        difference(n, a, np.asarray(b), dtype_name(a.dtype), tolerance)
+        difference(
+            n, a, np.asarray(b), dtype_name(a.dtype),
+            accepted(program, a) if tolerance is None else tolerance,
+        )  # fmt: skip
         for n, a, b in zip(names, ours, theirs)
     )
     inner = compare_layers(program, against, feeds, layers == "all", tolerance) if layers else ()
     return Comparison(program.name, against, found, inner)
+
+
+def accepted(program: Program, result: np.ndarray) -> float:
+    """The error that a result may have: of bf16 for f32 that was asked for in bf16."""
+    name, machine = dtype_name(result.dtype), getattr(program, "target", None)
+    asked = "model" if machine is None else machine.precision
+    return tolerance_of(asked if name == "f32" and asked != "model" else name)
 
 
 def as_list(results) -> list[np.ndarray]:
@@ -138,7 +148,9 @@ def compare_layers(
     ours = run_layers(before, start, values, program, feeds)
     theirs = their_layers(program, against, list(values), feeds)
     return tuple(
-        difference(n, ours[n], theirs[n], dtype_name(ours[n].dtype), tolerance) for n in values
+        difference(n, ours[n], theirs[n], dtype_name(ours[n].dtype),
+                   accepted(program, ours[n]) if tolerance is None else tolerance)
+        for n in values
     )
 
 

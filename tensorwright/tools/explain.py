@@ -17,6 +17,7 @@ from tensorwright.ir.expr import as_expr, text_of
 from tensorwright.ir.loop import Call, Kernel, statements
 from tensorwright.ir.module import Module
 from tensorwright.runtime.program import Program
+from tensorwright.tools.dimensions import Dimensions, dimensions
 from tensorwright.tools.memory import placed
 from tensorwright.tools.summary import short_source, summarize
 
@@ -43,10 +44,13 @@ class Explanation:
     rules: tuple[tuple[str, str, int], ...]  # pass, rule, how often
     passes: tuple[tuple[str, float, bool], ...]  # name, seconds, changed
     memory: str
+    dimensions: Dimensions
 
     def __str__(self) -> str:
         width = max((len(n) for n, _ in self.summary), default=0)
         lines = [f"{name:{width}}  {value}" for name, value in self.summary]
+        if self.dimensions.found:
+            lines += ["", "sizes", *(f"  {line}" for line in self.dimensions.lines())]
         lines += ["", "kernels, in order of their first call"]
         for k in self.kernels:
             lines.append(f"  {k.name}  x{k.calls}  {k.flops} flops, {k.bytes} bytes")
@@ -78,6 +82,7 @@ def explain(program: Program, module: Module) -> Explanation:
         rules=tuple((p, r, n) for (p, r), n in t.counts().most_common()),
         passes=tuple((x.name, x.seconds, x.changed) for x in t.root.inner),
         memory=memory_note(program),
+        dimensions=dimensions(module, final, program.built.host[0]),
     )
 
 

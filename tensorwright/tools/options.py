@@ -21,11 +21,14 @@ from tensorwright.base.errors import (
     InternalError,
     unexpected,
 )
-from tensorwright.driver.compile import compile
+from tensorwright.driver.compile import asked, compile
 from tensorwright.driver.textfile import SUFFIXES, read_arrays, write_text
 from tensorwright.ir.module import Module
+from tensorwright.passes.precision import PRECISIONS
 from tensorwright.runtime.artifact import load
 from tensorwright.runtime.program import Program
+from tensorwright.target.host import find
+from tensorwright.target.target import Target
 from tensorwright.tools.inputs import Spec, make_inputs, parse_specs
 from tensorwright.tools.limits import index_limits
 from tensorwright.tools.output import Output
@@ -55,6 +58,11 @@ class Request:
     @property
     def name(self) -> str:
         return Path(self.path).stem
+
+    @property
+    def machine(self) -> Target:
+        """The target, asked for the precision."""
+        return asked(find(self.target), self.precision)
 
     def program(self, output: Output) -> Program:
         """The model compiled, or the artifact loaded."""
@@ -162,8 +170,9 @@ def model_options(f: Callable) -> Callable:
         click.argument("model", metavar="MODEL"),
         click.option("--target", default="host", show_default=True, help="See `tw targets`."),
         click.option("--threads", type=click.IntRange(1), help="Default: all usable CPUs."),
-        click.option("--precision", default="model", show_default=True,
-                     help="Types to compute in; `model` keeps the model's own."),
+        click.option("--precision", type=click.Choice(PRECISIONS), default="model",
+                     show_default=True, help="`bf16` multiplies what is f32 in bf16 and adds in "
+                     "f32; `model` keeps the model's own types."),
         click.option("--shape", multiple=True, metavar="SPEC",
                      help="Dimensions of an input: 'x: n[1..64],3,224,224'."),
         click.option("--verify", is_flag=True, help="Check the program after every pass."),

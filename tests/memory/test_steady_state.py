@@ -14,8 +14,11 @@ from tensorwright.ir.graph import constant, graph, param
 from tensorwright.ir.module import Module
 from tensorwright.ir.type import tensor
 from tensorwright.memory.overlap import check_plan
+from tensorwright.ops.index import gather
 from tensorwright.ops.linalg import matmul
+from tensorwright.ops.movement import reshape
 from tensorwright.ops.norm import layer_norm, softmax
+from tensorwright.ops.vision import non_max_suppression
 from tensorwright.runtime import loader
 
 DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits" / "digits.onnx"
@@ -81,6 +84,26 @@ def test_dynamic_models_allocate_their_results(allocations):
     for x in inputs:
         program(x)
     assert len(allocations) - seen == 2 * len(sizes)  # the results, which are the caller's
+
+
+def test_sizes_from_data_allocate_results_only(allocations):
+    """Kernels with temporaries in their loops, and tensors whose size is known in the middle."""
+    n = var("n", min=1)
+    boxes, scores = param("boxes", tensor("f32", 1, n, 4)), param("scores", tensor("f32", 1, 3, n))
+    numbers = [constant(np.array(v, d)) for v, d in ((9, "i8"), (0.4, "f4"), (0.3, "f4"))]
+    kept = non_max_suppression(boxes, scores, *numbers)
+    found = gather(reshape(boxes, shape=(n, 4)), gather(kept, constant(np.array(2)), axis=1), axis=0)
+    program = compile(Module({"main": graph("main", [boxes, scores], [found])}), threads=1)
+    random = np.random.default_rng(1)
+    inputs = [
+        (np.sort(random.random((1, n, 4), np.float32)), random.random((1, 3, n), np.float32))
+        for n in (60, 7, 1, 33)
+    ]
+    program(*inputs[0])
+    seen = len(allocations)
+    for x in inputs * 25:
+        program(*x)
+    assert len(allocations) - seen == 100  # the result, which is the caller's
 
 
 def test_a_trained_model_allocates_nothing(allocations):

@@ -1,10 +1,13 @@
 """Winograd's algorithm: where it is chosen, that it computes the convolution, and how exactly."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import tensorwright as tw
 from tensorwright.base import config, trace
+from tensorwright.base.errors import CompileError
 from tensorwright.ir.expr import var
 from tensorwright.ir.graph import constant
 from tensorwright.ops.activations import relu
@@ -39,8 +42,8 @@ def check(y, *params, ops=None, **how):
 
 
 def decisions(y, *params, level=1):
-    with trace.recording() as t, config.options(fast_math=level):
-        choose(module(y, *params))
+    with trace.recording() as t:
+        choose_algorithms(module(y, *params), replace(TARGET, fast_math=level))
     return [(d.verdict, d.reason) for d in t.decisions if d.kind == "winograd"]
 
 
@@ -107,8 +110,7 @@ def test_other_windows_are_not_spoken_of():
 
 
 def compiled(y, x, value, level, **how):
-    with config.options(fast_math=level):
-        program = tw.compile(module(y, x), **how)
+    program = tw.compile(module(y, x), fast_math=level, **how)
     return program, np.asarray(program(value))
 
 
@@ -163,6 +165,17 @@ def test_errors_stay_what_the_choice_assumes():
         _, found = compiled(last(x, w), x, value, level)
         rms = np.sqrt(np.mean((found - exact) ** 2) / np.mean(exact**2))
         assert ERROR[tile] / 4 < rms < 1.5 * ERROR[tile], (tile, rms)
+
+
+def test_levels_are_told_and_checked():
+    x = x_of(1, 14, 14, 64)
+    m = module(last(x, weight(3, 3, 64, 64)), x)
+    assert "F(4,3): cycles" in str(tw.compile(m).explain())
+    assert "fast_math is 0" in str(tw.compile(m, fast_math=0).explain())
+    with config.options(fast_math=2):
+        assert tw.compile(m).target.fast_math == 2
+    with pytest.raises(CompileError, match="there is no fast_math level 3"):
+        tw.compile(m, fast_math=3)
 
 
 def test_equal_on_the_reference_interpreter():

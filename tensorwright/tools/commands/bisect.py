@@ -7,7 +7,6 @@ from pathlib import Path
 import rich_click as click
 
 from tensorwright.driver.textfile import arrays_path
-from tensorwright.target.host import find
 from tensorwright.tools.bisect import Culprit, bisect, write_culprit
 from tensorwright.tools.engines import ENGINES, open_engine
 from tensorwright.tools.options import Request, command, input_options, model_options
@@ -40,7 +39,7 @@ def command(request: Request, output: Output, against: str, tolerance: float | N
         expected = open_engine(against, request.path, m)(feeds)
     inputs = [feeds[p.name] for p in m.main.params]
     with output.progress(f"{request.name}: bisect") as progress:
-        found = bisect(m, find(request.target), inputs, expected, tolerance, progress.say)
+        found = bisect(m, request.machine, inputs, expected, tolerance, progress.say)
     written = "" if found is None or found.part is None else path or f"{request.name}.culprit.py"
     if written:
         write_culprit(found, Path(written))

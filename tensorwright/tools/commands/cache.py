@@ -9,13 +9,14 @@ import rich_click as click
 
 from tensorwright.base.errors import ArtifactError
 from tensorwright.driver.objects import LIMIT, ObjectCache, cache_folder, checked
+from tensorwright.driver.programs import program_cache
 from tensorwright.tools.options import command as tw_command
 from tensorwright.tools.output import Column, Output, size
 
 
 @click.group(cls=click.RichGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def command() -> None:
-    """Look after the compiled kernels on disk.
+    """Look after the compiled kernels and programs on disk.
 
     \b
         tw cache info
@@ -24,7 +25,8 @@ def command() -> None:
         tw cache clear
 
     The folder is the user's cache folder, or TW_CACHE; TW_CACHE=off keeps nothing. It may be shared
-    by processes, copied to another machine, and deleted at any time.
+    by processes, copied to another machine, and deleted at any time. TW_CACHE_PROGRAMS is how many
+    MiB of whole programs it may hold beside the kernels; 0 keeps none.
     """
 
 
@@ -41,13 +43,19 @@ def info(output: Output) -> None:
     cache = open_cache()
     entries = [s for _, s in cache.entries()]
     total = sum(s.st_size for s in entries)
+    programs = program_cache(cache.folder)
+    whole = [s.st_size for _, s in programs.entries()]
     if output.as_json:
         output.json({"folder": cache.folder, "entries": len(entries), "bytes": total,
-                     "limit": LIMIT})  # fmt: skip
+                     "limit": LIMIT, "programs": len(whole), "program_bytes": sum(whole),
+                     "program_limit": programs.limit})  # fmt: skip
         return
     used = age(max(s.st_mtime for s in entries)) if entries else "never"
-    output.pairs([("folder", cache.folder), ("kernels", len(entries)), ("size", size(total)),
-                  ("limit", size(LIMIT)), ("last used", used)])  # fmt: skip
+    output.pairs([
+        ("folder", cache.folder), ("kernels", len(entries)), ("size", size(total)),
+        ("limit", size(LIMIT)), ("last used", used), ("programs", len(whole)),
+        ("their size", size(sum(whole))), ("their limit", size(programs.limit)),
+    ])  # fmt: skip
 
 
 @tw_command()
@@ -67,12 +75,13 @@ def ls(output: Output, everything: bool) -> None:
 
 @tw_command()
 def clear(output: Output) -> None:
-    """Remove all compiled kernels."""
-    removed = open_cache().trim(0)
+    """Remove all compiled kernels and programs."""
+    cache = open_cache()
+    removed, programs = cache.trim(0), program_cache(cache.folder).trim(0)
     if output.as_json:
-        output.json({"removed": removed})
+        output.json({"removed": removed, "programs": programs})
     else:
-        output.print(f"removed {removed} kernels")
+        output.print(f"removed {removed} kernels and {programs} programs")
 
 
 @tw_command()

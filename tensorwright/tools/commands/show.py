@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import rich_click as click
 
-from tensorwright.target.host import find
 from tensorwright.tools.options import Request, command, model_options
 from tensorwright.tools.output import Output
 from tensorwright.tools.show import PASSES, STAGES, diff_text, text_after
@@ -24,7 +23,7 @@ def command(request: Request, output: Output, after: str, diff: bool, kernel: st
         tw show model.onnx --after fuse --diff     what fusion changed
         tw show model.onnx --after asm --kernel matmul_add_relu
     """
-    m, target = request.module(), find(request.target)
+    m, target = request.module(), request.machine
     text = diff_text(m, after, target) if diff else text_after(m, after, target, kernel)
     if output.as_json:
         output.json({"stage": after, "target": target.name, "text": text})

@@ -1,0 +1,67 @@
+"""Maps that read different operands along a loop run in parts."""
+
+import numpy as np
+import pytest
+
+import tensorwright as tw
+from tensorwright.ir.interp import run_graph
+from tensorwright.ops.activations import relu
+from tensorwright.ops.conv import conv_general
+from tensorwright.ops.elementwise import mul
+from tensorwright.ops.movement import concat, pad, transpose
+from tests.passes.equivalence import module, x_of
+
+RNG = np.random.default_rng(2)
+
+
+def check(y, *params):
+    """The schedules of the program, whose results are those of the interpreter."""
+    m = module(y, *params)
+    values = [RNG.standard_normal(p.shape).astype(np.float32) for p in params]
+    (expected,) = run_graph(m.main, values)
+    program = tw.compile(m)
+    np.testing.assert_allclose(program(*values), expected, rtol=1e-4, atol=1e-4)
+    return [s for k in program.lowered.kernels.values() for s in k.schedule]
+
+
+@pytest.mark.parametrize("widths", [(32, 16), (5, 16, 3), (1, 1), (40, 7, 1, 20)])
+@pytest.mark.parametrize("rows", [3, 700])
+def test_concatenation(widths, rows):
+    xs = [x_of(rows, n, name=f"x{k}") for k, n in enumerate(widths)]
+    scale = x_of(sum(widths), name="scale")
+    told = check(relu(mul(concat(*xs, axis=1), scale)), *xs, scale)
+    assert any(f"in {len(widths)} parts" in s for s in told), told
+
+
+def test_many_operands_stay_one_loop():
+    xs = [x_of(3, 2, name=f"x{k}") for k in range(80)]
+    assert not any("parts" in s for s in check(concat(*xs, axis=1), *xs))
+
+
+def test_padding_along_the_vector():
+    x = x_of(5, 40)
+    assert any("in 3 parts" in s for s in check(pad(relu(x), low=(1, 2), high=(0, 3)), x))
+
+
+def test_reversed_conditions():
+    x = x_of(4, 50)
+    assert any("in 2 parts" in s for s in check(pad(relu(x), low=(0, 9), high=(0, 0)), x))
+
+
+def test_an_image_keeps_its_planes():
+    """Three channels are not moved last by a kernel; the convolution reads them where they are."""
+    x = x_of(1, 3, 17, 19)
+    w = x_of(3, 3, 3, 24, name="w")
+    y = conv_general(transpose(x, perm=(0, 2, 3, 1)), w, layout="NLAST", strides=(2, 2),
+                     padding=((1, 1), (1, 1)))  # fmt: skip
+    m = module(y, x, w)
+    names = [k.name for k in tw.compile(m).lowered.kernels.values()]
+    assert "pad" in names and not any(n.startswith("transpose_pad") for n in names), names
+    check(y, x, w)
+
+
+@pytest.mark.parametrize("window", [2, 3, 5, 7, 9])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_windows_that_slide_over_registers(window, stride):
+    x, w = x_of(1, 21, 34, 24), x_of(window, window, 1, 24, name="w")
+    check(conv_general(x, w, layout="NLAST", groups=24, strides=(stride, stride)), x, w)
