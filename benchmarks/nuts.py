@@ -8,6 +8,7 @@ algorithm in NumPy, one chain, is what the speed is compared with.
 """
 
 import argparse
+import functools
 import time
 
 import numpy as np
@@ -225,18 +226,19 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=20)
     args = parser.parse_args()
     targets = {
-        "gaussian, 32 dimensions": (gaussian(32)[0], 32, 0.4),
-        "logistic, 500 rows, 16 dimensions": (logistic(500, 16)[0], 16, 0.08),
+        "gaussian, 10 dimensions": (gaussian(10)[0], 10, 0.4),
+        "logistic, 100 rows, 8 dimensions": (logistic(100, 8)[0], 8, 0.2),
     }
     for name, (target, d, step) in targets.items():
         start = np.zeros(d, np.float32)
-        alone = rate(lambda: numpy_chain(target, start, step, args.draws), args.draws)
+        numpy_run = functools.partial(numpy_chain, target, start, step, args.draws)
+        alone = rate(numpy_run, args.draws)
         print(f"{name}\n{'lanes':>8} {'draws/s':>14} {'over NumPy':>12}")
         print(f"{'NumPy':>8} {alone:14.0f} {1.0:12.1f}")
         for lanes in map(int, args.lanes.split(",")):
             program = compiled(target, d, step, lanes, args.draws)
             given = (np.tile(start, (lanes, 1)), np.arange(lanes), np.array(args.draws))
-            found = rate(lambda: program(*given), lanes * args.draws)
+            found = rate(functools.partial(program, *given), lanes * args.draws)
             print(f"{lanes:8} {found:14.0f} {found / alone:12.1f}", flush=True)
 
 

@@ -1,11 +1,14 @@
 """A program of blocks for many examples: one loop over a program counter for each lane.
 
     while any(pc != end):
-        for each block b: if any(pc == b): run b for all lanes, keep its results where pc == b
+        most = max over blocks of count(pc == b)
+        for each block b: if count(pc == b) >= most: run b, keep its results where pc == b
 
 Every lane has a program counter, a stack pointer and a stack; a variable is a register for all
 lanes, and has a stack if it is live across a call that may enter its function again. Lanes at the
-same block run together, whatever the depth of their recursion (Radul et al. 2020, section 3).
+same block run together, whatever the depth of their recursion (Radul et al. 2020, section 3). In
+each round the fullest block runs, and those behind it that become as full: running every block that
+any lane is at would leave most of the lanes idle most of the time.
 """
 
 from __future__ import annotations
@@ -21,11 +24,22 @@ from tensorwright.ir.expr import Symbol, as_dim, as_expr, sym
 from tensorwright.ir.graph import CONST, Graph, Node, graph, param
 from tensorwright.ir.type import Dim, TensorType
 from tensorwright.ops.control import if_, items, while_
-from tensorwright.ops.elementwise import add, equal, less, maximum, minimum, not_equal, select, sub
+from tensorwright.ops.elementwise import (
+    add,
+    cast,
+    equal,
+    greater_equal,
+    less,
+    maximum,
+    minimum,
+    not_equal,
+    select,
+    sub,
+)
 from tensorwright.ops.index import gather, scatter_axis
-from tensorwright.ops.movement import broadcast_to
+from tensorwright.ops.movement import broadcast_to, reshape
 from tensorwright.ops.positions import bind_size, full, iota
-from tensorwright.ops.reduce import reduce_any, reduce_max
+from tensorwright.ops.reduce import reduce_any, reduce_max, reduce_sum
 
 DEPTH = 64  # frames of a lane's stack, if the caller does not say
 
@@ -215,8 +229,9 @@ class Machine:
         params = {k: param(f"s{j}", x.type) for j, (k, x) in enumerate(state.items())}
         known = {n: param(f"c{j}", self.shared[n].type) for j, n in enumerate(rest)}
         now = dict(params)
+        most = self.fullest(now[PC])
         for b in self.program.order:
-            now = self.guarded(b, now, known)
+            now = self.guarded(b, now, known, most)
         order = [*params.values(), *known.values()]
         body = graph("step", order, [now[k] for k in keys])
         tested = [param(p.name, p.type) for p in order]
@@ -227,13 +242,23 @@ class Machine:
         results = [found[v] for v in self.program.functions[""].returned]
         return self.checked(results, found[DEEPEST]) if RETURN in found else results
 
-    def guarded(self, b: Block, now: dict[Key, Node], known: dict[Node, Node]) -> dict[Key, Node]:
-        """The state after a block, if any lane is at it."""
+    def fullest(self, pc: Node) -> Node:
+        """How many lanes are at the block that most are at; lanes that are done are at none."""
+        numbers = iota(shape=(1, self.end), axis=1)
+        there = equal(broadcast_to(reshape(pc, shape=(self.size, 1)), shape=(self.size, self.end)),
+                      numbers)  # fmt: skip
+        return reduce_max(reduce_sum(cast(there, dtype=i64), axes=(0,)))
+
+    def guarded(
+        self, b: Block, now: dict[Key, Node], known: dict[Node, Node], most: Node
+    ) -> dict[Key, Node]:
+        """The state after a block, if enough lanes are at it."""
         writes = self.writes(b)
         used = [k for k in now if k in self.reads(b) or k in writes]
         needed = self.shared_in(b)
         outside = [now[k] for k in used] + [known[n] for n in needed]
-        cond = reduce_any(equal(now[PC], number(b.number)))
+        count = reduce_sum(cast(equal(now[PC], number(b.number)), dtype=i64))
+        cond = greater_equal(count, most)
         arms = []
         for taken in (True, False):
             inner = [param(x.name, x.type) for x in outside]
