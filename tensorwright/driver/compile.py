@@ -60,11 +60,10 @@ def compile(
     used = checked_threads(threads)
     watched = verify or observe is not None
     kept = None if watched else KnownPrograms.of(model, machine, shapes)
-    if kept is not None:
-        program = kept.load(threads or 0, lambda: compile_again(kept, machine, shapes))
-        if program is not None:
-            program.source, program.target, program.threads = model, machine, used
-            return program
+    program = None if kept is None else found(kept, machine, used, threads, shapes)
+    if program is not None:
+        program.source = model
+        return program
     model = loaded(model)
     convention = calling_convention(model, example_inputs, shapes)
     if convention is None:
@@ -78,11 +77,8 @@ def compile(
     later = {"schedule": lambda m, t: schedule_kernels(m, t, known.schedule)}
     make = Program if convention is None else BoundProgram
     try:
-        with (
-            no_collection(),
-            forgetting(),
-            config.options(verify=max(int(verify), config.get("verify"))),
-        ):
+        checks = max(int(verify), config.get("verify"))
+        with no_collection(), forgetting(), config.options(verify=checks):
             lowered = run_pipeline(module, machine, verify, observe, later)
             program = build_native(lowered, machine, name, threads, observe, make, known)
     except RecursionError as e:
@@ -94,6 +90,16 @@ def compile(
     program.source, program.module = model, module
     if kept is not None:
         kept.keep(program)
+    return program
+
+
+def found(
+    kept: KnownPrograms, machine: Target, used: int, threads: int | None, shapes
+) -> Program | None:
+    """The program that was compiled before, if it is known."""
+    program = kept.load(threads or 0, lambda: compile_again(kept, machine, shapes))
+    if program is not None:
+        program.target, program.threads = machine, used
     return program
 
 
