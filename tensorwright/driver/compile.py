@@ -57,11 +57,10 @@ def compile(
     used = checked_threads(threads)
     watched = verify or observe is not None
     kept = None if watched else KnownPrograms.of(model, machine, shapes)
-    if kept is not None:
-        program = kept.load(threads or 0, lambda: compile_again(kept, machine, shapes))
-        if program is not None:
-            program.source, program.target, program.threads = model, machine, used
-            return program
+    program = None if kept is None else found(kept, machine, used, threads, shapes)
+    if program is not None:
+        program.source = model
+        return program
     model = loaded(model)
     convention = calling_convention(model, example_inputs, shapes)
     if convention is None:
@@ -93,7 +92,17 @@ def compile(
     return program
 
 
-def asked(machine: Target, precision: str, fast_math: int | None) -> Target:
+def found(
+    kept: KnownPrograms, machine: Target, used: int, threads: int | None, shapes
+) -> Program | None:
+    """The program that was compiled before, if it is known."""
+    program = kept.load(threads or 0, lambda: compile_again(kept, machine, shapes))
+    if program is not None:
+        program.target, program.threads = machine, used
+    return program
+
+
+def asked(machine: Target, precision: str, fast_math: int | None = None) -> Target:
     """The machine, asked to compute in a precision and with rounding errors up to some."""
     if precision not in PRECISIONS:
         raise CompileError(
