@@ -14,7 +14,7 @@ import numpy as np
 from tensorwright.frontend import array_api as tn
 from tensorwright.frontend.array_control import cond, scan
 from tensorwright.frontend.array_reduce import apply
-from tensorwright.ir.dtype import f32, i64, u32
+from tensorwright.ir.dtype import f32, i32, i64, u32
 from tensorwright.ops import elementwise as ew
 from tensorwright.ops import random as rd
 
@@ -31,7 +31,7 @@ def sample(logits, temperature, top_k, top_p, key):
     return cond(
         tn.any(temperature > 0),
         lambda *xs: drawn(*xs),
-        lambda x, *rest: tn.argmax(x, axis=-1).astype(i64),
+        lambda x, *rest: greatest(x),
         logits, temperature, top_k, top_p, key,
     )  # fmt: skip
 
@@ -43,7 +43,15 @@ def drawn(logits, temperature, top_k, top_p, key):
     u = apply(rd.uniform, key, shape=x.node.shape)
     noise = -tn.log(tn.maximum(-tn.log(u), LEAST))
     noisy = tn.where(greedy[:, None], logits, tn.where(kept, x + noise, -tn.inf))
-    return tn.argmax(noisy, axis=-1).astype(i64)
+    return greatest(noisy)
+
+
+def greatest(x):
+    """The first place of the greatest of each row, by two reductions that run on vectors."""
+    v = x.shape[1]
+    top = tn.max(x, axis=1, keepdims=True)
+    places = tn.where(x >= top, tn.arange(v, dtype=i32)[None], v - 1)
+    return tn.min(places, axis=1).astype(i64)
 
 
 def keep(x, top_k, top_p):

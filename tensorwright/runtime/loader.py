@@ -61,7 +61,8 @@ class NativeImage:
             self.address = 0
 
     def __del__(self) -> None:
-        self.close()
+        if _libc is not None:  # it is None while the interpreter ends, which unmaps everything
+            self.close()
 
 
 @dataclass(slots=True)
