@@ -209,8 +209,7 @@ def _sizes_differ(r: Row) -> Node:
 
 def _values_differ(r: Row) -> Node:
     raise CompileError(
-        f"vmap: {r.node.op.name} handles values of data types, which have no dimension for "
-        "examples",
+        f"vmap: {r.node.op.name} works on values, which have no dimension for examples",
         help="use tw.batch, which runs the equal parts of many values together",
     )
 

@@ -15,9 +15,10 @@ from collections.abc import Iterable
 from contextlib import contextmanager
 
 from tensorwright.base.errors import InternalError
+from tensorwright.codegen.columns import Columns
 from tensorwright.codegen.legalize import Legalizer, wider
 from tensorwright.codegen.support_objects import inline_text
-from tensorwright.codegen.values import Values, llvm_storage
+from tensorwright.codegen.values import llvm_storage
 from tensorwright.ir import loop as ir
 from tensorwright.ir.dtype import DType, boolean, f64, index
 from tensorwright.ir.expr import (
@@ -89,8 +90,8 @@ def _name(declaration: str) -> str:
     return "@" + declaration.split("@")[1].split("(")[0]
 
 
-class Function(Values):
-    """Emits one LLVM function: statements here, expressions in `Values`."""
+class Function(Columns):
+    """Emits one LLVM function: statements here, expressions in `Values` and `Columns`."""
 
     def __init__(self, module: ModuleText, name: str, legalize: Legalizer, fma: bool = True):
         super().__init__(module, legalize, fma)
@@ -136,8 +137,7 @@ class Function(Values):
             case "unroll":
                 if not is_const(s.extent):
                     raise InternalError(f"unrolled loop over {s.extent} in {self.name}")
-                for k in range(s.extent.value):
-                    self.stmt(ir.substitute(s.body, {sym(s.var): s.begin + k}))
+                self.unrolled(s)
             case "vector":
                 self.vector_loop(s)
             case "parallel" if not self.parallel_depth and self.lane is None:

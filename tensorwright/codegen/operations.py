@@ -8,6 +8,7 @@ minima and casts are taken care of here.
 
 from __future__ import annotations
 
+import math
 import struct
 
 from tensorwright.base.errors import InternalError
@@ -224,7 +225,10 @@ class Operations(Block):
             flag = type_.replace(t.llvm, "i1")
             hit = self.op(f"fcmp {'ogt' if e.op == 'max' else 'olt'} {type_} {c}, {x}")
             return self.op(f"select {flag} {hit}, {type_} {c}, {type_} {x}")
-        return self.intrinsic(f"{e.op}imum", type_, [(type_, v[0]), (type_, v[1])])
+        full = f"llvm.{e.op}imum.{suffix(type_)}"
+        self.module.declare(f"declare {type_} @{full}({type_}, {type_})")
+        # nsz: zeros compare equal, and telling them apart costs more than the rest
+        return self.op(f"call nsz {type_} @{full}({type_} {v[0]}, {type_} {v[1]})")
 
     def fma(self, v: list[str], t: DType, lanes: int) -> str:
         type_ = self.type(t, lanes)
@@ -273,22 +277,27 @@ class Operations(Block):
     def reduce_lanes(self, op: str, v: str, t: DType) -> str:
         wide = self.type(t, self.lanes)
         if t.is_float:
-            name = {"add": "fadd", "mul": "fmul", "min": "fminimum", "max": "fmaximum"}[op]
-            if op in ("add", "mul"):
-                start = "-0.0" if op == "add" else "1.0"
-                self.module.declare(
-                    f"declare {t.llvm} @llvm.vector.reduce.{name}.{suffix(wide)}({t.llvm}, {wide})"
-                )
-                return self.op(
-                    f"call reassoc {t.llvm} @llvm.vector.reduce.{name}.{suffix(wide)}"
-                    f"({t.llvm} {start}, {wide} {v})"
-                )
-        else:
-            sign = "s" if t.is_signed else "u"
-            name = f"{sign}{op}" if op in ("min", "max") else op
-            if t is boolean:
-                name = {"min": "and", "max": "or", **BOOL_OPS}.get(op, op)
+            if op in ("min", "max"):
+                return self.reduce_ordered(op, v, t, wide)
+            full = f"llvm.vector.reduce.f{op}.{suffix(wide)}"
+            start = "-0.0" if op == "add" else "1.0"
+            self.module.declare(f"declare {t.llvm} @{full}({t.llvm}, {wide})")
+            return self.op(f"call reassoc {t.llvm} @{full}({t.llvm} {start}, {wide} {v})")
+        name = f"{'s' if t.is_signed else 'u'}{op}" if op in ("min", "max") else op
+        if t is boolean:
+            name = {"min": "and", "max": "or", **BOOL_OPS}.get(op, op)
         return self.intrinsic_reduce(name, t, wide, v)
+
+    def reduce_ordered(self, op: str, v: str, t: DType, wide: str) -> str:
+        """The least or greatest of float lanes: as if none were NaN, and NaN if one is, so that the
+        chain of comparisons does not ask at each step."""
+        full, flags = f"llvm.vector.reduce.f{op}.{suffix(wide)}", f"<{self.lanes} x i1>"
+        self.module.declare(f"declare {t.llvm} @{full}({wide})")
+        most = self.op(f"call nnan nsz {t.llvm} @{full}({wide} {v})")
+        nans = self.op(f"fcmp uno {wide} {v}, {v}")
+        some = self.intrinsic_reduce("or", boolean, flags, nans)
+        nan = literal(math.nan, t)
+        return self.op(f"select i1 {some}, {t.llvm} {nan}, {t.llvm} {most}")
 
     def intrinsic_reduce(self, name: str, t: DType, wide: str, v: str) -> str:
         full = f"llvm.vector.reduce.{name}.{suffix(wide)}"

@@ -9,6 +9,7 @@ model writes (a torch module's running state) are kept from call to call.
 
 from __future__ import annotations
 
+from tensorwright.ir.type import DataType
 from tensorwright.runtime.program import Program
 
 
@@ -20,12 +21,14 @@ class BoundProgram(Program):
 
     def bind_convention(self, convention) -> BoundProgram:
         self.convention = convention
-        module = getattr(convention, "module", None)
-        for t in module.data_types().values() if module is not None else ():
-            if t.origin is not None:
-                self._codec.makers[t.name] = t.origin.remake
         self.state = {s.param: s.initial for s in getattr(convention, "state", ())}
         return self
+
+    def know(self, types: dict[str, DataType]) -> None:
+        """Give values of the front end's own classes."""
+        for t in types.values():
+            if t.origin is not None:
+                self._codec.makers[t.name] = t.origin.remake
 
     def __call__(self, *args, **named):
         """Call with the arguments of the model, or with inputs by name."""

@@ -34,8 +34,7 @@ from tensorwright.target.target import Target
 
 def compile(
     model, example_inputs=None, *, target="host", threads: int | None = None,
-    precision: str = "model", shapes=None, verify: bool = False, observe=None,
-    fast_math: int | None = None,
+    precision: str = "model", shapes=None, verify: bool = False, observe=None, fast_math=None,
 ) -> Program:  # fmt: skip
     """Compile a model into a native program.
 
@@ -45,12 +44,10 @@ def compile(
         example_inputs and shapes are then dicts by entry.
     example_inputs: what torch modules and Python functions are traced with.
     target: "host" or a name from `tw targets`. threads: default: all CPUs this process may use.
-    precision: "model" keeps the model's own types; "bf16" multiplies what is f32 in bf16 and adds
-        in f32. Inputs and results keep their types.
+    precision: "model" keeps the model's types; "bf16" multiplies what is f32 in bf16, adds in f32.
     shapes: {"x": "n[1..64], 3, h{224,320}, w=h"} or what torch.export takes.
-    fast_math: rounding errors accepted for speed. 0: those of the operators' definitions; 1: up to
-        1e-6 of a layer's results (default, or what TW_FAST_MATH says); 2: up to 1e-5. Above 0, an
-        infinity or NaN in a convolution's input may show in results around those it belongs to.
+    fast_math: rounding errors accepted for speed. 0: those of the operators' definitions; 1
+        (default, or TW_FAST_MATH): 1e-6 of a layer's results; 2: 1e-5; see docs/floors/passes.md.
     verify: run the verifier after every pass, and prove the memory plan.
     observe: called with "import" and the name of each pass and the module after it, then with
         "code" and (objects compiled so far, how many there are).
@@ -60,11 +57,10 @@ def compile(
     used = checked_threads(threads)
     watched = verify or observe is not None
     kept = None if watched else KnownPrograms.of(model, machine, shapes)
-    if kept is not None:
-        program = kept.load(threads or 0, lambda: compile_again(kept, machine, shapes))
-        if program is not None:
-            program.source, program.target, program.threads = model, machine, used
-            return program
+    program = None if kept is None else found(kept, machine, used, threads, shapes)
+    if program is not None:
+        program.source = model
+        return program
     model = loaded(model)
     convention = calling_convention(model, example_inputs, shapes)
     if convention is None:
@@ -77,12 +73,9 @@ def compile(
     known = KnownKernels(ObjectCache(cache_folder()), machine)
     later = {"schedule": lambda m, t: schedule_kernels(m, t, known.schedule)}
     make = Program if convention is None else BoundProgram
+    checks = config.options(verify=max(int(verify), config.get("verify")))
     try:
-        with (
-            no_collection(),
-            forgetting(),
-            config.options(verify=max(int(verify), config.get("verify"))),
-        ):
+        with no_collection(), forgetting(), checks:
             lowered = run_pipeline(module, machine, verify, observe, later)
             program = build_native(lowered, machine, name, threads, observe, make, known)
     except RecursionError as e:
@@ -91,13 +84,25 @@ def compile(
         program.bind_convention(convention)
         for entry, other in getattr(convention, "others", {}).items():
             program.entries[entry].bind_convention(other)
+        for part in (program, *program.entries.values()):
+            part.know(module.data_types())
     program.source, program.module = model, module
     if kept is not None:
         kept.keep(program)
     return program
 
 
-def asked(machine: Target, precision: str, fast_math: int | None) -> Target:
+def found(
+    kept: KnownPrograms, machine: Target, used: int, threads: int | None, shapes
+) -> Program | None:
+    """The program that was compiled before, if it is known."""
+    program = kept.load(threads or 0, lambda: compile_again(kept, machine, shapes))
+    if program is not None:
+        program.target, program.threads = machine, used
+    return program
+
+
+def asked(machine: Target, precision: str, fast_math: int | None = None) -> Target:
     """The machine, asked to compute in a precision and with rounding errors up to some."""
     if precision not in PRECISIONS:
         raise CompileError(

@@ -46,8 +46,10 @@ def tile_cost(m: int, n: int, tile: Tile, broadcast: bool) -> float:
     rows = m / row_tiles
     columns = -(-n // tile.width)
     fmas = rows * tile.vectors
-    loads = (rows if broadcast else fmas) + tile.vectors
-    cycles = max(fmas / 2, loads / 2, 4 if fmas < 8 else 0) + 0.15 * loads
+    others = rows if broadcast else fmas
+    loads = others + tile.vectors
+    # whole vectors of weights come from further away than elements of a few rows
+    cycles = max(fmas / 2, loads / 2, 4 if fmas < 8 else 0) + 0.15 * others + 0.25 * tile.vectors
     return row_tiles * columns * cycles
 
 

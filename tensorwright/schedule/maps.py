@@ -6,7 +6,7 @@ for i: for j: y[i, j] = f(x[i, j])   ->   for b in parallel(n * m // 16): for l 
 from __future__ import annotations
 
 from tensorwright.ir import loop as ir
-from tensorwright.ir.expr import Expr, Symbol, const, is_const, sym, walk
+from tensorwright.ir.expr import Expr, Symbol, bounds, const, is_const, sym, walk
 from tensorwright.ir.loop import For, Kernel, Stmt
 from tensorwright.ir.simplify import linear
 from tensorwright.schedule import primitives as p
@@ -14,6 +14,7 @@ from tensorwright.schedule.nest import affine, flat_index
 from tensorwright.target.target import Target
 
 MAX_PARTS = 64  # of a loop that reads different operands
+BLOCK = 16  # elements of a cache line
 PARALLEL_WORK = 1 << 14  # elements below which forking costs more than it gains
 
 
@@ -108,6 +109,9 @@ def schedule_map(k: Kernel, spatial: tuple[For, ...], target: Target) -> Kernel:
         for f in spatial:
             body = p.set_kind(body, f.var, "parallel")
     body, loops = collapse(body, [f.var for f in spatial])
+    along = transposed_loop(body, loops)
+    if along is not None:
+        return schedule_transposed(k.with_body(body), loops, along, small, target)
     cuts = cut_points(p.find(body, loops[-1]))
     body, parts = cut(body, loops[-1], cuts)
     vectors = []
@@ -155,3 +159,54 @@ def fuse_all(body: Stmt, loops: list[Symbol]) -> Stmt:
     for v in loops[1:]:
         body, first = p.fuse(body, first, v)
     return body
+
+
+def transposed_loop(body: Stmt, loops: list[Symbol]) -> Symbol | None:
+    """The loop along which what is read lies in memory, where that is not the last one."""
+    last = sym(loops[-1])
+    for e in ir.loads(body):
+        flat = flat_index(e.value, e.args)
+        own = {v: affine(flat, sym(v)) for v in loops[:-1]}
+        step = affine(flat, last)
+        if step is None or not is_const(step) or step.value in (0, 1) or e.dtype.bytes != 4:
+            continue
+        for v, a in own.items():
+            if a is not None and is_const(a, 1) and bounds(p.find(body, v).extent)[1] not in (
+                    1, 2, 3):  # fmt: skip
+                return v
+    return None
+
+
+def schedule_transposed(
+    k: Kernel, loops: list[Symbol], along: Symbol, small: bool, target: Target
+) -> Kernel:
+    """Blocks of `BLOCK` steps of the loop along which is read, unrolled within vectors of the loop
+    along which is written, so that what is fetched from memory is used at once."""
+    body, last = k.body, loops[-1]
+    extent = p.find(body, along).extent
+    whole = extent // BLOCK * BLOCK if not is_const(extent) or extent.value >= BLOCK else (
+        extent // 4 * 4)  # fmt: skip
+    body = p.reorder(body, [along, *(v for v in loops if v not in (along, last)), last])
+    parts = [along]
+    if whole is not extent:
+        body, *parts = p.partition(body, along, whole)
+    for part in parts:
+        _, *others, inner = nest_loops(p.find(body, part))
+        if part is parts[0]:
+            size = whole.value if is_const(whole) and whole.value < BLOCK else BLOCK
+            body, part, columns = p.split(body, part, size)
+            body = p.reorder(body, [part, *others, inner, columns])
+            body = p.set_kind(body, columns, "unroll")
+        body, _ = vectorize_innermost(body, inner, target)
+        if not small:
+            body = fuse_all(body, [part, *others])
+    return k.with_body(body, f"map: transposed in blocks of {BLOCK}")
+
+
+def nest_loops(s: Stmt) -> list[Symbol]:
+    """The variables of a perfect nest, outermost first."""
+    found = []
+    while isinstance(s, For):
+        found.append(s.var)
+        s = s.body
+    return found

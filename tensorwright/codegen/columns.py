@@ -1,0 +1,95 @@
+"""Vectors of a matrix's columns, four at a time: rows are loaded in quarters of a vector and
+transposed in registers, where a gather would fetch each element by itself.
+
+    for l in vector(16): for i in unroll(4): y[i, l] = x[l, i]
+->  16 loads of <4 x T>, shuffled to 4 vectors of 16, 4 stores
+"""
+
+from __future__ import annotations
+
+from tensorwright.codegen.operations import llvm_storage
+from tensorwright.codegen.values import Values
+from tensorwright.ir import loop as ir
+from tensorwright.ir.expr import Buffer, Expr, const, is_const, sym, transform
+from tensorwright.ir.simplify import linear
+
+QUAD = 4  # elements that are shuffled together: a part of a vector that shuffles do not leave
+
+
+class Columns(Values):
+    """Adds to `Values` what knows that neighbouring columns are wanted."""
+
+    def unrolled(self, s: ir.For) -> None:
+        """The copies of an unrolled loop's body."""
+        columns = self.wanted_columns(s)
+        for k in range(s.extent.value):
+            if columns and k % QUAD == 0:
+                for e in columns:
+                    self.load_columns([self.at(e, s, k + c) for c in range(QUAD)])
+            self.stmt(ir.substitute(s.body, {sym(s.var): s.begin + k}))
+
+    def at(self, e: Expr, s: ir.For, k: int) -> Expr:
+        """`e` in the k-th copy of the body."""
+        here = s.begin + k
+        return transform(e, lambda x: here if x is sym(s.var) else None)
+
+    def wanted_columns(self, s: ir.For) -> list[Expr]:
+        """The loads in the body of which a step of the loop is the next element, and a step of the
+        lane some other distance."""
+        fits = self.lane is not None and self.lanes % QUAD == 0 and is_const(s.begin)
+        if not fits or s.extent.value % QUAD or not isinstance(s.body, ir.Store):
+            return []
+        found = []
+        for e in self.loads_of(self.legal(s.body.value)):
+            flat = self.flat(e.value, e.args)
+            strided = self.lane_stride(flat)
+            known = self.mask is None or self.is_inside(e)
+            if e.value.dtype.bytes == 4 and e.value in self.readonly and known and (
+                    strided is not None and strided[0] not in (0, 1)
+                    and linear(flat)[0].get(sym(s.var)) == 1):  # fmt: skip
+                found.append(e)
+        return found
+
+    def load_columns(self, loads: list[Expr]) -> None:
+        """Remember the vectors of `QUAD` neighbouring columns."""
+        b, n = loads[0].value, self.lanes
+        element, groups = llvm_storage(b.dtype), self.lanes // QUAD
+        rows = [self.row_part(b, loads[0], l, element) for l in range(n)]
+        # register j: the parts of rows j, j + 4, j + 8, ..
+        wide = f"<{n} x {element}>"
+        registers = [
+            self.joined([rows[QUAD * g + j] for g in range(groups)], element) for j in range(QUAD)
+        ]
+        low, high = [0, n, 1, n + 1], [2, n + 2, 3, n + 3]
+        first, second = [0, 1, n, n + 1], [2, 3, n + 2, n + 3]
+
+        def shuffle(a: str, b: str, order: list[int]) -> str:
+            return self.shuffled(a, b, wide, [k + QUAD * g for g in range(groups) for k in order])
+
+        pairs = [shuffle(registers[r], registers[r + 1], o) for o in (low, high) for r in (0, 2)]
+        columns = [shuffle(pairs[p], pairs[p + 1], o) for p in (0, 2) for o in (first, second)]
+        for e, v in zip(loads, columns):
+            self.remember(self.vector_key(e, self.mask), e, v)
+
+    def row_part(self, b: Buffer, e: Expr, lane: int, element: str) -> str:
+        flat = self.flat(b, e.args)
+        place = transform(flat, lambda x: const(lane) if x is sym(self.lane) else None)
+        p = self.address(b, self.legal(place))
+        if self.lane_begin != "0":
+            stride, _ = self.lane_stride(flat)
+            offset = self.op(f"mul nsw i64 {self.lane_begin}, {stride}")
+            p = self.op(f"getelementptr inbounds {element}, ptr {p}, i64 {offset}")
+        return self.op(f"load <{QUAD} x {element}>, ptr {p}, align {b.dtype.bytes}")
+
+    def joined(self, parts: list[str], element: str) -> str:
+        """One vector of several, pair by pair."""
+        width = QUAD
+        while len(parts) > 1:
+            wide, order = f"<{width} x {element}>", list(range(2 * width))
+            parts = [self.shuffled(a, b, wide, order) for a, b in zip(parts[::2], parts[1::2])]
+            width *= 2
+        return parts[0]
+
+    def shuffled(self, a: str, b: str, wide: str, order: list[int]) -> str:
+        steps = ", ".join(f"i32 {k}" for k in order)
+        return self.op(f"shufflevector {wide} {a}, {wide} {b}, <{len(order)} x i32> <{steps}>")
