@@ -80,8 +80,7 @@ def compile(
             program = build_native(lowered, machine, name, threads, observe, make, known)
     except RecursionError as e:
         raise CompileError(f"{name}: sizes or bodies are nested too deeply to compile") from e
-    if convention is not None:
-        bind(program, convention, module)
+    bind(program, convention, module)
     program.source, program.module = model, module
     if kept is not None:
         kept.keep(program)
@@ -99,7 +98,10 @@ def found(
 
 
 def bind(program: BoundProgram, convention, module: Module) -> None:
-    """Give every entry its convention, and the classes of the front end's values."""
+    """Give every entry its convention, if there is one, and the classes of the front end's
+    values."""
+    if convention is None:
+        return
     program.bind_convention(convention)
     for entry, other in getattr(convention, "others", {}).items():
         program.entries[entry].bind_convention(other)
