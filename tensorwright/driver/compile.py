@@ -80,12 +80,7 @@ def compile(
             program = build_native(lowered, machine, name, threads, observe, make, known)
     except RecursionError as e:
         raise CompileError(f"{name}: sizes or bodies are nested too deeply to compile") from e
-    if convention is not None:
-        program.bind_convention(convention)
-        for entry, other in getattr(convention, "others", {}).items():
-            program.entries[entry].bind_convention(other)
-        for part in (program, *program.entries.values()):
-            part.know(module.data_types())
+    bind(program, convention, module)
     program.source, program.module = model, module
     if kept is not None:
         kept.keep(program)
@@ -100,6 +95,18 @@ def found(
     if program is not None:
         program.target, program.threads = machine, used
     return program
+
+
+def bind(program: BoundProgram, convention, module: Module) -> None:
+    """Give every entry its convention, if there is one, and the classes of the front end's
+    values."""
+    if convention is None:
+        return
+    program.bind_convention(convention)
+    for entry, other in getattr(convention, "others", {}).items():
+        program.entries[entry].bind_convention(other)
+    for part in (program, *program.entries.values()):
+        part.know(module.data_types())
 
 
 def asked(machine: Target, precision: str, fast_math: int | None = None) -> Target:
