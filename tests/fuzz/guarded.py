@@ -14,8 +14,13 @@ import numpy as np
 
 from tensorwright.base.config import options
 from tensorwright.driver.compile import compile
+from tensorwright.ir.expr import var
+from tensorwright.ir.graph import graph, param
 from tensorwright.ir.interp import run_graph
 from tensorwright.ir.module import Module
+from tensorwright.ir.type import tensor
+from tensorwright.ops.elementwise import cast, sub
+from tensorwright.ops.reduce import reduce_max
 from tensorwright.runtime import guard
 from tests.fuzz.graphs import Maker
 from tests.fuzz.test_fuzz_graphs import allowed, assert_close, input_arrays, symbols
@@ -48,8 +53,24 @@ def overrun() -> None:
     print(ctypes.c_float.from_address(a.ctypes.data + a.nbytes).value)
 
 
+def tails() -> None:
+    """Rows of 33 narrow elements, whose last one is behind two vectors and ends the buffer."""
+    for d in ("bf16", "f16", "i8", "u8", "i16"):
+        x = param("x", tensor("f32", var("n", min=1), 33))  # results of known size are NumPy's
+        centred = sub(x, reduce_max(x, axes=(1,), keepdims=True))
+        m = Module({"main": graph("main", [x], [cast(centred, dtype=d)])})
+        with options(guard=True, cache="off"):
+            program = compile(m, threads=1)
+        given = np.random.default_rng(0).integers(0, 9, (64, 33)).astype(np.float32)
+        found = np.asarray(program(guard.array(given))).astype(np.float32)
+        wanted = flat(run_graph(m.main, [given]))[0].astype(np.float32)
+        assert np.array_equal(found, wanted), d
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "overrun":
         overrun()
+    elif sys.argv[1] == "tails":
+        tails()
     else:
         print(sum(map(check, range(int(sys.argv[1])))), "runs,", len(guard.blocks), "blocks left")

@@ -24,6 +24,11 @@ def test_an_overrun_ends_the_process():
     assert run("overrun").returncode < 0
 
 
+def test_single_elements_behind_whole_vectors():
+    done = run("tails")
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def test_random_graphs_stay_within_their_buffers():
     done = run("25")
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
