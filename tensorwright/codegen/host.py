@@ -89,6 +89,17 @@ class HostFunction(Function):
         slot = self.boxes[b] = self.stack_slot("ptr", 8)
         self.entry.append(f"  store ptr null, ptr {slot}")
 
+    def alloc_guarded(self, b: Buffer, offset) -> None:
+        """Memory of its own; the one before it, in a loop, goes back."""
+        slot = self.boxes.get(b)
+        if slot is None:
+            self.alloc_boxed(b, offset)
+            slot = self.boxes[b]
+        self.emit(f"call void @tw_free(ptr {self.op(f'load ptr, ptr {slot}')})")
+        self.emit(f"store ptr null, ptr {slot}")
+        self.pointers[b] = self.allocate(self.byte_size(b.shape, b.dtype))
+        self.emit(f"store ptr {self.pointers[b]}, ptr {slot}")
+
     def alloc_local(self, b: Buffer, offset) -> None:
         super().alloc(ir.Alloc(b))
 

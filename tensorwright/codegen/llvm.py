@@ -34,6 +34,7 @@ from tensorwright.ir.expr import (
     symbols_of,
     walk,
 )  # fmt: skip
+from tensorwright.ir.facts import evaluate
 from tensorwright.ir.loop import Kernel, Stmt
 from tensorwright.ir.type import product
 from tensorwright.target.target import Target
@@ -268,7 +269,11 @@ class Function(Columns):
                 self.stmt(s.then if cond.value else s.orelse)
             return
         if self.lane is not None and self.varies(cond):
-            self.masked_branch(s, cond)
+            lane = self.only_lane(cond) if s.orelse is None and self.mask is None else None
+            if lane is None:
+                self.masked_branch(s, cond)
+            else:
+                self.in_lane(lane, s.then)
             return
         value = self.scalar(cond)
         then, orelse, done = self.label("then"), self.label("else"), self.label("endif")
@@ -280,6 +285,25 @@ class Function(Columns):
                     self.nested(arm)
                 self.emit(f"br label %{done}")
         self.open(done)
+
+    def only_lane(self, cond: Expr) -> int | None:
+        """The value of the lane variable in the one lane in which a condition holds, if that is
+        known here. (LLVM 22 stores four bytes for a single masked lane of two or one, where the
+        mask is a constant and the value truncated.)"""
+        if symbols_of(cond) != {self.lane} or self.loads_of(cond) or not self.lane_begin.isdigit():
+            return None
+        first = int(self.lane_begin)
+        taken = [k for k in range(first, first + self.lanes) if evaluate(cond, {self.lane: k})]
+        return taken[0] if len(taken) == 1 else None
+
+    def in_lane(self, k: int, s: Stmt) -> None:
+        """A statement for one lane of the present vector loop."""
+        saved = self.lane, self.lanes, self.varying
+        body = ir.substitute(s, {sym(self.lane): const(k)})
+        self.leave_lanes()
+        with self.scope():
+            self.stmt(body)
+        self.lane, self.lanes, self.varying = saved
 
     def masked_branch(self, s: ir.If, cond: Expr) -> None:
         mask = self.vector(cond)

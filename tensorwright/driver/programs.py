@@ -63,7 +63,7 @@ class KnownPrograms:
         """None for what is not kept: anything but ONNX files, compilations that somebody watches,
         no folder or no room in it."""
         folder, off = cache_folder(), config.get("cache_programs") <= 0
-        if off or folder is None or is_watched() or config.get("verify"):
+        if off or folder is None or is_watched() or config.get("verify") or config.get("guard"):
             return None
         path, sizes, versions = model_path(model), written(shapes), salt(target, WHOLE)
         found = None if None in (path, sizes, versions) else content(path)

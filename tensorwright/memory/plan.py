@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from tensorwright.base import config
 from tensorwright.ir import loop as ir
 from tensorwright.ir.dtype import u8
 from tensorwright.ir.expr import Buffer, Expr, Symbol, as_expr, const, is_const, symbols_of, walk
@@ -193,7 +194,11 @@ def _usual(s: Symbol) -> int:
 
 
 def plan_memory(k: Kernel) -> Kernel:
-    """`k` with an offset for every arena buffer and its frame allocated."""
+    """`k` with an offset for every arena buffer and its frame allocated; with the option `guard`,
+    every buffer in memory of its own."""
+    if config.get("guard"):
+        own = {i.buffer: _in(i.buffer, "guarded") for i in intervals(k)}
+        return k.with_body(ir.replace_buffers(k.body, own))
     late = _late_symbols(k.body)
     items = intervals(k)
     dynamic = {i.buffer for i in items if symbols_of(i.size) & late}
@@ -204,7 +209,7 @@ def plan_memory(k: Kernel) -> Kernel:
     else:
         fixed, total = place_static(static)
         offsets, size = {b: const(o) for b, o in fixed.items()}, const(total)
-    fresh = {b: Buffer(b.name, b.dtype, b.shape, "dynamic", 64) for b in dynamic}
+    fresh = {b: _in(b, "dynamic") for b in dynamic}
 
     def visit(s: Stmt) -> Stmt | None:
         if isinstance(s, Alloc) and s.buffer in offsets:
@@ -216,6 +221,10 @@ def plan_memory(k: Kernel) -> Kernel:
         return k.with_body(body)
     frame = Alloc(Buffer("frame", u8, (size,), "frame", 64))
     return k.with_body(_insert(body, frame))
+
+
+def _in(b: Buffer, scope: str) -> Buffer:
+    return Buffer(b.name, b.dtype, b.shape, scope, 64)
 
 
 def _late_symbols(body: Stmt) -> set[Symbol]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tensorwright.base.errors import InternalError, RunError
+from tensorwright.runtime import guard
 
 ALIGNMENT = 64
 _BYTE = np.dtype(np.uint8)
@@ -283,7 +284,7 @@ class _Allocation:
 
 def release(start: int) -> None:
     """Free what a compiled program allocated."""
-    _free(start)
+    guard.free(start) if start in guard.blocks else _free(start)
 
 
 def to_torch(array: np.ndarray) -> Any:

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tensorwright.base import config
 from tensorwright.base.errors import InternalError
-from tensorwright.runtime import elf
+from tensorwright.runtime import elf, guard
 from tensorwright.runtime.elf import ObjectFile, Section, Symbol
 from tensorwright.runtime.relocation import (
     NONE,
@@ -327,6 +328,8 @@ def _table_addresses(plan: Plan, number: int, base: int) -> tuple[np.ndarray, np
 
 def process_symbol(name: str) -> int | None:
     """A function of the C library, the math library or the compiler's support library."""
+    if config.get("guard") and guard.symbol(name) is not None:
+        return guard.symbol(name)
     for library in ("", "libm.so.6", "libgcc_s.so.1"):
         handle = _library(library)
         if handle is not None and hasattr(handle, name):
