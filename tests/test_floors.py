@@ -12,9 +12,8 @@ ROOT = Path(__file__).parent.parent / "tensorwright"
 # `passes` stands above `schedule`, which it asks for what a group of nodes would become.
 FLOOR = {
     "base": 0, "ir": 1, "runtime": 1, "ops": 2, "target": 2, "frontend": 3, "memory": 3,
-    "autodiff": 3, "schedule": 3, "quant": 3, "passes": 4, "codegen": 4, "accel": 4, "nn": 4, "tune": 5,
-    "batching": 5,
-    "driver": 6, "tools": 7,
+    "autodiff": 3, "schedule": 3, "quant": 3, "passes": 4, "codegen": 4, "accel": 4, "nn": 4,
+    "tune": 5, "batching": 5, "driver": 6, "tools": 7,
 }  # fmt: skip
 # Heavy packages, and the files that may import them when their module is loaded (none) or not.
 HEAVY = ("torch", "onnx", "onnxruntime", "tensorflow", "jax", "transformers", "sklearn")

@@ -22,8 +22,8 @@ from tensorwright.passes.cse import merge_equal
 from tensorwright.passes.expand import expand_composites
 from tensorwright.passes.functions import resolve_functions
 from tensorwright.passes.fuse import fuse
-from tensorwright.passes.indices import check_indices
 from tensorwright.passes.hoist import hoist
+from tensorwright.passes.indices import check_indices
 from tensorwright.passes.inplace import update_in_place
 from tensorwright.passes.layout import assign_layouts
 from tensorwright.passes.lower import lower

@@ -76,12 +76,10 @@ def compare(
     )
     ours = as_list(run_flat(program, feeds))
     names = [o.name for o in program.outputs]
+    limits = [accepted(program, a) if tolerance is None else tolerance for a in ours]
     found = tuple(
-        difference(
-            n, a, np.asarray(b), dtype_name(a.dtype),
-            accepted(program, a) if tolerance is None else tolerance,
-        )  # fmt: skip
-        for n, a, b in zip(names, ours, theirs)
+        difference(n, a, np.asarray(b), dtype_name(a.dtype), limit)
+        for n, a, b, limit in zip(names, ours, theirs, limits)
     )
     inner = compare_layers(program, against, feeds, layers == "all", tolerance) if layers else ()
     return Comparison(program.name, against, found, inner)

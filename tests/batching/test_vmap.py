@@ -139,7 +139,7 @@ def test_scan(reverse):
 
 def test_calls_are_put_in_place():
     @tw.function
-    def norm(x: tw.f32["k"]):  # noqa: F821
+    def norm(x: tw.f32["k"]):
         return tw.numpy.sqrt(tw.numpy.sum(x * x))
 
     def f(x, y):

@@ -38,8 +38,8 @@ class Shape:
         radius: tw.f32
 
     class Polygon:
-        points: tw.f32["n", 2]  # noqa: F821
-        weights: tw.f32["n"]  # noqa: F821
+        points: tw.f32["n", 2]
+        weights: tw.f32["n"]
 
     class Empty:
         pass
@@ -183,7 +183,7 @@ def test_loops_carry_values():
     @tw.function
     def reverse(xs: Floats) -> Floats:
         def step(state):
-            rest, done, go = state
+            rest, done, _go = state
             return tw.match(
                 rest,
                 Nil=lambda: (rest, done, False),
@@ -197,7 +197,7 @@ def test_loops_carry_values():
 
 def test_scans_carry_values():
     @tw.function
-    def to_list(x: tw.f32["n"]) -> Floats:  # noqa: F821
+    def to_list(x: tw.f32["n"]) -> Floats:
         done, _ = tw.scan(lambda xs, v: (Floats.Cons(v, xs), v), Floats.Nil(), x)
         return done
 
@@ -264,7 +264,7 @@ def test_constants_in_values():
 def test_nothing_leaks():
     @tw.function
     def turn(t: Tree, n: tw.i64) -> Tree:
-        step = lambda s: (s[0] + 1, mirrored(s[1]))  # noqa: E731
+        step = lambda s: (s[0] + 1, mirrored(s[1]))
         return tw.while_loop(lambda s: s[0] < n, step, (tnp.asarray(0), t))[1]
 
     t = random_tree(np.random.default_rng(2), 3)
@@ -572,7 +572,7 @@ def test_tail_calls_over_values():
 
 def test_tail_calls_that_exchange_arguments():
     @tw.function
-    def steps(n: tw.i64, a: tw.f32["d"], b: tw.f32["d"]):  # noqa: F821
+    def steps(n: tw.i64, a: tw.f32["d"], b: tw.f32["d"]):
         return tw.cond(n <= 0, lambda: (a, b), lambda: steps(n - 1, b, a + b))
 
     found = both(steps, np.int64(10), np.float32([0, 1]), np.float32([1, 1]))

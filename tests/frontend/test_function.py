@@ -1,6 +1,5 @@
 """@tw.function: tracing, branches, loops, calls, recursion, annotations, errors."""
 
-# ruff: noqa: F821
 
 import numpy as np
 import pytest

@@ -2,9 +2,9 @@
 
     python -m tests.fuzz.fuzz_onnx --seconds 60 --seed 1 --run --keep found
 
-With `--run`, what can be imported is also compiled, run, and compared with the interpreter. Whatever
-else happens (another exception, an InternalError, a dead process, 20 seconds until the program is
-compiled, a result that differs) is a finding and is written to the folder `--keep`.
+With `--run`, what can be imported is also compiled, run, and compared with the interpreter.
+Whatever else happens (another exception, an InternalError, a dead process, 20 seconds until the
+program is compiled, a result that differs) is a finding and is written to the folder `--keep`.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ class Generator:
         return 0 if self.fuel < 0 else self.data.draw(st.integers(0, options - 1))
 
     def vector(self, env):
-        v, t, xs, n = env
+        v, _t, _xs, n = env
         a = lambda: self.vector(env)
         match self.pick(10):
             case 0:
@@ -126,7 +126,7 @@ class Generator:
         return [lambda: x, lambda: tnp.tanh(x), lambda: x * 0.5 + 1, lambda: -x][kind]()
 
     def tree(self, env):
-        v, t, xs, n = env
+        v, t, _xs, n = env
         match self.pick(7):
             case 0:
                 return t
@@ -145,7 +145,7 @@ class Generator:
                 return tw.while_loop(lambda s: s[0] < n, step, (tnp.asarray(0), self.tree(env)))[1]
 
     def rows(self, env):
-        v, t, xs, n = env
+        v, _t, xs, n = env
         match self.pick(5):
             case 0:
                 return xs

@@ -31,7 +31,7 @@ def hoisted(f, *inputs):
 
 def test_products_of_slices_are_one_product():
     @tw.function
-    def rnn(xs: tw.f32["n", 4]):  # noqa: F821
+    def rnn(xs: tw.f32["n", 4]):
         step = lambda h, x: (tnp.tanh(x @ W + B + h @ U),) * 2
         return tw.scan(step, np.zeros(4, np.float32), xs)[1]
 
@@ -43,7 +43,7 @@ def test_products_of_slices_are_one_product():
 
 def test_matrices_from_outside():
     @tw.function
-    def rnn(xs: tw.f32["n", 4], w: tw.f32[4, 4]):  # noqa: F821
+    def rnn(xs: tw.f32["n", 4], w: tw.f32[4, 4]):
         step = lambda h, x: (tnp.tanh(x @ w + h), h)
         return tw.scan(step, np.zeros(4, np.float32), xs)
 
@@ -69,7 +69,7 @@ def test_what_may_fail_stays():
         body = lambda s: (s[0] + 1, s[1] + tnp.take(x, k))
         return tw.while_loop(lambda s: s[0] < n, body, (tnp.asarray(0), np.zeros(1, np.float32)))
 
-    outside, inside = hoisted(f, B, np.array([2]), np.int64(2))
+    _outside, inside = hoisted(f, B, np.array([2]), np.int64(2))
     assert len(inside) > 6
     program = tw.compile(f)
     assert program(B, np.array([99]), np.int64(0))[1] == 0  # the loop never looks there
@@ -77,7 +77,7 @@ def test_what_may_fail_stays():
 
 def test_nothing_to_do_changes_nothing():
     @tw.function
-    def f(xs: tw.f32["n"]):  # noqa: F821
+    def f(xs: tw.f32["n"]):
         return tw.scan(lambda s, x: (s + x, s), 0.0, xs)
 
     m = trace(f)

@@ -24,7 +24,7 @@ def write(x: tw.f32[4], cache: tw.f32[8, 4], at: tw.i64[()]):
 
 
 @tw.function(state=("cache",))
-def fill(x: tw.f32["n", 4], cache: tw.f32[8, 4]):  # noqa: F821, UP037
+def fill(x: tw.f32["n", 4], cache: tw.f32[8, 4]):
     return tn.sum(x), cache.at[tn.arange(x.shape[0])].set(x)
 
 
