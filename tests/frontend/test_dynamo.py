@@ -5,11 +5,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch import nn
+from torch import nn  # noqa: E402
 
-from tensorwright.driver.compile import compile as compile_module
-from tensorwright.frontend import dynamo
-from tensorwright.ir.interp import run_module
+from tensorwright.driver.compile import compile as compile_module  # noqa: E402
+from tensorwright.frontend import dynamo  # noqa: E402
+from tensorwright.ir.interp import run_module  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

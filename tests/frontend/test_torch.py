@@ -8,13 +8,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch import nn
-from torch.utils import _pytree
+from torch import nn  # noqa: E402
+from torch.utils import _pytree  # noqa: E402
 
-from tensorwright.base.errors import FrontendError, RunError
-from tensorwright.driver.compile import compile as compile_module
-from tensorwright.frontend.torch import import_torch, load
-from tensorwright.ir.interp import run_module
+from tensorwright.base.errors import FrontendError, RunError  # noqa: E402
+from tensorwright.driver.compile import compile as compile_module  # noqa: E402
+from tensorwright.frontend.torch import import_torch, load  # noqa: E402
+from tensorwright.ir.interp import run_module  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-import tensorwright.ir.build
+import tensorwright.ir.build  # noqa: F401  (makes operators callable)
 from tensorwright.ir.dtype import dtype
 from tensorwright.ir.facts import evaluate
 from tensorwright.ir.graph import Graph, Node, graph, param
