@@ -140,7 +140,7 @@ def one_example(fn: OverValues, examples) -> tuple[Function, dict]:
     one = Function(fn.f)
     one.annotations = fn.annotations
     found = {}
-    for (name, axis) in zip(fn.parameters.parameters, fn.in_axes):
+    for name, axis in zip(fn.parameters.parameters, fn.in_axes):
         note = fn.annotations.get(name)
         if is_data(note):
             found[name] = note
@@ -197,5 +197,3 @@ def _flattener(fn: OverValues, names, layout, found, inputs) -> Callable:
         return [*own, *counts, forest.table, *widest, *forest.roots, *rest]
 
     return flatten
-
-

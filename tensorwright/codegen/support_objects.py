@@ -78,7 +78,6 @@ out:
 """
 
 
-
 def inline_text(tags: int) -> str:
     """The above, and the objects without contents, one for each tag; nobody can free them."""
     row = "{ i64, i16, i16, i32 }"

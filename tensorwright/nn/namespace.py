@@ -1,8 +1,8 @@
 """`tw.nn`: modules, the models made of them, and what serves them.
 
-    model = tw.nn.Llama(tw.nn.LlamaConfig(vocab=512, width=64, inner=172, layers=5, heads=8,
-                                          shared=4))
-    engine = tw.nn.Engine(tw.compile(model))
+model = tw.nn.Llama(tw.nn.LlamaConfig(vocab=512, width=64, inner=172, layers=5, heads=8,
+                                      shared=4))
+engine = tw.nn.Engine(tw.compile(model))
 """
 
 from tensorwright.nn.attention import Attention, Cache, angle_tables, rotate

@@ -170,8 +170,18 @@ LOWEST = const(-math.inf, f32)
 ZERO = const(0.0, f32)
 
 
-def _lower_decode(out: Buffer, q: Buffer, keys: Buffer, values: Buffer, table: Buffer,
-                  lengths: Buffer, layer: Buffer, *, scale: float, window: int) -> Stmt:
+def _lower_decode(
+    out: Buffer,
+    q: Buffer,
+    keys: Buffer,
+    values: Buffer,
+    table: Buffer,
+    lengths: Buffer,
+    layer: Buffer,
+    *,
+    scale: float,
+    window: int,
+) -> Stmt:
     return loops("bg", (q.shape[0], keys.shape[2]), lambda b, g: _Heads(
         out, q, keys, values, b, g, scale or 1 / math.sqrt(q.shape[2]), window
     ).row(table, lengths, layer))  # fmt: skip

@@ -445,8 +445,18 @@ _OPERATORS = {
 _LOOPS = dict.fromkeys(KINDS, _loop)
 _WRAPPERS = {
     w: Wrapper(w)
-    for w in ("out", "free", "const", "temp", "local", "arena", "param", "frame", "dynamic",
-              "reference")
+    for w in (
+        "out",
+        "free",
+        "const",
+        "temp",
+        "local",
+        "arena",
+        "param",
+        "frame",
+        "dynamic",
+        "reference",
+    )
 }
 _OWN = ["aligned", "assert_", "bind_size", "call", "call_extern", "call_kernel", "case",
         "constants", "copy", "data", "function", "fused", "graph", "inf", "kernel", "nan", "new",

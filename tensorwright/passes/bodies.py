@@ -1,7 +1,7 @@
 """What the bodies of control flow capture: operands that every one of them gets, behind its own.
 
-    if_(c, a, b, then=<graph (a, b)>)          operands from 1 are captures, parameters from 0
-    match(t, a, Node=<graph (l, r, a)>)        operands from 1, parameters of this arm from 2
+if_(c, a, b, then=<graph (a, b)>)          operands from 1 are captures, parameters from 0
+match(t, a, Node=<graph (l, r, a)>)        operands from 1, parameters of this arm from 2
 """
 
 from __future__ import annotations

@@ -464,7 +464,6 @@ def promises(s: Symbol, where: str = "") -> list[Stmt]:
     value, at = opaque(sym(s)), f" (at {where})" if where else ""
     checks: list[Stmt] = []
 
-
     def check(cond: Expr, what: str, why: str = "") -> None:
         by = f"; {why} needs it" if why else ""
         checks.append(Assert(cond, f"{s.name} is {{0}}, {what}{at}{by}", (value,)))

@@ -1,6 +1,6 @@
 """Write a body out in the graph around it: its results on given operands.
 
-    y = call(x, callee='f'), f = <graph (a) -> relu(a)>      ->      y = relu(x)
+y = call(x, callee='f'), f = <graph (a) -> relu(a)>      ->      y = relu(x)
 """
 
 from __future__ import annotations

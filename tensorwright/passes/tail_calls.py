@@ -1,8 +1,8 @@
 """Which calls end a function, and which functions therefore only jump to each other.
 
-    def even(n): if n == 0: True else: odd(n - 1)
-    def odd(n): if n == 0: False else: even(n - 1)
-        ->   circle(even) is [even, odd]: one loop, no stack (`host_tail.py`)
+def even(n): if n == 0: True else: odd(n - 1)
+def odd(n): if n == 0: False else: even(n - 1)
+    ->   circle(even) is [even, odd]: one loop, no stack (`host_tail.py`)
 """
 
 from __future__ import annotations

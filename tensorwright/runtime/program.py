@@ -220,9 +220,7 @@ class Program:
     def _sizes(self, args: tuple) -> dict[str, int]:
         """Values of the symbols that stand alone in the shape of an input."""
         tensors = [(p, to_array(v, p.dtype, p.what)) for v, p in zip(args, self._ins) if not p.data]
-        return dims.bind(
-            pair for p, a in tensors for pair in zip(p.info.shape, a.shape)
-        )
+        return dims.bind(pair for p, a in tensors for pair in zip(p.info.shape, a.shape))
 
     def _timed(self, slot: _Slot, args: tuple, buffer: MarkBuffer) -> tuple[int, int]:
         alive, _ = self._enter(slot, args)

@@ -146,8 +146,13 @@ def compare_layers(
     ours = run_layers(before, start, values, program, feeds)
     theirs = their_layers(program, against, list(values), feeds)
     return tuple(
-        difference(n, ours[n], theirs[n], dtype_name(ours[n].dtype),
-                   accepted(program, ours[n]) if tolerance is None else tolerance)
+        difference(
+            n,
+            ours[n],
+            theirs[n],
+            dtype_name(ours[n].dtype),
+            accepted(program, ours[n]) if tolerance is None else tolerance,
+        )
         for n in values
     )
 

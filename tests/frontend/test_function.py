@@ -1,6 +1,5 @@
 """@tw.function: tracing, branches, loops, calls, recursion, annotations, errors."""
 
-
 import numpy as np
 import pytest
 
