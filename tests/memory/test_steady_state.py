@@ -92,13 +92,8 @@ def test_sizes_from_data_allocate_results_only(allocations):
     boxes, scores = param("boxes", tensor("f32", 1, n, 4)), param("scores", tensor("f32", 1, 3, n))
     numbers = [constant(np.array(v, d)) for v, d in ((9, "i8"), (0.4, "f4"), (0.3, "f4"))]
     kept = non_max_suppression(boxes, scores, *numbers)
-<<<<<<< HEAD
-    which = gather(kept, constant(np.array(2)), axis=1)
-    found = gather(reshape(boxes, shape=(n, 4)), which, axis=0)
-=======
     rows = gather(kept, constant(np.array(2)), axis=1)
     found = gather(reshape(boxes, shape=(n, 4)), rows, axis=0)
->>>>>>> shapes
     program = compile(Module({"main": graph("main", [boxes, scores], [found])}), threads=1)
     random = np.random.default_rng(1)
     inputs = [

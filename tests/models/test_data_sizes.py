@@ -114,25 +114,13 @@ CASES = {
     "as many copies as the data says": (
         build(
             [node("ReduceMax", "c", "most", keepdims=1),
-<<<<<<< HEAD
-             node("Concat", "most ones", "times", axis=0),
-             node("Tile", "x times", "y"), node("Expand", "z times", "e"),
-=======
              node("Concat", "most ones", "times", axis=0), node("Tile", "x times", "y"), node("Expand", "z times", "e"),
->>>>>>> shapes
              node("ReduceSum", "y", "total", keepdims=0)],
             {"c": (I, ["n"]), "x": (F, [1, 3]), "z": (F, [1, 1])}, "y e total",
             {"ones": np.array([2])},
         ),
-<<<<<<< HEAD
-        [
-            {"c": np.array(c), "x": floats(1, 3), "z": floats(1, 1)}
-            for c in ([1], [2, 5], [3, 1, 1])
-        ],
-=======
         [{"c": np.array(c), "x": floats(1, 3), "z": floats(1, 1)}
          for c in ([1], [2, 5], [3, 1, 1])],
->>>>>>> shapes
     ),
     "split at a place from data": (
         build(
