@@ -13,11 +13,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tensorwright.ir.dtype import NUMERIC, boolean, i64
-from tensorwright.ir.expr import Buffer, Expr, as_expr, binary, cast, const, select
-from tensorwright.ir.loop import Alloc, Stmt, loop, loops, seq, store
+from tensorwright.ir.dtype import NUMERIC, boolean, i32, i64
+from tensorwright.ir.expr import Buffer, Expr, as_dim, as_expr, binary, bounds
+from tensorwright.ir.expr import cast as cast_expr
+from tensorwright.ir.loop import Stmt, loops
 from tensorwright.ir.type import Shape, TensorType
-from tensorwright.ops.cumulative import better, cumprod, highest, lowest
+from tensorwright.ops.cumulative import cumprod, highest, lowest
 from tensorwright.ops.define import (
     accumulate,
     accumulator,
@@ -29,10 +30,12 @@ from tensorwright.ops.define import (
     require,
     scalar_like,
 )  # fmt: skip
-from tensorwright.ops.elementwise import div, equal, mul
+from tensorwright.ops.elementwise import cast, div, equal, is_nan, logical_or, mul
 from tensorwright.ops.elementwise import select as where
 from tensorwright.ops.movement import broadcast_to, reshape
+from tensorwright.ops.positions import full, iota
 
+MOST = 1 << 62  # of a size without a bound
 REDUCE_SAMPLES = (
     "f32[3,4]", "f32[3,4,5] axes=(1,)", "f32[3,4,5] axes=(0,-1) keepdims=True",
     "f32[n,5] axes=(0,) n=1,7", "f32[0,3] axes=(0,)", "f32[2,3] axes=()", "f64[2,3] axes=(1,)",
@@ -62,7 +65,7 @@ def lower_reduce(out: Buffer, x: Buffer, axes, keepdims: bool, init, step: Calla
         for a in range(x.rank):
             own = next(kept) if keepdims or a not in axes else None
             at.append(next(reduced) if a in axes else own)
-        return cast(x[tuple(at)], wide)
+        return cast_expr(x[tuple(at)], wide)
 
     def nest(*i: Expr) -> Stmt:
         return accumulate(out, i, init, [x.shape[a] for a in axes],
@@ -185,8 +188,9 @@ reduce_all = _reducer(
 # ---- positions of extremes ---------------------------------------------------------------------
 
 
-def _arg_reducer(name: str, op: str, numpy: Callable, **columns):
-    """The position along one axis of the first (or last) extreme; a NaN counts as extreme."""
+def _arg_reducer(name: str, extreme, numpy: Callable, **columns):
+    """The position along one axis of the first (or last) extreme; a NaN counts as extreme. Two
+    reductions, the extreme and the first position that holds it, as both run on vectors."""
 
     def infer(x: TensorType, *, axis=0, keepdims=True, last=False) -> TensorType:
         check_dtype(name, x, NUMERIC)
@@ -200,26 +204,21 @@ def _arg_reducer(name: str, op: str, numpy: Callable, **columns):
         found = x.shape[axis] - 1 - found if last else found
         return np.asarray(np.expand_dims(found, axis) if keepdims else found, np.int64)
 
-    def lower(out, x, *, axis, keepdims, last):
+    def expand(x, *, axis, keepdims, last):
         axis = normalize_axis(name, axis, x.rank)
-        scalar = better(op, last)
+        best = broadcast_to(extreme(x, axes=(axis,), keepdims=True), shape=x.shape)
+        holds = equal(x, best)
+        if x.dtype.is_float:
+            holds = logical_or(holds, is_nan(x))
+        extent = as_expr(x.shape[axis])
+        count = i32 if (bounds(extent)[1] or MOST) < i32.max else i64
+        places = iota(shape=x.shape, axis=axis, dtype=count)
+        other = full(shape=x.shape, value=0 if last else as_dim(extent - 1), dtype=count)
+        nearest = reduce_max if last else reduce_min
+        return cast(nearest(where(holds, places, other), axes=(axis,), keepdims=keepdims),
+                    dtype=i64)  # fmt: skip
 
-        def nest(*i: Expr) -> Stmt:
-            at = i[:axis] + i[axis + 1 if keepdims else axis :]
-            element = lambda r: x[(*at[:axis], as_expr(r), *at[axis:])]
-            best = Buffer("best", x.dtype, (), "local")
-
-            def step(r: Expr) -> Stmt:
-                wins = scalar(element(r), best[()])
-                return seq(store(out, i, select(wins, cast(r, i64), out[i])),
-                           store(best, (), select(wins, element(r), best[()])))  # fmt: skip
-
-            return seq(Alloc(best), store(best, (), element(0)), store(out, i, const(0, i64)),
-                       loop("r", x.shape[axis], step))  # fmt: skip
-
-        return loops(names(out.rank), out.shape, nest)
-
-    return define(name, "x", infer=infer, reference=reference, lower=lower, **columns)
+    return define(name, "x", infer=infer, reference=reference, expand=expand, **columns)
 
 
 ARG_SAMPLES = (
@@ -228,10 +227,10 @@ ARG_SAMPLES = (
 )  # fmt: skip
 
 argmax = _arg_reducer(
-    "argmax", "gt", np.argmax, samples=ARG_SAMPLES, dtypes=NUMERIC,
+    "argmax", reduce_max, np.argmax, samples=ARG_SAMPLES, dtypes=NUMERIC,
     doc="The index of the largest element along an axis.",
 )  # fmt: skip
 argmin = _arg_reducer(
-    "argmin", "lt", np.argmin, samples=ARG_SAMPLES, dtypes=NUMERIC,
+    "argmin", reduce_min, np.argmin, samples=ARG_SAMPLES, dtypes=NUMERIC,
     doc="The index of the smallest element along an axis.",
 )  # fmt: skip

@@ -114,7 +114,7 @@ def _of_operator(node: Node, depth: int) -> Interval:
         case "select":
             return of(1).join(of(2))
         case "cast":
-            return of(0) if node.dtype.is_float else ANY
+            return of(0) if node.dtype.is_float or _widens(node) else ANY
         case "reduce_max" | "reduce_min":
             return of(0) if all(isinstance(d, int) and d for d in node.args[0].shape) else ANY
         case "clamp":
@@ -133,6 +133,13 @@ def _of_operator(node: Node, depth: int) -> Interval:
             return Interval(0, 1)
     f = MONOTONE.get(name)
     return ANY if f is None else _monotone(f, of(0))
+
+
+def _widens(node: Node) -> bool:
+    """Whether a cast keeps every integer that it is given."""
+    narrow, wide = node.args[0].dtype, node.dtype
+    integers = narrow.is_integer and wide.is_integer
+    return integers and wide.min <= narrow.min and narrow.max <= wide.max
 
 
 def _positions(node: Node) -> Interval:
