@@ -114,7 +114,8 @@ CASES = {
     "as many copies as the data says": (
         build(
             [node("ReduceMax", "c", "most", keepdims=1),
-             node("Concat", "most ones", "times", axis=0), node("Tile", "x times", "y"), node("Expand", "z times", "e"),
+             node("Concat", "most ones", "times", axis=0),
+             node("Tile", "x times", "y"), node("Expand", "z times", "e"),
              node("ReduceSum", "y", "total", keepdims=0)],
             {"c": (I, ["n"]), "x": (F, [1, 3]), "z": (F, [1, 1])}, "y e total",
             {"ones": np.array([2])},

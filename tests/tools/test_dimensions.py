@@ -1,5 +1,5 @@
 """What `tw explain` says of sizes."""
-# ruff: noqa: F821  (names of dimensions)
+
 
 import numpy as np
 
