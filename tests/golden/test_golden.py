@@ -1,13 +1,16 @@
 """Golden files: `# RUN: module.function, ...`, a program, `# ---`, the program that must come out.
 
-Steps name functions Module -> Module below `tensorwright`; no steps is the round trip of the text
+Steps name functions Module -> Module below `tensorwright`; those that want a machine, too, get one
+with AVX-512; no steps is the round trip of the text
 form. Input and output are also interpreted on random data: a file that changes numerics fails.
 `--update-golden` rewrites what is below the mark. Dropping a file in makes a test.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
+import inspect
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +23,7 @@ from tensorwright.ir.parser import parse
 from tensorwright.ir.printer import to_text
 from tensorwright.ir.type import type_symbols
 from tensorwright.ir.verify import verify
+from tensorwright.target.host import find
 from tests.ops.rows import all_rows
 from tests.ops.samples import random_array
 
@@ -35,7 +39,9 @@ def steps_of(line: str) -> list:
     for name in line[len("# RUN:") :].split(","):
         if name.strip():
             module, _, function = name.strip().rpartition(".")
-            found.append(getattr(importlib.import_module(f"tensorwright.{module}"), function))
+            step = getattr(importlib.import_module(f"tensorwright.{module}"), function)
+            wants = "target" in inspect.signature(step).parameters
+            found.append(functools.partial(step, target=find("x86-64-avx512")) if wants else step)
     return found
 
 
