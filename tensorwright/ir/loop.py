@@ -373,44 +373,46 @@ def rewrite(root: Stmt, f: Callable[[Stmt], Stmt | None]) -> Stmt:
 def map_expressions(root: Stmt, f: Callable[[Expr], Expr]) -> Stmt:
     """`root` with `f` applied to every expression in it; what does not change stays the same
     object."""
+    return rewrite(root, lambda s: map_own_expressions(s, f))
+
+
+def map_own_expressions(s: Stmt, f: Callable[[Expr], Expr]) -> Stmt:
+    """`s` with `f` applied to the expressions that stand in it, not in the statements below."""
 
     def several(old: tuple[Expr, ...]) -> tuple[Expr, ...]:
         new = tuple([f(e) for e in old])
         return old if all(map(is_, old, new)) else new
 
-    def visit(s: Stmt) -> Stmt | None:
-        match s:
-            case For():
-                begin, extent = f(s.begin), f(s.extent)
-                if begin is s.begin and extent is s.extent:
-                    return None
-                return For(s.var, begin, extent, s.body, s.kind)
-            case Store():
-                indices, value = several(s.indices), f(s.value)
-                if indices is s.indices and value is s.value:
-                    return None
-                return Store(s.buffer, indices, value)
-            case While() | If():
-                cond = f(s.cond)
-                return None if cond is s.cond else replace(s, cond=cond)
-            case Let():
-                value = f(s.value)
-                return None if value is s.value else replace(s, value=value)
-            case Alloc(offset=Expr()):
-                return replace(s, offset=f(s.offset))
-            case View():
-                return replace(s, start=f(s.start))
-            case Resize():
-                return replace(s, shape=tuple(map(f, s.shape)))
-            case New():
-                return replace(s, size=f(s.size))
-            case Call():
-                return replace(s, scalars=tuple(map(f, s.scalars)))
-            case Assert():
-                return replace(s, cond=f(s.cond), args=tuple(map(f, s.args)))
-        return None
-
-    return rewrite(root, visit)
+    match s:
+        case Store():
+            indices, value = several(s.indices), f(s.value)
+            if indices is s.indices and value is s.value:
+                return s
+            return Store(s.buffer, indices, value)
+        case For():
+            begin, extent = f(s.begin), f(s.extent)
+            if begin is s.begin and extent is s.extent:
+                return s
+            return For(s.var, begin, extent, s.body, s.kind)
+        case While() | If():
+            cond = f(s.cond)
+            return s if cond is s.cond else replace(s, cond=cond)
+        case Let():
+            value = f(s.value)
+            return s if value is s.value else replace(s, value=value)
+        case Alloc(offset=Expr()):
+            return replace(s, offset=f(s.offset))
+        case View():
+            return replace(s, start=f(s.start))
+        case Resize():
+            return replace(s, shape=tuple(map(f, s.shape)))
+        case New():
+            return replace(s, size=f(s.size))
+        case Call():
+            return replace(s, scalars=tuple(map(f, s.scalars)))
+        case Assert():
+            return replace(s, cond=f(s.cond), args=tuple(map(f, s.args)))
+    return s
 
 
 def substitute(root: Stmt, values: dict[Expr, Expr]) -> Stmt:
@@ -422,6 +424,8 @@ def substitute(root: Stmt, values: dict[Expr, Expr]) -> Stmt:
 
 def replace_buffers(root: Stmt, new: dict[Buffer, Buffer]) -> Stmt:
     """`root` reading and writing other buffers of the same rank."""
+    if not new:
+        return root
     memo: dict = {}
 
     def leaf(e: Expr) -> Expr | None:
