@@ -33,10 +33,8 @@ class Block:
         self.lanes = 0
         self.lane_begin = ""
         self.mask: str | None = None
-        self.varying: dict[Expr, bool] = {}
-        self.varying_with: dict[Symbol, dict[Expr, bool]] = {}  # the above, by lane variable
         self.safe: dict[Expr, frozenset[Symbol] | None] = {}
-        self.bases: dict[Expr, tuple[Expr | None, int]] = {}
+        self.strides: dict = {}  # of sums, by the variable of the lanes
         self.flats: dict = {}
         self.inside: dict[Expr, bool] = {}
         self.loaded: dict[Expr, frozenset[Expr]] = {}

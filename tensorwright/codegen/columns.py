@@ -11,9 +11,15 @@ from tensorwright.codegen.operations import llvm_storage
 from tensorwright.codegen.values import Values
 from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import Buffer, Expr, const, is_const, sym, transform
-from tensorwright.ir.simplify import linear
+from tensorwright.ir.simplify import linear, put
 
 QUAD = 4  # elements that are shuffled together: a part of a vector that shuffles do not leave
+
+
+def copy_at(s: ir.For, place: Expr, parts: dict) -> ir.Stmt:
+    """The body of a loop for one iteration; `parts` is what all of them share."""
+    memo: dict = {}
+    return ir.map_expressions(s.body, lambda e: put(e, s.var, place, memo, parts))
 
 
 class Columns(Values):
@@ -22,11 +28,12 @@ class Columns(Values):
     def unrolled(self, s: ir.For) -> None:
         """The copies of an unrolled loop's body."""
         columns = self.wanted_columns(s)
+        parts: dict = {}
         for k in range(s.extent.value):
             if columns and k % QUAD == 0:
                 for e in columns:
                     self.load_columns([self.at(e, s, k + c) for c in range(QUAD)])
-            self.stmt(ir.substitute(s.body, {sym(s.var): s.begin + k}))
+            self.stmt(copy_at(s, s.begin + k, parts))
 
     def at(self, e: Expr, s: ir.For, k: int) -> Expr:
         """`e` in the k-th copy of the body."""

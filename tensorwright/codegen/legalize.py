@@ -23,8 +23,8 @@ from tensorwright.ir.expr import (
     make,
     rebuild,
     select,
-    walk,
 )  # fmt: skip
+from tensorwright.ir.simplify import is_affine
 from tensorwright.target.target import Target
 
 DIRECT = frozenset(
@@ -83,13 +83,21 @@ class Legalizer:
 
     def __call__(self, e: Expr) -> Expr:
         memo = self.memo
-        if e in memo:
-            return memo[e]
-        for part in walk(e):  # deep expressions must not meet Python's limit on recursion
+        stack = [e]
+        while stack:  # deep expressions must not meet Python's limit on recursion
+            part = stack[-1]
             if part not in memo:
-                args = tuple(memo[a] for a in part.args)
-                found = part if not args else self.step(rebuild(part, args))
-                memo[part] = memo[found] = found
+                if not part.args or (part.dtype is index and is_affine(part)):
+                    memo[part] = part
+                else:
+                    missing = [a for a in part.args if a not in memo]
+                    if missing:
+                        missing.reverse()
+                        stack += missing
+                        continue
+                    found = self.step(rebuild(part, tuple([memo[a] for a in part.args])))
+                    memo[part] = memo[found] = found
+            stack.pop()
         return memo[e]
 
     def step(self, e: Expr) -> Expr:

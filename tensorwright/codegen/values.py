@@ -26,9 +26,10 @@ from tensorwright.ir.expr import (
     is_const,
     make,
     sym,
+    symbols_in,
     transform,
 )
-from tensorwright.ir.simplify import from_linear, linear
+from tensorwright.ir.simplify import from_linear, linear, offset_of, weighted
 
 NO_LOADS: frozenset[Expr] = frozenset()
 
@@ -38,19 +39,26 @@ def is_safe_divisor(e: Expr) -> bool:
     return e.op == "const" or (bounds(e)[0] or 0) > 0
 
 
+def row_major(shape: tuple, indices: tuple[Expr, ...]) -> Expr:
+    """The place of an element in memory, in elements."""
+    total = const(0)
+    if not all([type(d) is int for d in shape]):
+        for i, d in zip(indices, shape):
+            total = total * as_expr(d) + i
+        return total
+    steps = [1]
+    for d in reversed(shape[1:]):
+        steps.append(steps[-1] * d)
+    return weighted(indices, reversed(steps))
+
+
 class Values(Operations):
     def legal(self, e: Expr) -> Expr:
         return self.legalize(e)
 
     def varies(self, e: Expr) -> bool:
         """Whether the value differs between the lanes of the present vector loop."""
-        if self.lane is None:
-            return False
-        found = self.varying.get(e)
-        if found is None:
-            found = (e.op == "sym" and e.value is self.lane) or any(map(self.varies, e.args))
-            self.varying[e] = found
-        return found
+        return self.lane is not None and self.lane in symbols_in(e)
 
     def is_pure(self, e: Expr) -> bool:
         """Whether the value stays the same wherever it is computed again."""
@@ -66,9 +74,7 @@ class Values(Operations):
         return found
 
     def enter_lanes(self, symbol: Symbol, lanes: int, begin: str) -> None:
-        self.lane, self.lanes, self.varying, self.lane_begin = (
-            symbol, lanes, self.varying_with.setdefault(symbol, {}), begin,
-        )  # fmt: skip
+        self.lane, self.lanes, self.lane_begin = symbol, lanes, begin
         steps = ", ".join(f"i64 {k}" for k in range(lanes))
         self.symbols[symbol] = begin
         if begin == "0":
@@ -80,39 +86,31 @@ class Values(Operations):
             self.lane_vector = v
 
     def leave_lanes(self) -> None:
-        self.lane, self.lanes, self.varying = None, 0, {}
+        self.lane, self.lanes = None, 0
 
     def flat(self, b: Buffer, indices) -> Expr:
         """The row-major element offset of a subscript."""
         key = (b, indices)
-        if key not in self.flats:
-            total = const(0)
-            for i, d in zip(indices, b.shape):
-                total = total * as_expr(d) + i
-            self.flats[key] = self.legal(total)
-        return self.flats[key]
+        found = self.flats.get(key)
+        if found is None:
+            found = self.flats[key] = self.legal(row_major(b.shape, indices))
+        return found
 
     def address(self, b: Buffer, flat: Expr) -> str:
         """Pointer to an element; constant parts of the offset stay literal for the addressing."""
-        if flat not in self.bases:
-            terms, offset = linear(flat)
-            self.bases[flat] = (from_linear(terms) if terms else None, offset)
-        base, offset = self.bases[flat]
-        t = llvm_storage(b.dtype)
+        base, offset = offset_of(flat)
         p = self.pointers[b]
         if base is not None:
             key = ("address", b, base)
             found = self.remembered(key)
             if found is None:
-                found = self.fresh()
+                found, t = self.fresh(), llvm_storage(b.dtype)
                 self.emit(f"{found} = getelementptr inbounds {t}, ptr {p}, i64 {self.scalar(base)}")
                 self.cache[-1][key] = found
             p = found
         if offset == 0:
             return p
-        q = self.fresh()
-        self.emit(f"{q} = getelementptr inbounds {t}, ptr {p}, i64 {offset}")
-        return q
+        return self.op(f"getelementptr inbounds {llvm_storage(b.dtype)}, ptr {p}, i64 {offset}")
 
     def address_bytes(self, base: str, offset: Expr) -> str:
         p = self.fresh()
@@ -124,7 +122,18 @@ class Values(Operations):
     def lane_stride(self, flat: Expr) -> tuple[int, Expr] | None:
         """(stride, flat without the lane) if `flat` is affine in the lane with a constant
         factor."""
-        terms, offset = linear(flat)
+        sum_, offset = offset_of(flat)
+        if sum_ is None:
+            return 0, flat
+        key = (sum_, self.lane)
+        if key not in self.strides:
+            self.strides[key] = self.sum_stride(sum_)
+        found = self.strides[key]
+        return None if found is None else (found[0], found[1] + offset)
+
+    def sum_stride(self, e: Expr) -> tuple[int, Expr] | None:
+        """`lane_stride` of a sum without a constant."""
+        terms, offset = linear(e)
         stride, rest = 0, {}
         for atom, c in terms.items():
             if atom.op == "sym" and atom.value is self.lane:

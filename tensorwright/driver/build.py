@@ -48,27 +48,26 @@ class Built:
 
 
 def build_program(
-    m: Module, target: Target, name: str, threads: int, jobs: Jobs, extra: dict, make=Program,
-    known: KnownKernels | None = None, progress: Callable[[int, int], None] | None = None,
+    m: Module, target: Target, name: str, threads: int, coder: Coder, extra: dict, make=Program,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Program, Built]:  # fmt: skip
-    """Compile a lowered module."""
+    """Compile a lowered module, of which the coder may have begun some kernels."""
     constants: dict[Node, int] = {}
     entries = [lower_entry(m, constants, name) for name in m.offered]
     functions = [lower_function(m, g, constants) for g in called_graphs(m)]
     planned = tuple(plan_memory(f) for f in (*entries, *functions))
     for f in planned if config.get("verify") else ():
         verify_plan(f)
-    errors: list[str] = []
-    with jobs:
-        report = reporter(jobs, progress, len(m.kernels) + 2)
-        support = jobs.add(support_ir(target.triple))
-        code = kernel_code(m.kernels, target, errors, jobs, known, report)
-        symbols = {k: c.symbol for k, c in code.items()}
-        host = jobs.add(host_text(planned, len(entries), m, target, errors, symbols))
-        keys = dict.fromkeys((host, *(c.key for c in code.values()), support))
-        objects = [jobs.result(key) for key in keys]
-        learn(m.kernels, code, known)
-        report(len(m.kernels) + 2)
+    jobs, errors = coder.jobs, coder.errors
+    report = reporter(jobs, progress, len(m.kernels) + 2)
+    support = jobs.add(support_ir(target.triple))
+    code = coder.code(m.kernels, report)
+    symbols = {k: c.symbol for k, c in code.items()}
+    host = jobs.add(host_text(planned, len(entries), m, target, errors, symbols))
+    keys = dict.fromkeys((host, *(c.key for c in code.values()), support))
+    objects = [jobs.result(key) for key in keys]
+    learn(m.kernels, code, coder.known)
+    report(len(m.kernels) + 2)
     jobs.cache.settle()
     manifest = make_manifest(m, target, name, threads, errors, extra)
     weights = [np.ascontiguousarray(array_of(n)) for n in constants]
@@ -126,22 +125,39 @@ class Code:
     codes: dict[str, int] | None = None
 
 
-def kernel_code(
-    kernels: dict[str, Kernel], target: Target, errors: list[str], jobs: Jobs,
-    known: KnownKernels | None, report: Callable[[int], None],
-) -> dict[str, Code]:  # fmt: skip
-    """Each kernel's code, known or begun."""
-    code: dict[str, Code] = {}
-    for name, k in kernels.items():
-        record = None if known is None else known.records.get(k)
-        if record is not None and numbered(record.codes, errors):
-            jobs.keep(record.object, known.objects[k])
-            code[name] = Code(record.symbol, record.object)
-        else:
-            symbol, text, codes = kernel_text(k, target, errors)
-            code[name] = Code(symbol, jobs.add(text), codes)
-        report(len(code))
-    return code
+class Coder:
+    """Begins the code of kernels, as soon as they are as they will be, each once. errors: the
+    messages of all of them, by number."""
+
+    def __init__(self, target: Target, jobs: Jobs, known: KnownKernels | None = None):
+        self.target, self.jobs, self.known = target, jobs, known
+        self.errors: list[str] = []
+        self.codes: dict[Kernel, Code] = {}
+
+    def begin(self, k: Kernel) -> Code:
+        """The kernel's code, known or begun."""
+        if k not in self.codes:
+            self.codes[k] = self.find(k) or self.write(k)
+        return self.codes[k]
+
+    def find(self, k: Kernel) -> Code | None:
+        record = None if self.known is None else self.known.records.get(k)
+        if record is None or not numbered(record.codes, self.errors):
+            return None
+        self.jobs.keep(record.object, self.known.objects[k])
+        return Code(record.symbol, record.object)
+
+    def write(self, k: Kernel) -> Code:
+        symbol, text, codes = kernel_text(k, self.target, self.errors)
+        return Code(symbol, self.jobs.add(text), codes)
+
+    def code(self, kernels: dict[str, Kernel], report: Callable[[int], None]) -> dict[str, Code]:
+        """Each kernel's code, by name."""
+        code: dict[str, Code] = {}
+        for name, k in kernels.items():
+            code[name] = self.begin(k)
+            report(len(code))
+        return code
 
 
 def numbered(codes: dict[str, int], errors: list[str]) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from tensorwright.base import config
 from tensorwright.base.errors import CompileError, FrontendError, RunError
 from tensorwright.driver.bound import BoundProgram
-from tensorwright.driver.build import build_program
+from tensorwright.driver.build import Coder, build_program
 from tensorwright.driver.jobs import Jobs
 from tensorwright.driver.kernels import KnownKernels
 from tensorwright.driver.objects import ObjectCache, cache_folder
@@ -71,13 +71,14 @@ def compile(
     if observe is not None:
         observe("import", module)
     known = KnownKernels(ObjectCache(cache_folder()), machine)
-    later = {"schedule": lambda m, t: schedule_kernels(m, t, known.schedule)}
     make = Program if convention is None else BoundProgram
     checks = config.options(verify=max(int(verify), config.get("verify")))
     try:
-        with no_collection(), forgetting(), checks:
+        with no_collection(), forgetting(), checks, Jobs(known.cache, machine) as jobs:
+            coder = Coder(machine, jobs, known)
+            later = {"schedule": lambda m, t: schedule_kernels(m, t, known.schedule, coder.begin)}
             lowered = run_pipeline(module, machine, verify, observe, later)
-            program = build_native(lowered, machine, name, threads, observe, make, known)
+            program = build_coded(lowered, machine, name, threads, observe, make, coder)
     except RecursionError as e:
         raise CompileError(f"{name}: sizes or bodies are nested too deeply to compile") from e
     bind(program, convention, module)
@@ -156,16 +157,22 @@ def checked_threads(threads: int | None) -> int:
 
 
 def build_native(
-    lowered: Module, machine: Target, name: str, threads=None, observe=None, make=Program,
-    known: KnownKernels | None = None,
-) -> Program:  # fmt: skip
-    """The program of a module that went through the pipeline; `known`: what is known of its
-    kernels."""
+    lowered: Module, machine: Target, name: str, threads=None, observe=None, make=Program
+) -> Program:
+    """The program of a module that went through the pipeline."""
+    with Jobs(ObjectCache(cache_folder()), machine) as jobs:
+        coder = Coder(machine, jobs)
+        return build_coded(lowered, machine, name, threads, observe, make, coder)
+
+
+def build_coded(
+    lowered: Module, machine: Target, name: str, threads, observe, make, coder: Coder
+) -> Program:
+    """The same with a coder that may have begun with some of the kernels."""
     used = checked_threads(threads)
-    jobs = Jobs(ObjectCache(cache_folder()) if known is None else known.cache, machine)
     progress = None if observe is None else lambda done, total: observe("code", (done, total))
     program, built = build_program(
-        lowered, machine, name, threads or 0, jobs, {}, make, known, progress
+        lowered, machine, name, threads or 0, coder, {}, make, progress
     )
     program.threads = used
     program.target, program.lowered, program.built = machine, lowered, built

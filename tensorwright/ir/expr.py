@@ -57,7 +57,9 @@ class Expr:
     name of a `call`, else None.
     """
 
-    __slots__ = ("__weakref__", "_bounds", "_linear", "_text", "args", "dtype", "op", "value")
+    __slots__ = (
+        "__weakref__", "_bounds", "_linear", "_symbols", "_text", "args", "dtype", "op", "value",
+    )  # fmt: skip
 
     op: str
     dtype: DType
@@ -195,19 +197,36 @@ class Buffer:
         return f"{self.name}: {self.dtype}[{', '.join(map(str, self.shape))}]"
 
 
-_INTERNED: weakref.WeakValueDictionary[tuple, Expr] = weakref.WeakValueDictionary()
+class _Entry(weakref.ref):
+    """Where the table of expressions keeps one of them, for as long as somebody else does."""
+
+    __slots__ = ("key",)
+
+
+_INTERNED: dict[tuple, _Entry] = {}
+
+
+def _drop(entry: _Entry) -> None:
+    """An expression is gone; another one may have taken its place already."""
+    if _INTERNED.get(entry.key) is entry:
+        del _INTERNED[entry.key]
 
 
 def make(op: str, dtype_: DType, args: tuple[Expr, ...] = (), value=None) -> Expr:
     """The one Expr with these fields, without simplification. Use the constructors below."""
-    key = (op, dtype_.name, tuple(map(id, args)), _value_key(value))
-    found = _INTERNED.get(key)
-    if found is not None:
-        return found
+    kind = dtype_.name
+    key = (op, kind, args) if value is None else (op, kind, args, _value_key(value))
+    entry = _INTERNED.get(key)
+    if entry is not None:
+        found = entry()
+        if found is not None:
+            return found
     e = Expr.__new__(Expr)
     e.op, e.dtype, e.args, e.value = op, dtype_, args, value
-    e._bounds = e._text = e._linear = None
-    _INTERNED[key] = e
+    e._bounds = e._text = e._linear = e._symbols = None
+    entry = _Entry(e, _drop)
+    entry.key = key
+    _INTERNED[key] = entry
     return e
 
 
@@ -573,9 +592,52 @@ def substitute(e: Expr, values: dict[Expr, Expr], memo: dict | None = None) -> E
     return transform(e, values.get, memo) if values else e
 
 
+def symbols_in(e: Expr) -> frozenset[Symbol]:
+    """The symbols that occur in an expression. Cached in the node."""
+    found = e._symbols
+    if found is None:
+        for part in walk(e) if any(a._symbols is None for a in e.args) else (e,):
+            if part._symbols is None:
+                part._symbols = _own_symbols(part)
+        found = e._symbols
+    return found
+
+
+_NO_SYMBOLS: frozenset[Symbol] = frozenset()
+
+
+def _own_symbols(e: Expr) -> frozenset[Symbol]:
+    """`symbols_in` of a node whose arguments know theirs; equal sets are mostly one object."""
+    if e.op == "sym":
+        return frozenset((e.value,))
+    found = _NO_SYMBOLS
+    for a in e.args:
+        more = a._symbols
+        if not found:
+            found = more
+        elif more is not found and not more <= found:
+            found = found | more
+    return found
+
+
+def replace_symbols(e: Expr, values: dict[Symbol, Expr], memo: dict) -> Expr:
+    """`e` with symbols replaced; what contains none of them is not looked at. memo: the results
+    for these values, which calls may share."""
+    if values.keys().isdisjoint(symbols_in(e)):
+        return e
+    found = memo.get(e)
+    if found is None:
+        if e.op == "sym":
+            found = values[e.value]
+        else:
+            found = rebuild(e, tuple([replace_symbols(a, values, memo) for a in e.args]))
+        memo[e] = found
+    return found
+
+
 def symbols_of(*roots: Expr) -> set[Symbol]:
     """The symbols that occur in the expressions."""
-    return {e.value for e in walk(*roots) if e.op == "sym"}
+    return set().union(*map(symbols_in, roots))
 
 
 _INFIX = {

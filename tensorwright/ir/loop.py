@@ -13,8 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from operator import is_
 
-from tensorwright.ir.expr import Buffer, Expr, Symbol, as_expr, bounds, is_const, sym, walk
+from tensorwright.ir.expr import (
+    Buffer,
+    Expr,
+    Symbol,
+    as_expr,
+    bounds,
+    is_const,
+    replace_symbols,
+    sym,
+    symbols_in,
+    walk,
+)  # fmt: skip
 from tensorwright.ir.expr import transform as transform_expr
 
 KINDS = ("serial", "parallel", "vector", "unroll", "outline", "block", "thread")
@@ -259,18 +271,22 @@ def update(s: Store) -> tuple[str, Expr] | None:
 
 
 def children(s: Stmt) -> tuple[Stmt, ...]:
-    match s:
-        case Seq(body=body):
-            return body
-        case For(body=body) | While(body=body):
-            return (body,)
-        case If(then=then, orelse=orelse):
-            return (then,) if orelse is None else (then, orelse)
+    kind = type(s)
+    if kind is Store:
+        return ()
+    if kind is Seq:
+        return s.body
+    if kind is For or kind is While:
+        return (s.body,)
+    if kind is If:
+        return (s.then,) if s.orelse is None else (s.then, s.orelse)
     return ()
 
 
 def expressions(s: Stmt) -> tuple[Expr, ...]:
     """The expressions that stand in `s` itself."""
+    if type(s) is Store:
+        return (*s.indices, s.value)
     match s:
         case For(begin=begin, extent=extent):
             return (begin, extent)
@@ -278,8 +294,6 @@ def expressions(s: Stmt) -> tuple[Expr, ...]:
             return (cond,)
         case Let(value=value):
             return (value,)
-        case Store(indices=indices, value=value):
-            return (*indices, value)
         case Alloc(buffer=buffer, offset=offset):
             own = () if offset is None else (offset,)
             return own + tuple(d for d in buffer.shape if isinstance(d, Expr))
@@ -334,7 +348,7 @@ def buffers(root: Stmt) -> set[Buffer]:
 def with_children(s: Stmt, new: tuple[Stmt, ...]) -> Stmt:
     """`s` with other child statements; the same object if none changed."""
     old = children(s)
-    if len(old) == len(new) and all(a is b for a, b in zip(old, new)):
+    if len(old) == len(new) and all(map(is_, old, new)):
         return s
     match s:
         case Seq():
@@ -350,52 +364,68 @@ def with_children(s: Stmt, new: tuple[Stmt, ...]) -> Stmt:
 
 def rewrite(root: Stmt, f: Callable[[Stmt], Stmt | None]) -> Stmt:
     """`root` with every statement, children first, offered to `f`; None keeps it."""
-    new = with_children(root, tuple(rewrite(c, f) for c in children(root)))
+    below = children(root)
+    new = with_children(root, tuple([rewrite(c, f) for c in below])) if below else root
     result = f(new)
     return new if result is None else result
 
 
 def map_expressions(root: Stmt, f: Callable[[Expr], Expr]) -> Stmt:
-    """`root` with `f` applied to every expression in it."""
+    """`root` with `f` applied to every expression in it; what does not change stays the same
+    object."""
+    return rewrite(root, lambda s: map_own_expressions(s, f))
 
-    def visit(s: Stmt) -> Stmt | None:
-        match s:
-            case For():
-                begin, extent = f(s.begin), f(s.extent)
-                if begin is s.begin and extent is s.extent:
-                    return None
-                return For(s.var, begin, extent, s.body, s.kind)
-            case While() | If():
-                return replace(s, cond=f(s.cond))
-            case Let():
-                return replace(s, value=f(s.value))
-            case Store():
-                return Store(s.buffer, tuple(map(f, s.indices)), f(s.value))
-            case Alloc(offset=Expr()):
-                return replace(s, offset=f(s.offset))
-            case View():
-                return replace(s, start=f(s.start))
-            case Resize():
-                return replace(s, shape=tuple(map(f, s.shape)))
-            case New():
-                return replace(s, size=f(s.size))
-            case Call():
-                return replace(s, scalars=tuple(map(f, s.scalars)))
-            case Assert():
-                return replace(s, cond=f(s.cond), args=tuple(map(f, s.args)))
-        return None
 
-    return rewrite(root, visit)
+def map_own_expressions(s: Stmt, f: Callable[[Expr], Expr]) -> Stmt:
+    """`s` with `f` applied to the expressions that stand in it, not in the statements below."""
+
+    def several(old: tuple[Expr, ...]) -> tuple[Expr, ...]:
+        new = tuple([f(e) for e in old])
+        return old if all(map(is_, old, new)) else new
+
+    match s:
+        case Store():
+            indices, value = several(s.indices), f(s.value)
+            if indices is s.indices and value is s.value:
+                return s
+            return Store(s.buffer, indices, value)
+        case For():
+            begin, extent = f(s.begin), f(s.extent)
+            if begin is s.begin and extent is s.extent:
+                return s
+            return For(s.var, begin, extent, s.body, s.kind)
+        case While() | If():
+            cond = f(s.cond)
+            return s if cond is s.cond else replace(s, cond=cond)
+        case Let():
+            value = f(s.value)
+            return s if value is s.value else replace(s, value=value)
+        case Alloc(offset=Expr()):
+            return replace(s, offset=f(s.offset))
+        case View():
+            return replace(s, start=f(s.start))
+        case Resize():
+            return replace(s, shape=tuple(map(f, s.shape)))
+        case New():
+            return replace(s, size=f(s.size))
+        case Call():
+            return replace(s, scalars=tuple(map(f, s.scalars)))
+        case Assert():
+            return replace(s, cond=f(s.cond), args=tuple(map(f, s.args)))
+    return s
 
 
 def substitute(root: Stmt, values: dict[Expr, Expr]) -> Stmt:
     """`root` with symbols (as expressions) replaced, sharing work between its expressions."""
+    symbols = {e.value: new for e, new in values.items()}
     memo: dict = {}
-    return map_expressions(root, lambda e: transform_expr(e, values.get, memo))
+    return map_expressions(root, lambda e: replace_symbols(e, symbols, memo))
 
 
 def replace_buffers(root: Stmt, new: dict[Buffer, Buffer]) -> Stmt:
     """`root` reading and writing other buffers of the same rank."""
+    if not new:
+        return root
     memo: dict = {}
 
     def leaf(e: Expr) -> Expr | None:
@@ -425,13 +455,15 @@ def replace_buffers(root: Stmt, new: dict[Buffer, Buffer]) -> Stmt:
 
 def free_symbols(root: Stmt) -> list[Symbol]:
     """Symbols read but not bound inside `root`, in order of first use."""
-    bound = {s.var for s in statements(root) if isinstance(s, (For, Let))}
+    bound: set[Symbol] = set()
     found: dict[Symbol, None] = {}
     for s in statements(root):
-        for e in walk(*expressions(s)):
-            if e.op == "sym" and e.value not in bound:
-                found[e.value] = None
-    return list(found)
+        if isinstance(s, (For, Let)):
+            bound.add(s.var)
+        for e in expressions(s):
+            if not found.keys() >= symbols_in(e):
+                found.update((x.value, None) for x in walk(e) if x.op == "sym")
+    return [v for v in found if v not in bound]
 
 
 def is_unit(s: For) -> bool:

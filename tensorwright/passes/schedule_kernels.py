@@ -39,9 +39,18 @@ from tensorwright.target.target import Target
 Scheduler = Callable[[Kernel, Target], Kernel]
 
 
-def schedule_kernels(m: Module, target: Target, schedule: Scheduler = schedule) -> Module:
-    """`m` with every kernel scheduled for the target."""
-    kernels = {name: schedule(k, target) for name, k in m.kernels.items()}
+def schedule_kernels(
+    m: Module, target: Target, schedule: Scheduler = schedule,
+    ready: Callable[[Kernel], object] = lambda k: None,
+) -> Module:  # fmt: skip
+    """`m` with every kernel scheduled for the target. `ready` is told of those that will stay as
+    they are while others are still to come."""
+    kernels: dict[str, Kernel] = {}
+    shared = readers_of_shared(m)
+    for name, k in m.kernels.items():
+        kernels[name] = schedule(k, target)
+        if name not in shared:
+            ready(kernels[name])
     kernels |= shared_panels(m, kernels, lambda k: schedule(k, target))
     wanted = {name: k.packs for name, k in kernels.items() if k.packs}
     made: dict[str, Kernel] = dict(kernels)
@@ -69,6 +78,20 @@ def schedule_kernels(m: Module, target: Target, schedule: Scheduler = schedule) 
     copy_all(copies)
     made.update((n, schedule(k, target)) for n, k in made.items() if n not in kernels)
     return replace(m, graphs=graphs, kernels=made)
+
+
+def readers_of_shared(m: Module) -> set[str]:
+    """The kernels that read a constant which another one reads too."""
+    first: dict[Node, str] = {}
+    found: set[str] = set()
+    for g in m.all_graphs():
+        for node in g.nodes():
+            if node.op is call_kernel:
+                name = node.attrs["callee"]
+                for a in node.args:
+                    if a is not None and a.op is CONST and first.setdefault(a, name) != name:
+                        found |= {name, first[a]}
+    return found
 
 
 Place = tuple[str, int]  # a kernel and the position of one of its parameters

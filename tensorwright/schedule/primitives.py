@@ -28,6 +28,7 @@ from tensorwright.ir.expr import (
     make,
     maximum,
     minimum,
+    replace_symbols,
     sym,
     transform,
 )  # fmt: skip
@@ -44,9 +45,22 @@ def find(root: Stmt, v: Symbol) -> For:
 
 
 def replace_loop(root: Stmt, v: Symbol, f: Callable[[For], Stmt]) -> Stmt:
-    """`root` with the loop over `v` rewritten."""
-    find(root, v)
-    return ir.rewrite(root, lambda s: f(s) if isinstance(s, For) and s.var is v else None)
+    """`root` with the loop over `v` rewritten; what does not surround it stays the same object."""
+    new = _with_loop(root, v, f)
+    if new is None:
+        raise legal.ScheduleError(f"there is no loop over {v}")
+    return new
+
+
+def _with_loop(s: Stmt, v: Symbol, f: Callable[[For], Stmt]) -> Stmt | None:
+    if isinstance(s, For) and s.var is v:
+        return f(s)
+    below = ir.children(s)
+    for k, part in enumerate(below):
+        new = _with_loop(part, v, f)
+        if new is not None:
+            return ir.with_children(s, (*below[:k], new, *below[k + 1 :]))
+    return None
 
 
 def set_kind(root: Stmt, v: Symbol, kind: str) -> Stmt:
@@ -203,14 +217,22 @@ def fresh_copy(s: For, begin: Expr, extent: Expr) -> For:
 
 def renew(root: Stmt) -> Stmt:
     """A copy with fresh loop variables and allocated buffers, so that both copies can be named."""
+    values: dict[Symbol, Expr] = {}
+    memo: dict = {}  # no expression is met before the loops around it
 
-    def visit(s: Stmt) -> Stmt | None:
-        if isinstance(s, For):
-            v = loop_symbol(s.var.name, s.begin, s.extent)
-            return replace(s, var=v, body=ir.substitute(s.body, {sym(s.var): sym(v)}))
-        return None
+    def new(e: Expr) -> Expr:
+        return replace_symbols(e, values, memo)
 
-    root = ir.rewrite(root, visit)
+    def visit(s: Stmt) -> Stmt:
+        if not isinstance(s, For):
+            s = ir.map_own_expressions(s, new)
+            return ir.with_children(s, tuple(map(visit, ir.children(s))))
+        begin, extent = new(s.begin), new(s.extent)
+        v = loop_symbol(s.var.name, begin, extent)
+        values[s.var] = sym(v)
+        return For(v, begin, extent, visit(s.body), s.kind)
+
+    root = visit(root)
     buffers = [s.buffer for s in ir.statements(root) if isinstance(s, Alloc)]
     return ir.replace_buffers(
         root, {b: Buffer(b.name, b.dtype, b.shape, b.scope, b.align) for b in buffers}
