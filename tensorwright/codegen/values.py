@@ -31,6 +31,7 @@ from tensorwright.ir.expr import (
 )
 from tensorwright.ir.simplify import from_linear, linear, offset_of, weighted
 
+NEAR = 4  # vectors that are read and shuffled instead of fetching elements one by one
 NO_LOADS: frozenset[Expr] = frozenset()
 
 
@@ -388,7 +389,7 @@ class Values(Operations):
 
     def near_lanes(self, e: Expr, flat: Expr) -> tuple[Expr, list[int]] | None:
         """(first element, offset of each lane from it) if all lanes read from as many elements in a
-        row as one vector holds, in a pattern that is known; all of these may be loaded."""
+        row as a few vectors hold, in a pattern that is known; all of these may be loaded."""
         if self.mask is not None and not self.is_inside(e):
             return None
         places = [transform(flat, {sym(self.lane): const(k)}.get) for k in range(self.lanes)]
@@ -397,19 +398,35 @@ class Values(Operations):
             return None
         low = min(o.value for o in offsets)
         steps = [o.value - low for o in offsets]
-        return (places[0] + low, steps) if max(steps) < self.lanes else None
+        return (places[0] + low, steps) if max(steps) < NEAR * self.lanes else None
 
     def shuffled_load(self, b: Buffer, wide: str, first: Expr, steps: list[int]) -> str:
-        """A load of the elements that some lane reads, put in order."""
-        n = self.lanes
-        wanted = ", ".join(f"i1 {'true' if k <= max(steps) else 'false'}" for k in range(n))
+        """Loads of the elements that some lane reads, put in order."""
+        n, count = self.lanes, max(steps) + 1
+        if count > n:
+            return self.shuffled_loads(b, wide, first, steps)
         order = ", ".join(f"i32 {k}" for k in steps)
         p = self.address(b, self.legal(first))
-        if max(steps) == n - 1:
+        if count == n:
             v = self.op(f"load {wide}, ptr {p}, align {b.dtype.bytes}")
         else:
+            wanted = ", ".join(f"i1 {'true' if k < count else 'false'}" for k in range(n))
             v = self.masked_access("load", wide, b.dtype.bytes, p, f"<{wanted}>")
         return self.op(f"shufflevector {wide} {v}, {wide} poison, <{n} x i32> <{order}>")
+
+    def shuffled_loads(self, b: Buffer, wide: str, first: Expr, steps: list[int]) -> str:
+        """Vectors that cover the elements, the last one ending where they end, and what the lanes
+        read of each."""
+        n, last, v = self.lanes, max(steps) + 1 - self.lanes, ""
+        for begin in (*range(0, last, n), last):
+            p = self.address(b, self.legal(first + begin))
+            part = self.op(f"load {wide}, ptr {p}, align {b.dtype.bytes}")
+            known = v or part
+            order = ", ".join(
+                f"i32 {n + s - begin if begin <= s < begin + n else k}"
+                if v else f"i32 {s if s < n else 0}" for k, s in enumerate(steps))  # fmt: skip
+            v = self.op(f"shufflevector {wide} {known}, {wide} {part}, <{n} x i32> <{order}>")
+        return v
 
     def lane_address(self, b: Buffer, rest: Expr) -> str:
         """Pointer of lane 0: the offset without the lane, plus where the lanes begin."""

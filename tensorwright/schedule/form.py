@@ -4,6 +4,7 @@
     contraction  one contraction, with an epilogue at its store
     rows         reductions along rows and maps over the same rows, row by row
     columns      one reduction across rows, vectors along the last axis
+    windows      reductions of a few elements each and maps over the same results
     winograd     a contraction between two transforms, with an epilogue at the stores of the last
     attention    a contraction, reductions and maps along its rows, a contraction of what they make
 
@@ -16,11 +17,29 @@ from dataclasses import dataclass
 from math import prod
 
 from tensorwright.ir import loop as ir
-from tensorwright.ir.expr import Buffer, Expr, as_expr, bounds, const, is_const, sym, walk
+from tensorwright.ir.expr import (
+    Buffer,
+    Expr,
+    as_expr,
+    bounds,
+    const,
+    is_const,
+    sym,
+    transform,
+    walk,
+)  # fmt: skip
 from tensorwright.ir.loop import Kernel
 from tensorwright.ir.simplify import linear
 from tensorwright.schedule import primitives as p
-from tensorwright.schedule.nest import Stage, loads_of, read_stage, stages, stride_of
+from tensorwright.schedule.nest import (
+    Stage,
+    affine,
+    flat_index,
+    loads_of,
+    read_stage,
+    stages,
+    stride_of,
+)  # fmt: skip
 from tensorwright.schedule.padding import split_padding
 from tensorwright.schedule.roles import Tile, choose_pack, find_roles
 from tensorwright.schedule.transformed import Transformed, read_transformed
@@ -63,6 +82,8 @@ EXPENSIVE = frozenset(
 )
 MAX_INLINED = 200  # nodes of one expression
 MAX_ROW_BYTES = 48 << 10  # of a tile of rows between two contractions
+MAX_WINDOW = 32  # elements of a window, which is unrolled
+MAX_STEP = 4  # elements from one window to the next
 MIN_ROWS = 6  # that a tile must hold, else weights are read too often
 
 
@@ -92,6 +113,8 @@ def read_form(k: Kernel) -> Form | None:
         return Form("map", k, tuple(found))
     if found[0].is_contraction:
         return _contraction(k, found) or _attention(k, found)
+    if are_windows(found):
+        return Form("windows", k, tuple(found), len(found[0].spatial))
     rows = shared_rows(found)
     if rows is not None:
         return Form("rows", k, tuple(found), rows)
@@ -366,3 +389,50 @@ def is_column_reduction(s: Stage) -> bool:
     last = s.variables[-1]
     streams = [stride_of(e, last) for e in loads_of(s.step.value) if e.value is not s.acc]
     return all(x is not None and (is_const(x, 1) or is_const(x, 0)) for x in streams)
+
+
+# ---- windows -----------------------------------------------------------------------------------
+
+
+def are_windows(found: list[Stage]) -> bool:
+    """Whether all stages have the same results, reductions being windows."""
+    first, reductions = found[0].spatial, [s for s in found if not s.is_map]
+    if not first or not reductions or bounds(first[-1].extent)[1] == 1:
+        return False
+    if len(found) == 1 and is_column_reduction(found[0]):
+        return False
+    if any(len(s.spatial) != len(first) for s in found):
+        return False
+    if any(a.extent is not b.extent for s in found for a, b in zip(s.spatial, first)):
+        return False
+    made = {s.out for s in found}
+    for s in found:
+        reads = [e for e in ir.loads(s.root) if e.value in made and e.value is not s.out]
+        if not all(_same_row(e, s, len(first)) for e in reads):
+            return False
+    return all(map(is_window, reductions))
+
+
+def is_window(s: Stage) -> bool:
+    """Whether a reduction covers a few elements, not far from those of its neighbour along the last
+    axis of the result; a window slides over them, up to a border."""
+    size = const(1)
+    for f in s.reduce:
+        size = size * f.extent
+    if not is_const(size) or size.value > MAX_WINDOW or s.is_contraction:
+        return False
+    for e in loads_of(s.step.value):
+        flat = flat_index(e.value, tuple(transform(i, _unbounded) for i in e.args))
+        step = affine(flat, s.variables[-1])
+        if e.value is not s.acc and not (
+            step is not None and is_const(step) and 0 <= step.value <= MAX_STEP
+        ):
+            return False
+    return True
+
+
+def _unbounded(e: Expr) -> Expr | None:
+    """An index without the limits that keep it inside."""
+    if e.op in ("min", "max") and any(map(is_const, e.args)):
+        return transform(next(a for a in e.args if not is_const(a)), _unbounded)
+    return None

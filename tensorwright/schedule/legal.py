@@ -60,6 +60,13 @@ def check_reduction(s: For) -> None:
         raise ScheduleError(f"loop {s.var} moves the element that it reduces into")
 
 
+def check_repeatable(s: For) -> None:
+    """An iteration can run twice: what it stores it does not read, locals of its own aside."""
+    own = {x.buffer for x in ir.statements(s) if isinstance(x, ir.Alloc)}
+    if ({e.value for e in ir.loads(s)} & ir.stored_buffers(s)) - own:
+        raise ScheduleError(f"loop {s.var} reads what it stores, it cannot run an iteration again")
+
+
 def check_parallel(s: For) -> None:
     """Different iterations touch different elements of everything that they store."""
     reason = why_not_parallel(s)

@@ -29,6 +29,7 @@ from tensorwright.ir.expr import (
     maximum,
     minimum,
     replace_symbols,
+    select,
     sym,
     transform,
 )  # fmt: skip
@@ -205,6 +206,17 @@ def partition(root: Stmt, v: Symbol, at) -> tuple[Stmt, Symbol, Symbol]:
     s = find(root, v)
     at = as_expr(at)
     first, second = fresh_copy(s, s.begin, at), fresh_copy(s, s.begin + at, s.extent - at)
+    return replace_loop(root, v, lambda _: seq(first, second)), first.var, second.var
+
+
+def cover(root: Stmt, v: Symbol, lanes: int) -> tuple[Stmt, Symbol, Symbol]:
+    """A loop of a constant number of iterations in two of which the extents are multiples of
+    `lanes`: the second runs the last ones, some of them again. Legal if iterations do not read what
+    they store."""
+    s = find(root, v)
+    legal.check_repeatable(s)
+    whole = s.extent // lanes * lanes
+    first, second = fresh_copy(s, s.begin, whole), fresh_copy(s, s.begin + s.extent - lanes, lanes)
     return replace_loop(root, v, lambda _: seq(first, second)), first.var, second.var
 
 
@@ -390,8 +402,10 @@ def rfactor(root: Stmt, v: Symbol, lanes: int) -> tuple[Stmt, Symbol | None]:
     def lane_loop(body: Callable[[Expr], Stmt]) -> For:
         return ir.loop("l", lanes, body, "vector")
 
-    def accumulate(l: Expr, at: Expr) -> Stmt:
+    def accumulate(l: Expr, at: Expr, wanted: Expr | None = None) -> Stmt:
         value = transform(step.value, lambda x: part[l] if _is_acc(x, step) else None)
+        if wanted is not None:  # all lanes are stored, so that they stay in registers
+            value = select(wanted, value, part[l])
         return ir.substitute(Store(part, (l,), value), {sym(v): at})
 
     whole = s.extent // lanes
@@ -403,7 +417,7 @@ def rfactor(root: Stmt, v: Symbol, lanes: int) -> tuple[Stmt, Symbol | None]:
     rest = s.extent - whole * lanes
     if not is_const(s.extent % lanes, 0):
         start = whole * lanes
-        tail = lane_loop(lambda l: If(compare("lt", l, rest), accumulate(l, s.begin + start + l)))
+        tail = lane_loop(lambda l: accumulate(l, s.begin + start + l, compare("lt", l, rest)))
         out.append(tail if is_const(rest) else If(compare("lt", const(0), rest), tail))
     out.append(lane_loop(lambda l: Store(step.buffer, step.indices, make(
         op, part.dtype, (step.buffer[step.indices], part[l])))))  # fmt: skip

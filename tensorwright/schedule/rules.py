@@ -18,6 +18,8 @@ from tensorwright.schedule.maps import accesses, is_small, schedule_map, vectori
 from tensorwright.schedule.nest import affine
 from tensorwright.schedule.rows import schedule_columns, schedule_rows
 from tensorwright.schedule.steps import schedule_steps
+from tensorwright.schedule.stores import store_rows
+from tensorwright.schedule.windows import schedule_windows
 from tensorwright.schedule.winograd import schedule_winograd
 from tensorwright.target.target import Target
 
@@ -41,15 +43,22 @@ def schedule_by_form(k: Kernel, target: Target) -> Kernel | None:
         return schedule_map(form.kernel, form.stages[0].spatial, target)
     if form.kind == "contraction":
         made = schedule_contraction(form.kernel, form.stages, target)
-        return made if made is None else made.with_body(vectorize_rest(made.body, target))
+        return made if made is None else made.with_body(finished(made.body, target))
     if form.kind == "winograd":
         made = schedule_winograd(form, target)
-        return made.with_body(vectorize_rest(made.body, target))
+        return made.with_body(finished(made.body, target))
     if form.kind == "attention":
         return schedule_attention(form, target)
     if form.kind == "rows":
         return schedule_rows(form, target)
+    if form.kind == "windows":
+        return schedule_windows(form, target)
     return schedule_columns(form.kernel, form.stages[0], target)
+
+
+def finished(body: ir.Stmt, target: Target) -> ir.Stmt:
+    """What remains to be done behind a contraction on tiles."""
+    return store_rows(vectorize_rest(body, target))
 
 
 def vectorize_rest(body: ir.Stmt, target: Target) -> ir.Stmt:

@@ -1,0 +1,41 @@
+"""Stores of a tile whose columns lie behind each other in memory: a tile of a convolution that works
+on channels, stored with the channels outermost.
+
+    for i in unroll(8): for l in vector(16): y[l, i] = f(acc[i, l])
+->  for l in vector(16): for i in unroll(8): y[l, i] = f(acc[i, l])
+
+In this order the generator turns the tile in registers (`codegen/columns.py`) and stores rows.
+"""
+
+from __future__ import annotations
+
+from tensorwright.ir import loop as ir
+from tensorwright.ir.expr import is_const, sym
+from tensorwright.ir.loop import For, Stmt, Store
+from tensorwright.schedule import primitives as p
+from tensorwright.schedule.maps import nest_loops
+from tensorwright.schedule.nest import affine, flat_index
+
+
+def store_rows(body: Stmt) -> Stmt:
+    """Every unrolled nest around vectors whose lanes are far apart where it stores, and whose
+    neighbours in one of its loops are not, with that loop inside."""
+    for s in list(ir.statements(body)):
+        if isinstance(s, For) and s.kind == "unroll":
+            body = turned(body, s)
+    return body
+
+
+def turned(body: Stmt, s: For) -> Stmt:
+    loops = nest_loops(s)
+    inner = p.find(s, loops[-1])
+    unrolled = [p.find(s, v).kind == "unroll" for v in loops[:-1]]
+    if inner.kind != "vector" or not all(unrolled) or not isinstance(inner.body, Store):
+        return body
+    flat = flat_index(inner.body.buffer, inner.body.indices)
+    lane, first = affine(flat, sym(inner.var)), affine(flat, sym(s.var))
+    if lane is None or is_const(lane, 1) or is_const(lane, 0):
+        return body
+    if first is None or not is_const(first, 1) or ir.update(inner.body) is not None:
+        return body
+    return p.reorder(body, [*loops[1:], s.var])
