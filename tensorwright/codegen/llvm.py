@@ -298,12 +298,12 @@ class Function(Columns):
 
     def in_lane(self, k: int, s: Stmt) -> None:
         """A statement for one lane of the present vector loop."""
-        saved = self.lane, self.lanes, self.varying
+        saved = self.lane, self.lanes
         body = ir.substitute(s, {sym(self.lane): const(k)})
         self.leave_lanes()
         with self.scope():
             self.stmt(body)
-        self.lane, self.lanes, self.varying = saved
+        self.lane, self.lanes = saved
 
     def masked_branch(self, s: ir.If, cond: Expr) -> None:
         mask = self.vector(cond)
