@@ -26,6 +26,14 @@ def copy_at(s: ir.For, place: Expr, parts: dict) -> ir.Stmt:
     return ir.map_expressions(s.body, lambda e: put(e, s.var, place, memo, parts))
 
 
+def certain(e: Expr) -> set[Expr]:
+    """The loads in an expression that are done whatever it chooses."""
+    if e.op == "load":
+        return {e}
+    below = e.args[:1] if e.op == "select" else e.args
+    return set().union(*map(certain, below))
+
+
 class Columns(Values):
     """Adds to `Values` what knows that neighbouring columns are wanted."""
 
@@ -37,14 +45,15 @@ class Columns(Values):
             return
         parts: dict = {}
         for k in range(s.extent.value):
-            if columns and k % QUAD == 0:
+            if k % QUAD == 0:
                 self.load_quad(s, columns, k)
             self.stmt(copy_at(s, s.begin + k, parts))
 
     def load_quad(self, s: ir.For, columns: list[Expr], k: int) -> None:
-        """What the copies from the k-th on read of columns."""
+        """What the copies from the k-th on (or the last ones) read of columns."""
+        first = min(k, s.extent.value - QUAD)
         for e in columns:
-            self.load_columns([self.at(e, s, k + c) for c in range(QUAD)])
+            self.load_columns([self.at(e, s, first + c) for c in range(QUAD)])
 
     def at(self, e: Expr, s: ir.For, k: int) -> Expr:
         """`e` in the k-th copy of the body."""
@@ -55,13 +64,13 @@ class Columns(Values):
         """The loads in the body of which a step of the loop is the next element, and a step of the
         lane some other distance."""
         fits = self.lane is not None and self.lanes % QUAD == 0 and is_const(s.begin)
-        if not fits or s.extent.value % QUAD or not isinstance(s.body, ir.Store):
+        if not fits or s.extent.value < QUAD or not isinstance(s.body, ir.Store):
             return []
-        found = []
-        for e in self.loads_of(self.legal(s.body.value)):
+        value, found = self.legal(s.body.value), []
+        for e in self.loads_of(value):
             flat = self.flat(e.value, e.args)
             strided = self.lane_stride(flat)
-            known = self.mask is None or self.is_inside(e)
+            known = self.is_inside(e) or (self.mask is None and e in certain(value))
             if e.value.dtype.bytes == 4 and e.value in self.readonly and known and (
                     strided is not None and strided[0] not in (0, 1)
                     and linear(flat)[0].get(sym(s.var)) == 1):  # fmt: skip

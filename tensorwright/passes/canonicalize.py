@@ -18,6 +18,7 @@ from tensorwright.ops.elementwise import cast, select
 from tensorwright.ops.movement import broadcast_to, flip, inverse, reshape, transpose
 from tensorwright.ops.positions import full
 from tensorwright.passes.canonicalize_slices import SLICE_RULES, typed
+from tensorwright.passes.known_reads import REPEATS
 from tensorwright.passes.layout_rules import RULES as LAYOUTS
 from tensorwright.passes.layout_rules import build_reading, identity, reads
 from tensorwright.passes.movement_chain import simplify_chain
@@ -179,4 +180,4 @@ REDUCED = tuple(
     for name in REDUCTIONS
 )
 
-RULES = (*MOVEMENT, *SLICE_RULES, *CHOICES, *REDUCED, *BROADCASTING)
+RULES = (*MOVEMENT, *SLICE_RULES, *CHOICES, *REDUCED, *BROADCASTING, *REPEATS)

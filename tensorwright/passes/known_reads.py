@@ -3,6 +3,7 @@
     gather(x: f32[512,8], slice(arange, starts=(0,), stops=(n,)))   ->   slice(x, stops=(n, 8))
     gather_nd(m: bool[b,s], grid of all positions: i64[b,1,1,s,2])  ->   reshape(m, shape=(b,1,1,s))
     gather(t: f32[2,8], full(shape=(b,s), value=0))                 ->   broadcast_to(slice(t), ...)
+    gather(x: f32[c,2], [0, 0, 0, 1, 1, 1], axis=1)                 ->   broadcast_to(x: f32[c,2,1])
 
 Positions are followed through the graph as index expressions (`elements`); what is not proved to
 lie inside the tensor stays a gather.
@@ -12,6 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from tensorwright.ir.expr import Expr, as_dim, as_expr, const, is_const
 from tensorwright.ir.graph import CONST, Node, array_of
@@ -88,6 +91,23 @@ def known_gather(node: Node) -> Node | None:
     return box(x, spans, node.shape)
 
 
+def repeated(node: Node) -> Node | None:
+    """x with each of its positions along an axis several times in a row (scaled up by a whole
+    number), if that is what the indices say."""
+    x, indices = node.args
+    axis = node.attrs["axis"] % x.rank
+    d = x.shape[axis]
+    if indices.op is not CONST or indices.rank != 1 or not isinstance(d, int) or d < 1:
+        return None
+    times = indices.shape[0] // d
+    if times < 2 or not np.array_equal(array_of(indices), np.repeat(np.arange(d), times)):
+        return None
+    before, after = x.shape[:axis], x.shape[axis + 1 :]
+    apart = reshape(x, shape=(*before, d, 1, *after))
+    copies = broadcast_to(apart, shape=(*before, d, times, *after))
+    return reshape(copies, shape=(*before, d * times, *after))
+
+
 def known_gather_elements(node: Node) -> Node | None:
     x, indices = node.args
     axis = node.attrs["axis"] % x.rank
@@ -137,3 +157,4 @@ READS = (
     rule("known-gather", P.gather_elements(Rest("xs")), known_gather_elements),
     rule("known-gather", P.gather_nd(Rest("xs")), known_gather_nd),
 )  # fmt: skip
+REPEATS = (rule("gather-of-repeats", P.gather(Rest("xs")), repeated),)

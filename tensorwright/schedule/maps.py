@@ -5,12 +5,15 @@ for i: for j: y[i, j] = f(x[i, j])   ->   for b in parallel(n * m // 16): for l 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import Expr, Symbol, bounds, const, is_const, sym, walk
 from tensorwright.ir.loop import For, Kernel, Stmt
 from tensorwright.ir.simplify import linear
 from tensorwright.schedule import primitives as p
-from tensorwright.schedule.nest import affine, flat_index
+from tensorwright.schedule.nest import affine, flat_index, read_nest
+from tensorwright.schedule.padding import Padded, around, split_padding
 from tensorwright.target.target import Target
 
 MAX_PARTS = 64  # of a loop that reads different operands
@@ -111,7 +114,11 @@ def schedule_map(k: Kernel, spatial: tuple[For, ...], target: Target) -> Kernel:
     body, loops = collapse(body, [f.var for f in spatial])
     along = transposed_loop(body, loops)
     if along is not None:
+        padded = split_padding(read_nest(k.body)) if isinstance(k.body, For) else None
+        if padded is not None:
+            return schedule_padded(k, padded, target)
         return schedule_transposed(k.with_body(body), loops, along, small, target)
+    body, loops = lengthen(body, loops, target)
     cuts = cut_points(p.find(body, loops[-1]))
     body, parts = cut(body, loops[-1], cuts)
     vectors = []
@@ -123,6 +130,44 @@ def schedule_map(k: Kernel, spatial: tuple[For, ...], target: Target) -> Kernel:
         body = fuse_all(body, loops)
     trace = f"map: {len(loops) or 1} loops, vectors of {lanes_for(body, target)}"
     return k.with_body(body, trace + (f", in {len(parts)} parts" if cuts else ""))
+
+
+def lengthen(body: Stmt, loops: list[Symbol], target: Target) -> tuple[Stmt, list[Symbol]]:
+    """The innermost loop, if it is a part of a vector long, as one with those around it: lanes then
+    read what they did in a pattern that repeats."""
+    lanes = lanes_for(body, target)
+    while len(loops) > 1:
+        outer, inner = p.find(body, loops[-2]), p.find(body, loops[-1])
+        short = is_const(inner.extent) and 1 < inner.extent.value < lanes
+        if not short or lanes % inner.extent.value or outer.body is not inner or cut_points(inner):
+            break
+        stored = [flat_index(s.buffer, s.indices) for s in ir.statements(inner)
+                  if isinstance(s, ir.Store)]  # fmt: skip
+        steps = [(affine(f, sym(outer.var)), affine(f, sym(inner.var))) for f in stored]
+        if any(None in (a, b) or a is not b * inner.extent for a, b in steps):
+            break
+        body, both = p.fuse(body, loops[-2], loops[-1])
+        loops = [*loops[:-2], both]
+    return body, loops
+
+
+def schedule_padded(k: Kernel, padded: Padded, target: Target) -> Kernel:
+    """The border filled, then the inside as a map of its own."""
+    loops = nest_loops(padded.border)
+    *outer, last = (p.find(padded.border, v) for v in loops)
+    fill = last.body
+    if sym(last.var) not in set(walk(fill.cond)):  # then a row is filled or not
+        fill = ir.If(fill.cond, replace(last, body=fill.then))
+        fill, _ = vectorize_innermost(fill, last.var, target)
+    else:
+        fill = replace(last, body=fill)
+    border = around(tuple(outer), fill)
+    if outer and not is_small(total([*outer, last])):
+        for f in outer:
+            border = p.set_kind(border, f.var, "parallel")
+        border = fuse_all(border, loops[:-1])
+    inside = schedule_map(k.with_body(padded.inside.root), padded.inside.spatial, target)
+    return inside.with_body(ir.seq(border, inside.body), "map: border filled apart")
 
 
 def cut_points(s: For) -> list[int]:
@@ -184,23 +229,25 @@ def schedule_transposed(
     along which is written, so that what is fetched from memory is used at once."""
     body, last = k.body, loops[-1]
     extent = p.find(body, along).extent
-    whole = extent // BLOCK * BLOCK if not is_const(extent) or extent.value >= BLOCK else (
-        extent // 4 * 4)  # fmt: skip
+    whole = extent // BLOCK * BLOCK if not is_const(extent) or extent.value >= BLOCK else extent
     body = p.reorder(body, [along, *(v for v in loops if v not in (along, last)), last])
     parts = [along]
     if whole is not extent:
         body, *parts = p.partition(body, along, whole)
     for part in parts:
         _, *others, inner = nest_loops(p.find(body, part))
-        if part is parts[0]:
-            size = whole.value if is_const(whole) and whole.value < BLOCK else BLOCK
-            body, part, columns = p.split(body, part, size)
+        if part is parts[0] or is_const(extent):
+            body, part, columns = p.split(body, part, block_of(p.find(body, part).extent))
             body = p.reorder(body, [part, *others, inner, columns])
             body = p.set_kind(body, columns, "unroll")
         body, _ = vectorize_innermost(body, inner, target)
         if not small:
             body = fuse_all(body, [part, *others])
     return k.with_body(body, f"map: transposed in blocks of {BLOCK}")
+
+
+def block_of(extent: Expr) -> int:
+    return min(extent.value, BLOCK) if is_const(extent) else BLOCK
 
 
 def nest_loops(s: Stmt) -> list[Symbol]:

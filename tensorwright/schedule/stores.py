@@ -1,5 +1,4 @@
-"""Stores of a tile whose columns lie behind each other in memory: a tile of a convolution that
-works on channels, stored with the channels outermost.
+"""Stores of tiles that lie the other way in memory: channels in vectors, stored channel by channel.
 
     for i in unroll(8): for l in vector(16): y[l, i] = f(acc[i, l])
 ->  for l in vector(16): for i in unroll(8): y[l, i] = f(acc[i, l])

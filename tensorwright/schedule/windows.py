@@ -118,4 +118,3 @@ def vectors(body: Stmt, v: Symbol, lanes: int) -> Stmt:
         body, _, inner = p.split(body, part, lanes)
         body = p.fission(p.set_kind(body, inner, "vector"), inner)
     return body
-

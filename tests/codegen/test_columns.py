@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+
 import numpy as np
 import pytest
 
 from tensorwright.driver.compile import compile
 from tensorwright.driver.pipeline import run_pipeline
 from tensorwright.ir.expr import Symbol, sym
-from tensorwright.ir.graph import graph, param
+from tensorwright.ir.graph import constant, graph, param
+from tensorwright.ir.interp import run_graph
 from tensorwright.ir.module import Module
 from tensorwright.ir.type import tensor
 from tensorwright.ops import table
@@ -51,3 +55,47 @@ def test_no_gather(name: str):
     (kernel,) = run_pipeline(turned(2, 64, 32), target).kernels.values()
     text = assembly(kernel, target)
     assert "gather" not in text and "unpcklp" in text, text
+
+
+def pointwise(outputs: int, pixels: int, channels: int) -> Module:
+    """A product stored with its columns outermost: y[o, p] = sum over c of x[p, c] w[c, o]"""
+    w = np.random.default_rng(1).standard_normal((channels, outputs)).astype(np.float32)
+    x = param("x", tensor("f32", pixels, channels))
+    y = OP["transpose"](OP["dot_general"](x, constant(w, "w"), contract=((1,), (0,))), perm=(1, 0))
+    return Module({"main": graph("main", [x], [OP["add"](y, 1.0)])})
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("shape", [(48, 24, 8), (32, 9, 5), (96, 112, 16), (20, 7, 3), (16, 2, 4)])
+def test_stored_columns(shape, target: str):
+    if missing(find(target).required):
+        pytest.skip(f"this CPU does not run {target}")
+    m = pointwise(*shape)
+    x = np.random.default_rng(0).standard_normal(shape[1:]).astype(np.float32)
+    np.testing.assert_allclose(compile(m, target=target)(x), run_graph(m.main, [x])[0], rtol=1e-4,
+                               atol=1e-5)  # fmt: skip
+
+
+def test_no_scatter():
+    target = find("x86-64-avx512")
+    (kernel,) = run_pipeline(pointwise(96, 112, 16), target).kernels.values()
+    text = assembly(kernel, target)
+    assert "scatter" not in text and "unpcklp" in text, text
+
+
+def test_a_padded_transpose_reads_nothing_in_front_of_its_operand():
+    """The page before the operand may not be read."""
+    x = param("x", tensor("f32", 1, 32, 20, 20))
+    padded = OP["pad"](x, low=(0, 0, 1, 1), high=(0, 0, 1, 1))
+    y = OP["transpose"](padded, perm=(0, 2, 3, 1))
+    program = compile(Module({"main": graph("main", [x], [y])}))
+    size = 32 * 20 * 20 * 4
+    memory = mmap.mmap(-1, mmap.PAGESIZE * (size // mmap.PAGESIZE + 2))
+    octets = np.frombuffer(memory, np.uint8)
+    value = octets[mmap.PAGESIZE : mmap.PAGESIZE + size].view(np.float32).reshape(1, 32, 20, 20)
+    value[:] = np.random.default_rng(0).standard_normal(value.shape)
+    protect = ctypes.CDLL(None).mprotect
+    assert protect(ctypes.c_void_p(octets.ctypes.data), mmap.PAGESIZE, 0) == 0
+    got = program(value)
+    expected = np.pad(value, ((0, 0), (0, 0), (1, 1), (1, 1))).transpose(0, 2, 3, 1)
+    np.testing.assert_array_equal(got, expected)

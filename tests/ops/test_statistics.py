@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from tensorwright.base.errors import CompileError
+from tensorwright.driver.compile import compile
 from tensorwright.ir.graph import graph, param
 from tensorwright.ir.interp import run_graph
+from tensorwright.ir.module import Module
 from tensorwright.ir.type import tensor
-from tensorwright.ops.reduce import argmax, reduce_max, reduce_sum
+from tensorwright.ops.reduce import argmax, argmin, reduce_max, reduce_sum
 from tensorwright.ops.statistics import reduce_log_sum_exp, reduce_mean, variance
 
 
@@ -46,3 +48,20 @@ def test_half_precision_adds_in_f32():
 def test_messages(build, message):
     with pytest.raises(CompileError, match=message):
         build(param("x", tensor("f32", 3, 0)))
+
+
+@pytest.mark.parametrize("op", [argmax, argmin])
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_places_of_extremes(op, last, axis):
+    """Ties, NaN and infinities, in rows that vectors do and do not divide."""
+    rng = np.random.default_rng(0)
+    data = rng.integers(-3, 4, (70, 133)).astype(np.float32)
+    data[::5, 7::50] = np.nan
+    data[3], data[4, ::2] = -np.inf, np.inf
+    data[:, 5] = -0.0
+    x = param("x", tensor("f32", *data.shape))
+    y = op(x, axis=axis, keepdims=False, last=last)
+    got = compile(Module({"main": graph("main", [x], [y])}))(data)
+    expected = op.reference(data, axis=axis, keepdims=False, last=last)
+    np.testing.assert_array_equal(got, expected)

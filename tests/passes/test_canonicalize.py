@@ -352,3 +352,13 @@ def test_contraction_of_transposes():
     x = x_of(3, 4)
     t = transpose(x, perm=(1, 0))
     check_pass(canonicalize, module(dot_general(t, t, contract=((1,), (1,))), x), ["dot_general"])
+
+
+def test_positions_read_several_times_in_a_row():
+    x = x_of(2, 3, 5)
+    check(
+        gather(x, c([0, 0, 1, 1, 2, 2], "i64"), axis=1),
+        x,
+        ops=["reshape", "broadcast_to", "reshape"],
+    )
+    check(gather(x, c([0, 1, 1, 2, 2, 2], "i64"), axis=1), x, ops=["gather"])

@@ -8,7 +8,7 @@ from tensorwright.ir.interp import run_graph
 from tensorwright.ops.activations import relu
 from tensorwright.ops.conv import conv_general
 from tensorwright.ops.elementwise import mul
-from tensorwright.ops.movement import concat, pad, transpose
+from tensorwright.ops.movement import broadcast_to, concat, pad, reshape, transpose
 from tests.passes.equivalence import module, x_of
 
 RNG = np.random.default_rng(2)
@@ -65,3 +65,14 @@ def test_an_image_keeps_its_planes():
 def test_windows_that_slide_over_registers(window, stride):
     x, w = x_of(1, 21, 34, 24), x_of(window, window, 1, 24, name="w")
     check(conv_general(x, w, layout="NLAST", groups=24, strides=(stride, stride)), x, w)
+
+
+@pytest.mark.parametrize("target", ["x86-64-avx512", "x86-64-sse4.2"])
+@pytest.mark.parametrize("times", [2, 3, 4, 8])
+def test_repeated_elements_fill_vectors(times: int, target: str):
+    """y[i, j, k] = x[i, j] for a k of part of a vector."""
+    x = x_of(5, 37)
+    m = module(broadcast_to(reshape(x, shape=(5, 37, 1)), shape=(5, 37, times)), x)
+    value = np.random.default_rng(0).standard_normal((5, 37)).astype(np.float32)
+    got = tw.compile(m, target=target)(value)
+    np.testing.assert_array_equal(got, np.repeat(value[..., None], times, -1))

@@ -59,7 +59,9 @@ def test_symbolic_width():
 def test_maps_around_a_window_join_it():
     x, scale = x_of(4, 64), constant(np.float32(0.25), "scale")
     zero = constant(np.float32(0), "zero")
-    m = module(mul(reduce_window(maximum(x, zero), window=(1, 2), strides=(1, 2), op="sum"), scale), x)
+    m = module(
+        mul(reduce_window(maximum(x, zero), window=(1, 2), strides=(1, 2), op="sum"), scale), x
+    )
     program = check(m, "host", 4, 64)
     assert len(program.lowered.kernels) == 1
 
