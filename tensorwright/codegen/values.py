@@ -202,7 +202,7 @@ class Values(Operations):
         return found
 
     def vector_key(self, e: Expr, mask: str | None) -> tuple:
-        return ("vector", e, mask if self.loads_of(e) else None)
+        return (self.lanes, e, mask if self.loads_of(e) else None)
 
     def known_vector(self, e: Expr) -> str | None:
         """The vector if it was computed under the present mask or one around it."""
@@ -225,7 +225,7 @@ class Values(Operations):
             return self.vector(e)
         if e.op == "const":
             return self.splat_const(e)
-        key = ("splat", e)
+        key = (self.lanes, e)
         found = self.remembered(key)
         if found is None:
             found = self.splat(self.scalar(e), e.dtype.llvm)
