@@ -10,6 +10,7 @@ stays scalar and is splat where it meets a vector.
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import cache
 
 from tensorwright.base.errors import InternalError
 from tensorwright.codegen.instructions import INSTRUCTIONS, Instruction
@@ -39,6 +40,12 @@ def is_safe_divisor(e: Expr) -> bool:
     return e.op == "const" or (bounds(e)[0] or 0) > 0
 
 
+@cache
+def lane_numbers(lanes: int) -> str:
+    """The vector 0, 1, 2, .."""
+    return f"<{', '.join(f'i64 {k}' for k in range(lanes))}>"
+
+
 def row_major(shape: tuple, indices: tuple[Expr, ...]) -> Expr:
     """The place of an element in memory, in elements."""
     total = const(0)
@@ -62,7 +69,7 @@ class Values(Operations):
 
     def is_pure(self, e: Expr) -> bool:
         """Whether the value stays the same wherever it is computed again."""
-        return all(x.value in self.readonly for x in self.loads_of(e))
+        return all([x.value in self.readonly for x in self.loads_of(e)])
 
     def loads_of(self, e: Expr) -> frozenset[Expr]:
         """The loads inside an expression."""
@@ -75,14 +82,12 @@ class Values(Operations):
 
     def enter_lanes(self, symbol: Symbol, lanes: int, begin: str) -> None:
         self.lane, self.lanes, self.lane_begin = symbol, lanes, begin
-        steps = ", ".join(f"i64 {k}" for k in range(lanes))
         self.symbols[symbol] = begin
-        if begin == "0":
-            self.lane_vector = f"<{steps}>"
-        else:
+        self.lane_vector = lane_numbers(lanes)
+        if begin != "0":
             v = self.fresh()
             splat = self.splat(begin, "i64")
-            self.emit(f"{v} = add nsw <{lanes} x i64> {splat}, <{steps}>")
+            self.emit(f"{v} = add nsw <{lanes} x i64> {splat}, {self.lane_vector}")
             self.lane_vector = v
 
     def leave_lanes(self) -> None:
