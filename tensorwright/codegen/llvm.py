@@ -12,7 +12,7 @@ addressed by constants and LLVM's `sroa` turns it into registers.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from tensorwright.base.errors import InternalError
 from tensorwright.codegen.columns import Columns
@@ -191,7 +191,8 @@ class Function(Columns):
             self.stmt(ir.substitute(s.body, {sym(s.var): s.begin}))
             return
         begin = self.scalar(self.legal(s.begin))
-        with self.scope():
+        # the same lanes again, in another copy of the loop, may use what these computed
+        with nullcontext() if begin == "0" else self.scope():
             self.enter_lanes(s.var, s.extent.value, begin)
             self.stmt(s.body)
             self.leave_lanes()

@@ -10,6 +10,7 @@ stays scalar and is splat where it meets a vector.
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import cache
 
 from tensorwright.base.errors import InternalError
 from tensorwright.codegen.instructions import INSTRUCTIONS, Instruction
@@ -40,6 +41,12 @@ def is_safe_divisor(e: Expr) -> bool:
     return e.op == "const" or (bounds(e)[0] or 0) > 0
 
 
+@cache
+def lane_numbers(lanes: int) -> str:
+    """The vector 0, 1, 2, .."""
+    return f"<{', '.join(f'i64 {k}' for k in range(lanes))}>"
+
+
 def row_major(shape: tuple, indices: tuple[Expr, ...]) -> Expr:
     """The place of an element in memory, in elements."""
     total = const(0)
@@ -63,7 +70,7 @@ class Values(Operations):
 
     def is_pure(self, e: Expr) -> bool:
         """Whether the value stays the same wherever it is computed again."""
-        return all(x.value in self.readonly for x in self.loads_of(e))
+        return all([x.value in self.readonly for x in self.loads_of(e)])
 
     def loads_of(self, e: Expr) -> frozenset[Expr]:
         """The loads inside an expression."""
@@ -76,14 +83,12 @@ class Values(Operations):
 
     def enter_lanes(self, symbol: Symbol, lanes: int, begin: str) -> None:
         self.lane, self.lanes, self.lane_begin = symbol, lanes, begin
-        steps = ", ".join(f"i64 {k}" for k in range(lanes))
         self.symbols[symbol] = begin
-        if begin == "0":
-            self.lane_vector = f"<{steps}>"
-        else:
+        self.lane_vector = lane_numbers(lanes)
+        if begin != "0":
             v = self.fresh()
             splat = self.splat(begin, "i64")
-            self.emit(f"{v} = add nsw <{lanes} x i64> {splat}, <{steps}>")
+            self.emit(f"{v} = add nsw <{lanes} x i64> {splat}, {self.lane_vector}")
             self.lane_vector = v
 
     def leave_lanes(self) -> None:
@@ -203,7 +208,7 @@ class Values(Operations):
         return found
 
     def vector_key(self, e: Expr, mask: str | None) -> tuple:
-        return ("vector", e, mask if self.loads_of(e) else None)
+        return (self.lanes, e, mask if self.loads_of(e) else None)
 
     def known_vector(self, e: Expr) -> str | None:
         """The vector if it was computed under the present mask or one around it."""
@@ -226,7 +231,7 @@ class Values(Operations):
             return self.vector(e)
         if e.op == "const":
             return self.splat_const(e)
-        key = ("splat", e)
+        key = (self.lanes, e)
         found = self.remembered(key)
         if found is None:
             found = self.splat(self.scalar(e), e.dtype.llvm)

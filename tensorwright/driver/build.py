@@ -174,8 +174,9 @@ def kernel_text(k: Kernel, target: Target, errors: list[str]) -> tuple[str, str,
     module = ModuleText(errors)
     emit_kernel(k, module, target)
     own = re.compile(rf"@{re.escape(k.name)}([(.])")
-    symbol = "k" + digest(own.sub(r"@K\1", module.text(target.triple)))[:16]
-    return symbol, own.sub(rf"@{symbol}\1", module.text(target.triple)), module.codes
+    text = module.text(target.triple)
+    symbol = "k" + digest(own.sub(r"@K\1", text))[:16]
+    return symbol, own.sub(rf"@{symbol}\1", text), module.codes
 
 
 def learn(kernels: dict[str, Kernel], code: dict[str, Code], known: KnownKernels | None) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from tensorwright.base.errors import FrontendError
 from tensorwright.frontend.onnx_raw import TOKEN, aligned_copy
+from tensorwright.runtime.pages import LARGE as MAPPED  # bytes of what programs copy
 from tensorwright.ir.dtype import DTYPES, SUBBYTE, DType, boolean
 
 STRING = 8  # TensorProto.STRING
@@ -68,8 +69,12 @@ class TensorReader:
         return _from_field(getattr(t, FIELD[kind.name]), kind, dims)
 
     def raw(self, data: bytes) -> np.ndarray:
+        """Large tensors stay where the file is mapped: most are copied once more anyway, into the
+        layout that a kernel wants, and a program copies the others to memory of its own."""
         taken = self.taken.get(data) if len(data) == TOKEN else None
-        return np.frombuffer(data, np.uint8) if taken is None else aligned_copy(taken)
+        if taken is not None and len(taken) < MAPPED:
+            return aligned_copy(taken)
+        return np.frombuffer(data if taken is None else taken, np.uint8)
 
     def read_sparse(self, s) -> np.ndarray:
         """A SparseTensorProto written out densely."""

@@ -34,6 +34,7 @@ import math
 import struct
 import weakref
 from collections.abc import Callable, Iterable
+from operator import is_
 
 from tensorwright.ir.dtype import DType, boolean, dtype, index
 
@@ -556,7 +557,7 @@ def walk(*roots: Expr) -> Iterable[Expr]:
 
 def rebuild(e: Expr, args: tuple[Expr, ...]) -> Expr:
     """`e` with other arguments, through the simplifying constructors."""
-    if all(a is b for a, b in zip(e.args, args)):
+    if all(map(is_, e.args, args)):
         return e
     op = e.op
     if op in INDEX_RULES and args[0].dtype is index:
@@ -594,13 +595,17 @@ def substitute(e: Expr, values: dict[Expr, Expr], memo: dict | None = None) -> E
 
 def symbols_in(e: Expr) -> frozenset[Symbol]:
     """The symbols that occur in an expression. Cached in the node."""
-    found = e._symbols
-    if found is None:
-        for part in walk(e) if any(a._symbols is None for a in e.args) else (e,):
-            if part._symbols is None:
-                part._symbols = _own_symbols(part)
-        found = e._symbols
-    return found
+    stack = [e] if e._symbols is None else ()
+    while stack:  # deep expressions must not meet Python's limit on recursion
+        part = stack[-1]
+        if part._symbols is None:
+            missing = [a for a in part.args if a._symbols is None]
+            if missing:
+                stack += missing
+                continue
+            part._symbols = _own_symbols(part)
+        stack.pop()
+    return e._symbols
 
 
 _NO_SYMBOLS: frozenset[Symbol] = frozenset()
@@ -627,8 +632,11 @@ def replace_symbols(e: Expr, values: dict[Symbol, Expr], memo: dict) -> Expr:
         return e
     found = memo.get(e)
     if found is None:
+        cond = replace_symbols(e.args[0], values, memo) if e.op == "select" else None
         if e.op == "sym":
             found = values[e.value]
+        elif cond is not None and cond.op == "const":  # the other arm does not matter
+            found = replace_symbols(e.args[1 if cond.value else 2], values, memo)
         else:
             found = rebuild(e, tuple([replace_symbols(a, values, memo) for a in e.args]))
         memo[e] = found

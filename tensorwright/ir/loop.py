@@ -28,6 +28,7 @@ from tensorwright.ir.expr import (
     walk,
 )  # fmt: skip
 from tensorwright.ir.expr import transform as transform_expr
+from tensorwright.ir.simplify import put
 
 KINDS = ("serial", "parallel", "vector", "unroll", "outline", "block", "thread")
 
@@ -419,6 +420,9 @@ def substitute(root: Stmt, values: dict[Expr, Expr]) -> Stmt:
     """`root` with symbols (as expressions) replaced, sharing work between its expressions."""
     symbols = {e.value: new for e, new in values.items()}
     memo: dict = {}
+    if len(symbols) == 1:
+        ((v, value),), parts = symbols.items(), {}
+        return map_expressions(root, lambda e: put(e, v, value, memo, parts))
     return map_expressions(root, lambda e: replace_symbols(e, symbols, memo))
 
 

@@ -183,7 +183,11 @@ def put(e: Expr, v: Symbol, value: Expr, memo: dict, parts: dict) -> Expr:
         return e
     found = memo.get(e)
     if found is None:
-        if e.dtype is index:
+        if e.op == "select":
+            cond = put(e.args[0], v, value, memo, parts)
+            if cond.op == "const":  # the other arm does not matter
+                found = put(e.args[1 if cond.value else 2], v, value, memo, parts)
+        elif e.dtype is index:
             part = parts.get(e)
             if part is None:
                 part = parts[e] = _without(e, v)
@@ -702,10 +706,11 @@ def _cached(f: Rule) -> Rule:
 
 _add, _sub, _mul = _cached(_add), _cached(_sub), _cached(_mul)
 _floordiv, _mod = _cached(_floordiv), _cached(_mod)
+_lt, _le = _cached(_comparison("lt")), _cached(_comparison("le"))
 
 INDEX_RULES.update(
     add=_add, sub=_sub, mul=_mul, floordiv=_floordiv, mod=_mod, truncdiv=_truncdiv, rem=_rem,
-    min=_commutative("min"), max=_commutative("max"),
-    lt=_comparison("lt"), le=_comparison("le"), eq=_comparison("eq"), ne=_comparison("ne"),
-    gt=lambda a, b: _comparison("lt")(b, a), ge=lambda a, b: _comparison("le")(b, a),
+    min=_cached(_commutative("min")), max=_cached(_commutative("max")),
+    lt=_lt, le=_le, eq=_cached(_comparison("eq")), ne=_cached(_comparison("ne")),
+    gt=lambda a, b: _lt(b, a), ge=lambda a, b: _le(b, a),
 )  # fmt: skip

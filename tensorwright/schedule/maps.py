@@ -120,7 +120,7 @@ def schedule_map(k: Kernel, spatial: tuple[For, ...], target: Target) -> Kernel:
         return schedule_transposed(k.with_body(body), loops, along, small, target)
     body, loops = lengthen(body, loops, target)
     cuts = cut_points(p.find(body, loops[-1]))
-    body, parts = cut(body, loops[-1], cuts)
+    body, parts = p.cut(body, loops[-1], cuts)
     vectors = []
     for v in parts:
         body, outer = vectorize_innermost(body, v, target)
@@ -186,16 +186,6 @@ def cut_points(s: For) -> list[int]:
                 found.add(at + 1 if (c.op == "le") == (terms[v] < 0) else at)
     inner = sorted(at for at in found if 0 < at < s.extent.value)
     return inner if len(inner) < MAX_PARTS else []
-
-
-def cut(body: Stmt, v: Symbol, points: list[int]) -> tuple[Stmt, list[Symbol]]:
-    """The loop over `v` in parts that begin at `points`."""
-    parts, begin = [], 0
-    for at in points:
-        body, first, v = p.partition(body, v, at - begin)
-        parts.append(first)
-        begin = at
-    return body, [*parts, v]
 
 
 def fuse_all(body: Stmt, loops: list[Symbol]) -> Stmt:

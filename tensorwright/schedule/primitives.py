@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import (
@@ -203,10 +204,16 @@ def index_local(root: Stmt, wider: dict[Buffer, Buffer], position: Expr) -> Stmt
 def partition(root: Stmt, v: Symbol, at) -> tuple[Stmt, Symbol, Symbol]:
     """Cut the range of a loop in two: [begin, begin + at) and the rest, each with its own copy of
     the body. The order of the iterations is kept."""
+    root, (first, second) = cut(root, v, [at])
+    return root, first, second
+
+
+def cut(root: Stmt, v: Symbol, points: Sequence) -> tuple[Stmt, list[Symbol]]:
+    """The same at several places, ascending: one more copy than there are."""
     s = find(root, v)
-    at = as_expr(at)
-    first, second = fresh_copy(s, s.begin, at), fresh_copy(s, s.begin + at, s.extent - at)
-    return replace_loop(root, v, lambda _: seq(first, second)), first.var, second.var
+    ends = [const(0), *map(as_expr, points), s.extent]
+    copies = [fresh_copy(s, s.begin + a, b - a) for a, b in pairwise(ends)]
+    return replace_loop(root, v, lambda _: seq(*copies)), [c.var for c in copies]
 
 
 def cover(root: Stmt, v: Symbol, lanes: int) -> tuple[Stmt, Symbol, Symbol]:
