@@ -27,6 +27,7 @@ from tensorwright.passes.indices import check_indices
 from tensorwright.passes.inplace import update_in_place
 from tensorwright.passes.layout import assign_layouts
 from tensorwright.passes.lower import lower
+from tensorwright.passes.masks import place_masks
 from tensorwright.passes.precision import compute_in
 from tensorwright.passes.schedule_kernels import schedule_kernels
 from tensorwright.passes.shapes import simplify_shapes
@@ -54,6 +55,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("convolutions", lambda m, t: clean(shape_convolutions(m))),
     ("precision", lambda m, t: merge_equal(compute_in(m, t))),
     ("indices", lambda m, t: check_indices(m)),
+    ("masks", lambda m, t: place_masks(m)),
     ("fuse", lambda m, t: fuse(m)),
     ("lower", lambda m, t: lower(m)),
     ("inplace", lambda m, t: update_in_place(m)),

@@ -232,9 +232,14 @@ def is_infinite_choice(mask: Node) -> bool:
 
 def _float_triangle(mask: Node, shape):
     """The start of a float mask that is 0 up to the diagonal and very low behind it."""
-    if mask.op.name == "select" and number(mask.args[1]) == 0.0:
-        low = number(mask.args[2])
-        return causal_start(mask.args[0], shape) if low is not None and low <= NEVER else None
+    if mask.op.name == "select":
+        keep, *ends = mask.args
+        if number(ends[1]) == 0.0:
+            keep, ends = logical_not(keep), ends[::-1]
+        low = number(ends[1])
+        if number(ends[0]) == 0.0 and low is not None and low <= NEVER:
+            return causal_start(keep, shape)
+        return None
     if mask.op is not CONST:
         return None
     a = array_of(mask).astype(np.float64)
@@ -248,6 +253,8 @@ def causal_start(keep: Node, shape):
     all keys; None otherwise."""
     if keep.op is CONST:
         return _constant_triangle(array_of(keep), shape)
+    if keep.op is logical_not and keep.args[0].op is CONST:
+        return _constant_triangle(~array_of(keep.args[0]), shape)
     at = positions(shape)
     truth = element(keep, at[len(shape) - keep.rank :] if keep.rank else ())
     if truth is None or truth.dtype is not boolean:

@@ -14,13 +14,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tensorwright.ir import loop as ir
-from tensorwright.ir.expr import Buffer, Symbol, as_expr, bounds, is_const
+from tensorwright.ir.expr import Buffer, Symbol, as_expr, bounds, is_const, minimum, sym
 from tensorwright.ir.loop import Alloc, For, Kernel, Seq, Stmt, seq
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.contraction import choose_tile, tile_nest
 from tensorwright.schedule.form import MAX_ROW_BYTES, Form, inverse, temps_in_order
 from tensorwright.schedule.legal import ScheduleError
 from tensorwright.schedule.maps import fuse_all, is_small, total
+from tensorwright.schedule.masked import skip_masked
 from tensorwright.schedule.nest import Stage, read_nest
 from tensorwright.schedule.pairs import pack_pairs, pair_variable
 from tensorwright.schedule.primitives_memory import pack
@@ -51,6 +52,8 @@ def schedule_attention(form: Form, target: Target) -> Kernel:
     height = tile_height(row, form)
     body, tile, inner = p.split(body, row.var, height, clamp=not is_const(row.extent % height, 0))
     body, three = distribute(body, inner, cut_points(p.find(body, inner)))
+    place = row.begin + minimum(sym(tile) * height + sym(three[1]), row.extent - 1)
+    body = skip_masked(body, [p.find(body, v) for v in three], place)
     k = k.with_body(body, f"attention: tiles of {height} rows over {rows} shared loops")
     for v in (three[0], three[2]):
         k = contract_part(k, v, target)
