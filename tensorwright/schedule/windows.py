@@ -19,7 +19,7 @@ from tensorwright.ir.loop import Alloc, For, Kernel, Stmt, loop_symbol, seq
 from tensorwright.ir.simplify import linear
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.form import Form
-from tensorwright.schedule.maps import cut, fuse_all, is_small, lanes_for, total
+from tensorwright.schedule.maps import fuse_all, is_small, lanes_for, total
 from tensorwright.schedule.nest import Stage
 from tensorwright.schedule.rows import shrink
 from tensorwright.target.target import Target
@@ -44,7 +44,7 @@ def schedule_windows(form: Form, target: Target) -> Kernel:
             body = p.set_kind(body, v, "parallel")
     innermost = p.find(body, shared[-1])
     points = turning_points(innermost)
-    body, parts = cut(p.set_kind(body, shared[-1], "serial"), shared[-1], points)
+    body, parts = p.cut(p.set_kind(body, shared[-1], "serial"), shared[-1], points)
     lanes = lanes_for(body, target)
     for v in parts:
         body = vectors(body, v, lanes)
