@@ -111,7 +111,6 @@ FITS = (
     Fit("sin", tail(mp.sin, *ODD), relative(mp.sin, 3, True), mpf(0), EIGHTH_TURN**2, 2, 5),
     Fit("cos", tail(mp.cos, lambda x: 1 - x * x / 2, 4, True), relative(mp.cos, 4, True),
         mpf(0), EIGHTH_TURN**2, 2, 5),
-    Fit("reciprocal", lambda d: 1 / d, lambda d: d, mpf(1), mpf(2), 2, 2),
     Fit("erf", lambda v: erf_over_x(v + ERF_CENTER), lambda v: 1 / erf_over_x(v + ERF_CENTER),
         -ERF_CENTER, ERF_END - ERF_CENTER, 16, None),
     Fit("erf_small", erf_over_root, lambda u: 1 / erf_over_root(u),

@@ -72,7 +72,7 @@ def tanh(x: Expr) -> Expr:
     r = fma(t - (F.magic + F.bias), F(-sum(F.ln2)), y)
     s = scale_bits(t)
     e = fma(exp_reduced(r), s, s - 1.0)
-    return with_sign_of(absolute(quotient(e, e + 2.0)), x)
+    return with_sign_of(absolute(e / (e + 2.0)), x)
 
 
 def log(x: Expr) -> Expr:

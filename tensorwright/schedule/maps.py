@@ -22,11 +22,16 @@ PARALLEL_WORK = 1 << 14  # elements below which forking costs more than it gains
 
 
 def element_bits(root: Stmt) -> int:
-    """The widest element that vectors of this code hold (narrow types compute in 32 bits)."""
-    widths = [32]
-    for s in ir.statements(root):
-        if isinstance(s, ir.Store):
-            widths += [x.dtype.bits for x in ir.walk(s.value) if x.dtype.name != "index"]
+    """The widest element that vectors of this code hold (narrow types compute in 32 bits; where an
+    element is read, whatever type says so, does not count)."""
+    widths, seen = [32], set()
+    todo = [s.value for s in ir.statements(root) if isinstance(s, ir.Store)]
+    while todo:
+        x = todo.pop()
+        if x not in seen and x.dtype.name != "index":
+            seen.add(x)
+            widths.append(x.dtype.bits)
+            todo += x.args if x.op != "load" else ()
     return max(widths)
 
 
