@@ -19,14 +19,15 @@ import numpy as np
 
 from tensorwright.base import trace
 from tensorwright.ir.build import build
-from tensorwright.ir.dtype import boolean
+from tensorwright.ir.dtype import boolean, i64
 from tensorwright.ir.expr import Expr, as_dim, as_expr, compare, const
 from tensorwright.ir.graph import CONST, Node, array_of
 from tensorwright.ir.match import P, Rest, V, once, rewrite, rule
 from tensorwright.ir.module import Module, map_graphs
 from tensorwright.ops.attention import attention
 from tensorwright.ops.define import broadcasts_to
-from tensorwright.ops.elementwise import add, cast, div, logical_and, logical_not, mul
+from tensorwright.ops.elementwise import add, cast, div, less, logical_and, logical_not, mul
+from tensorwright.ops.index import iota, size
 from tensorwright.ops.linalg import dot_general, free_axes, matmul
 from tensorwright.ops.movement import broadcast_to, reshape, transpose
 from tensorwright.passes.canonicalize import RULES as CANONICAL
@@ -299,6 +300,23 @@ def _constant_triangle(keep: np.ndarray, shape):
     return start if start >= 0 and (rows == wanted).all() else None
 
 
+def triangle(node: Node, x: Node, y: Node) -> Node | None:
+    """trilu(c) == 0 for a number c that is not 0, as exporters make masks: by position."""
+    source = x.args[0] if x.op.name == "broadcast_to" else x
+    low = number(y)
+    if low != 0 or number(source) in (None, 0.0) or y.type.size != 1:
+        return None
+    upper, k = node.args[0].attrs["upper"], node.args[0].attrs["k"]
+    query, key = (
+        iota(shape=tuple(node.shape[a] if a == axis else 1 for a in range(node.rank)), axis=axis,
+             dtype=i64)
+        for axis in (node.rank - 2, node.rank - 1)
+    )  # fmt: skip
+    query = add(query, reshape(size(dims=(k,)), shape=()))
+    outside = less(key, query) if upper else less(query, key)
+    return outside if outside.shape == node.shape else broadcast_to(outside, shape=node.shape)
+
+
 # ---- the whole ---------------------------------------------------------------------------------
 
 
@@ -381,8 +399,9 @@ def shared_heads(node: Node) -> Node | None:
     return build(attention, (q, one_k, one_v, *rest), node.attrs)
 
 
-p, v = once(V("p")), V("v")
+p, v, x, y = once(V("p")), V("v"), V("x"), V("y")
 RULES = (
+    rule("triangle", P.equal(P.trilu(x), y), triangle),
     rule("attention", P.matmul(p, v), recognised),
     rule("attention", P.dot_general(p, v), recognised),
     rule("shared-heads", P.attention(Rest("xs")), shared_heads),

@@ -36,6 +36,7 @@ from tensorwright.ir.type import Shape, TensorType
 DEPTH = 24  # operators followed
 LARGEST = 1 << 20  # elements of constants that are examined
 EXACT = ("add", "sub", "mul", "min", "max")
+NEGATED = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "eq"}
 COMPARED = ("eq", "ne", "lt", "le", "gt", "ge")
 
 
@@ -143,6 +144,8 @@ def _logic(op: str, args: list[Expr]) -> Expr | None:
         return any_of(args)
     if op == "not" and is_const(args[0]):
         return const(not args[0].value, boolean)
+    if op == "not" and args[0].op in NEGATED:
+        return compare(NEGATED[args[0].op], *args[0].args)
     return None
 
 

@@ -3,6 +3,8 @@
     m: bool[n, n] = const('m'); y = select(m, x, -inf)
     ->  y = select(less_equal(iota(axis=1), iota(axis=0)), x, -inf)
 
+    m = less_equal([0, 1, 2, ...], add([[0], [1], ...], offset))    the same, constants as iota
+
 Comparing costs a kernel less than reading the mask, and its schedule sees which keys no row of a
 tile looks at. Each choice gets nodes of its own: shared ones would be computed once, and read.
 """
@@ -10,6 +12,9 @@ tile looks at. Each choice gets nodes of its own: shared ones would be computed 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+
+import numpy as np
 
 from tensorwright.base import trace
 from tensorwright.ir.build import build
@@ -21,6 +26,9 @@ from tensorwright.ops.elementwise import add, less_equal
 from tensorwright.ops.index import iota, size
 from tensorwright.ops.movement import reshape
 from tensorwright.passes.attention import causal_start
+
+CONDITIONS = ("logical_and", "less_equal")
+POSITIONS = (*CONDITIONS, "less", "add")
 
 
 def place_masks(m: Module) -> Module:
@@ -38,12 +46,33 @@ def in_graph(g: Graph, known: dict[Node, object]) -> Graph:
         if mask not in known:
             known[mask] = causal_start(mask, node.shape)
         start = known[mask]
+        if start is None and mask.op.name in CONDITIONS:
+            return build(node.op, (repeated(args[0]), *args[1:]), node.attrs)
         if start is None or start is True:
             return new
         trace.decision("masks", node, "yes", f"keys up to {start} behind the query")
         return build(node.op, (compared(mask.shape, start), *args[1:]), node.attrs)
 
     return rebuild(g, visit)
+
+
+def repeated(node: Node) -> Node:
+    """The condition in nodes of its own, positions among its constants as such."""
+    if node.op is CONST:
+        return as_positions(node)
+    if node.op.name not in POSITIONS:
+        return node
+    return replace(node, args=tuple(map(repeated, node.args)))
+
+
+def as_positions(node: Node) -> Node:
+    """0, 1, 2 ... along one axis as `iota`."""
+    axes = [a for a, d in enumerate(node.shape) if d != 1]
+    if len(axes) != 1 or node.dtype is not i64:
+        return node
+    if not np.array_equal(array_of(node).ravel(), np.arange(node.type.size)):
+        return node
+    return iota(shape=node.shape, axis=axes[0], dtype=i64)
 
 
 def is_masked(node: Node) -> bool:

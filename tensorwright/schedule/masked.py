@@ -6,7 +6,7 @@
 
 A key behind the limit has the weight exp(-inf - m), which is 0 unless the row has a NaN anyway; so
 what is left out are products of 0 with values, which are supposed finite, as they are when a fused
-attention of any library hides them. The limit may depend on sizes that are known when running.
+attention of any library hides them. The limit may depend on sizes and offsets known when running.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tensorwright.ir.expr import (
     Symbol,
     as_expr,
     bounds,
+    cast,
     ceildiv,
     compare,
     const,
@@ -176,12 +177,17 @@ def is_choice(e: Expr) -> bool:
 
 
 def limit_in(cond: Expr, j: Expr, row: Expr, place: Expr) -> Limit | None:
-    """The limit that the condition j <= place + ahead says."""
+    """The limit that the condition j <= place + ahead says, alone or among others."""
+    if cond.op == "and":
+        found = [x for x in (limit_in(c, j, row, place) for c in cond.args) if x is not None]
+        return replace(found[0], sure=False) if found else None
     a, b = (as_index(e) for e in cond.args) if cond.op == "le" else (None, None)
     if a is None or b is None:
         return None
     ahead = b - a + j - place
-    if depends(ahead, j) or depends(ahead, row) or any(e.op == "load" for e in walk(ahead)):
+    if depends(ahead, j) or depends(ahead, row):
+        return None
+    if any(e.op == "load" and e.value.scope != "param" for e in walk(ahead)):
         return None
     return Limit(ahead, is_const(compare("le", const(0), ahead), True))
 
@@ -194,6 +200,8 @@ def as_index(e: Expr) -> Expr | None:
         return None
     if e.op == "const":
         return as_expr(int(e.value))
+    if e.op == "load":
+        return cast(e, index)
     if e.op == "cast":
         return as_index(e.args[0])
     if e.op in ("add", "sub"):

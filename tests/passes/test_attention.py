@@ -7,11 +7,15 @@ import pytest
 
 from tensorwright.ir.dtype import dtype
 from tensorwright.ir.expr import var
-from tensorwright.ir.graph import constant
+from tensorwright.ir.graph import constant, graph, param
+from tensorwright.ir.interp import run_graph
+from tensorwright.ir.module import Module
+from tensorwright.ir.type import tensor
 from tensorwright.ops.elementwise import (
     add,
     cast,
     div,
+    equal,
     greater,
     is_nan,
     less_equal,
@@ -24,11 +28,12 @@ from tensorwright.ops.elementwise import (
 from tensorwright.ops.linalg import dot_general, matmul
 from tensorwright.ops.movement import broadcast_to, expand_dims, reshape, transpose
 from tensorwright.ops.norm import softmax
-from tensorwright.ops.positions import iota
+from tensorwright.ops.positions import iota, trilu
 from tensorwright.passes.attention import recognise_attention
 from tensorwright.passes.expand import expand_composites
 from tensorwright.passes.fold_constants import fold_constants
 from tensorwright.passes.shapes import simplify_shapes
+from tensorwright.passes.simplify import clean
 from tests.passes.equivalence import assert_equal_results, module, op_names, x_of
 
 KT = (0, 1, 3, 2)
@@ -288,3 +293,24 @@ def test_half_precision():
     after = recognise_attention(before)
     assert op_names(after) == ["attention"]
     assert_equal_results(before, after, tol=5e-3)
+
+
+@pytest.mark.parametrize("upper, k", [(False, 0), (False, 2), (True, 1)])
+@pytest.mark.parametrize("length", [6, None], ids=["fixed", "symbolic"])
+def test_triangles_made_while_running(length, upper, k):
+    """The mask of exporters: where a triangle of ones is 0, a very low number is added."""
+    n = length or var("n", min=1, max=64)
+    q, keys, v = (param(name, tensor("f32", 1, 2, n, 8)) for name in "qkv")
+    ones = broadcast_to(constant(np.float32(1)), shape=(n, n))
+    zero, low = constant(np.float32(0)), constant(np.float32(-3.4028235e38))
+    inside = equal(trilu(ones, upper=upper, k=k), zero)
+    mask = select(inside, zero, low) if upper else select(inside, low, zero)
+    scores = add(matmul(q, transpose(keys, perm=(0, 1, 3, 2))), mask)
+    g = graph("main", [q, keys, v], [matmul(softmax(scores, axis=-1), v)])
+    found = recognise_attention(clean(Module({"main": g})))
+    (node,) = [x for x in found.graphs["main"].nodes() if x.op.name == "attention"]
+    assert node.attrs["causal"]
+    assert node.attrs["start"] == (0 if upper else k)
+    inputs = [np.random.default_rng(0).standard_normal((1, 2, 6, 8)).astype("f4")] * 3
+    np.testing.assert_allclose(run_graph(found.graphs["main"], inputs)[0],
+                               run_graph(g, inputs)[0], 1e-5, 1e-6)  # fmt: skip

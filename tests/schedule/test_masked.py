@@ -57,6 +57,23 @@ def test_behind_a_cache(past, length):
     check(g, [rng.standard_normal(s).astype("f4") for s in shapes], interpret=False)
 
 
+@pytest.mark.parametrize("kind", [(), (2,)], ids=["one", "each"])
+@pytest.mark.parametrize("with_valid", [False, True])
+@pytest.mark.parametrize("place", [(0, 3), (40, 17), (-25, 90)], ids=str)
+def test_offsets_as_data(kind, with_valid, place):
+    """As caches have them, also such that rows see nothing or everything."""
+    shapes = [(2, 2, 20, 8), (2, 2, 60, 8), (2, 2, 60, 8)]
+    p = [param(n, tensor("f32", *s)) for n, s in zip("qkv", shapes)]
+    counts = [param("offset", tensor("i64", *kind)), param("valid", tensor("i64", 2))]
+    counts = counts if with_valid else counts[:1]
+    offset, *valid = counts
+    g = graph("main", [*p, *counts], [attention(*p, None, offset, *valid, causal=True)])
+    rng = np.random.default_rng(0)
+    inputs = [rng.standard_normal(s).astype("f4") for s in shapes]
+    inputs += [np.array(place[: len(kind) + 1] if kind else place[0]), np.array([50, 60])]
+    check(g, inputs[: len(g.params)])
+
+
 @pytest.mark.parametrize("guard", ["empty", "nan", "none"])
 def test_special_scores(guard):
     """Rows of NaN, and of -inf where they look, stay what they are."""
