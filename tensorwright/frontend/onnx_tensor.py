@@ -15,8 +15,8 @@ import numpy as np
 
 from tensorwright.base.errors import FrontendError
 from tensorwright.frontend.onnx_raw import TOKEN, aligned_copy
-from tensorwright.runtime.pages import LARGE as MAPPED  # bytes of what programs copy
 from tensorwright.ir.dtype import DTYPES, SUBBYTE, DType, boolean
+from tensorwright.runtime.pages import LARGE as MAPPED  # bytes of what programs copy
 
 STRING = 8  # TensorProto.STRING
 MAX_DENSE = 1 << 28  # bytes of a sparse tensor written out
