@@ -15,7 +15,8 @@ from tensorwright.codegen.operations import llvm_storage
 from tensorwright.codegen.values import Values
 from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import Buffer, Expr, const, is_const, sym, transform, walk
-from tensorwright.ir.simplify import linear, put
+from tensorwright.ir.simplify import linear
+from tensorwright.ir.sums import put
 
 QUAD = 4  # elements that are shuffled together: a part of a vector that shuffles do not leave
 

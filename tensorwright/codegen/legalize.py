@@ -24,7 +24,7 @@ from tensorwright.ir.expr import (
     rebuild,
     select,
 )  # fmt: skip
-from tensorwright.ir.simplify import is_affine
+from tensorwright.ir.sums import is_affine
 from tensorwright.target.target import Target
 
 DIRECT = frozenset(

@@ -30,7 +30,8 @@ from tensorwright.ir.expr import (
     symbols_in,
     transform,
 )
-from tensorwright.ir.simplify import from_linear, linear, offset_of, weighted
+from tensorwright.ir.simplify import from_linear, linear
+from tensorwright.ir.sums import offset_of, weighted
 
 NEAR = 4  # vectors that are read and shuffled instead of fetching elements one by one
 NO_LOADS: frozenset[Expr] = frozenset()

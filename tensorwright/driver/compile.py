@@ -171,9 +171,7 @@ def build_coded(
     """The same with a coder that may have begun with some of the kernels."""
     used = checked_threads(threads)
     progress = None if observe is None else lambda done, total: observe("code", (done, total))
-    program, built = build_program(
-        lowered, machine, name, threads or 0, coder, {}, make, progress
-    )
+    program, built = build_program(lowered, machine, name, threads or 0, coder, {}, make, progress)
     program.threads = used
     program.target, program.lowered, program.built = machine, lowered, built
     return program

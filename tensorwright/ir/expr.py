@@ -215,8 +215,9 @@ def _drop(entry: _Entry) -> None:
 
 def make(op: str, dtype_: DType, args: tuple[Expr, ...] = (), value=None) -> Expr:
     """The one Expr with these fields, without simplification. Use the constructors below."""
-    kind = dtype_.name
-    key = (op, kind, args) if value is None else (op, kind, args, _value_key(value))
+    # keys name arguments without holding them: a symbol may lead back to what it stands in
+    ids = tuple(map(id, args)) if args else ()
+    key = (op, dtype_.name, ids, None if value is None else _value_key(value))
     entry = _INTERNED.get(key)
     if entry is not None:
         found = entry()

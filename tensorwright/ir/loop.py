@@ -28,7 +28,7 @@ from tensorwright.ir.expr import (
     walk,
 )  # fmt: skip
 from tensorwright.ir.expr import transform as transform_expr
-from tensorwright.ir.simplify import put
+from tensorwright.ir.sums import put
 
 KINDS = ("serial", "parallel", "vector", "unroll", "outline", "block", "thread")
 

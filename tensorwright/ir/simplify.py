@@ -14,23 +14,12 @@ operands to a simpler expression or None; the tests prove every one by enumerati
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 
 from tensorwright.ir.dtype import boolean, index
-from tensorwright.ir.expr import (
-    INDEX_RULES,
-    Expr,
-    Symbol,
-    bounds,
-    const,
-    make,
-    rebuild,
-    symbols_in,
-    text_of,
-    walk,
-)  # fmt: skip
+from tensorwright.ir.expr import INDEX_RULES, Expr, bounds, const, make, text_of, walk
 
 Linear = tuple[dict[Expr, int], int]  # atoms with their non-zero coefficients, and the constant
 
@@ -148,66 +137,6 @@ def _is_multiple(e: Expr, d: Expr) -> bool:
         if _mul(q, d) is e:
             return True
     return False
-
-
-def is_affine(e: Expr) -> bool:
-    """Whether an index expression is a sum of symbols with constant factors, and a constant."""
-    return all([atom.op == "sym" for atom in _terms(e)[0]])
-
-
-def offset_of(e: Expr) -> tuple[Expr | None, int]:
-    """e = rest + constant; None for a rest of nothing."""
-    if e.op == "const":
-        return None, e.value
-    if e.op == "add" and e.args[1].op == "const":
-        return e.args[0], e.args[1].value
-    return e, 0
-
-
-def weighted(terms: Iterable[Expr], factors: Iterable[int]) -> Expr:
-    """The sum of index expressions times numbers."""
-    total: dict[Expr, int] = {}
-    constant = 0
-    for e, factor in zip(terms, factors):
-        more, other = _terms(e)
-        constant += other * factor
-        for atom, c in more.items():
-            total[atom] = total.get(atom, 0) + c * factor
-    return from_linear(total, constant)
-
-
-def put(e: Expr, v: Symbol, value: Expr, memo: dict, parts: dict) -> Expr:
-    """`e` with a symbol replaced. memo: the results for this value; parts: what the sums are made
-    of, which serves all values."""
-    if v not in symbols_in(e):
-        return e
-    found = memo.get(e)
-    if found is None:
-        if e.op == "select":
-            cond = put(e.args[0], v, value, memo, parts)
-            if cond.op == "const":  # the other arm does not matter
-                found = put(e.args[1 if cond.value else 2], v, value, memo, parts)
-        elif e.dtype is index:
-            part = parts.get(e)
-            if part is None:
-                part = parts[e] = _without(e, v)
-            if part:
-                rest, factor = part
-                found = _add(rest, _mul(value, factor))
-        if found is None:
-            found = rebuild(e, tuple([put(a, v, value, memo, parts) for a in e.args]))
-        memo[e] = found
-    return found
-
-
-def _without(e: Expr, v: Symbol) -> tuple[Expr, Expr] | tuple[()]:
-    """(rest, c) if e = rest + v * c with no other v in it."""
-    terms, constant = linear(e)
-    factor = next((c for a, c in terms.items() if a.op == "sym" and a.value is v), None)
-    rest = {a: c for a, c in terms.items() if a.op != "sym" or a.value is not v}
-    if factor is None or any(v in symbols_in(a) for a in rest):
-        return ()
-    return from_linear(rest, constant), const(factor)
 
 
 def _order(atom: Expr) -> tuple:
