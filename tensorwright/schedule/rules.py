@@ -103,8 +103,10 @@ def vectors_inside(s: ir.Stmt, target: Target) -> ir.Stmt:
         return s
     v = sym(f.var)
     steps = [affine(flat, v) for flat in accesses(f)]
-    if not steps or not is_const(steps[-1], 1) or any(
-        a is None or not (is_const(a, 0) or is_const(a, 1)) for a in steps
+    if (
+        not steps
+        or not is_const(steps[-1], 1)
+        or any(a is None or not (is_const(a, 0) or is_const(a, 1)) for a in steps)
     ):
         return s
     return vectorize_innermost(s, f.var, target)[0]

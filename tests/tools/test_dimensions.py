@@ -1,6 +1,5 @@
 """What `tw explain` says of sizes."""
 
-
 import numpy as np
 
 import tensorwright as tw
