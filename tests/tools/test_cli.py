@@ -82,7 +82,7 @@ def test_bisect(capsys):
 
 def test_show(capsys):
     assert tw("show", MODEL, "--after", "import") == 0
-    assert capsys.readouterr().out.startswith("batch = sym(min=1)")
+    assert capsys.readouterr().out.startswith("batch = sym()")
     assert tw("show", MODEL, "--after", "fuse", "--diff") == 0
     assert "+++ after fuse" in capsys.readouterr().out
 
