@@ -61,7 +61,7 @@ def test_functions(path):
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_docstring(path):
     tree = ast.parse(path.read_text())
-    if path.name == "__init__.py" and path.parent != ROOT:
+    if path.name == "__init__.py" and path.parent not in (ROOT, ROOT / "nn"):  # tw and tw.nn
         assert not tree.body, f"{path} holds logic"
     elif tree.body:
         assert ast.get_docstring(tree), f"{path} does not say what it is"
