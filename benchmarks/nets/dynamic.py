@@ -6,6 +6,7 @@ so that a sequence of many shapes takes seconds. `Net.dynamic` gives each varyin
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 import transformers
@@ -14,25 +15,17 @@ from torch.export import Dim
 
 from benchmarks.nets.image_transformers import _sizes
 from benchmarks.nets.seeding import Net, image, noise, seeded, tokens
-from benchmarks.nets.sequence import SMALL, Decoder, DecoderSizes
-from benchmarks.nets.text import Hidden, bert_sizes
+from benchmarks.nets.sequence import SMALL, Decoder, DecoderSizes, wav2vec2
+from benchmarks.nets.text import bert, bert_sizes
 
 LAYERS = 4
 
 
 def bert_any(small: bool = False) -> Net:
     """BERT over texts of 1 to 512 tokens."""
-    sizes = bert_sizes(True) if small else {"num_hidden_layers": LAYERS}
-    config = transformers.BertConfig(**sizes)
-    names = ("input_ids", "attention_mask", "token_type_ids")
-    fields = ("last_hidden_state", "pooler_output")
-    module = seeded(lambda: Hidden(transformers.BertModel(config), names, fields))
-    ids = tokens(config.vocab_size, 1, 16 if small else 128)
-    mask = torch.ones_like(ids)
-    mask[:, -ids.shape[1] // 8 :] = 0
+    net = bert(bert_sizes(True) if small else {"num_hidden_layers": LAYERS}, small)
     s = Dim("s", min=1, max=512)
-    inputs = dict(zip(names, (ids, mask, torch.zeros_like(ids))))
-    return Net(module, inputs, fields, {name: {1: s} for name in names})
+    return replace(net, dynamic={name: {1: s} for name in net.inputs})
 
 
 class AnySize(nn.Module):
@@ -65,23 +58,9 @@ def vit_any(small: bool = False) -> Net:
 
 def wav2vec2_any(small: bool = False) -> Net:
     """Wav2Vec2-base on 25 ms to 10 s of speech."""
-    sizes = {"num_hidden_layers": LAYERS}
-    if small:
-        sizes = {
-            "hidden_size": 64,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "intermediate_size": 128,
-            "conv_dim": (32,) * 7,
-            "num_conv_pos_embeddings": 16,
-            "num_conv_pos_embedding_groups": 4,
-        }
-    config = transformers.Wav2Vec2Config(**sizes)
-    fields = ("logits",)
-    module = seeded(lambda: Hidden(transformers.Wav2Vec2ForCTC(config), ("input_values",), fields))
-    wave = noise(1, 4000 if small else 16_000, scale=0.5)
+    net = wav2vec2({"num_hidden_layers": LAYERS}, small)
     length = Dim("samples", min=800, max=160_000)
-    return Net(module, {"input_values": wave}, fields, {"input_values": {1: length}})
+    return replace(net, dynamic={"input_values": {1: length}})
 
 
 def _decoder(small: bool) -> DecoderSizes:

@@ -150,7 +150,11 @@ def llama_decode(small: bool = False) -> Net:
 
 
 def wav2vec2_base(small: bool = False) -> Net:
-    sizes = {}
+    return wav2vec2({}, small)
+
+
+def wav2vec2(sizes: dict, small: bool) -> Net:
+    """Wav2Vec2 of some sizes, unless it is small, on a second of speech."""
     if small:
         sizes = {
             "hidden_size": 64,

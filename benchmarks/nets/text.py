@@ -39,7 +39,12 @@ def bert_sizes(small: bool) -> dict[str, int]:
 
 
 def bert_base(small: bool = False) -> Net:
-    config = transformers.BertConfig(**bert_sizes(small))
+    return bert(bert_sizes(small), small)
+
+
+def bert(sizes: dict, small: bool) -> Net:
+    """BERT of some sizes, the last eighth of its tokens masked."""
+    config = transformers.BertConfig(**sizes)
     names = ("input_ids", "attention_mask", "token_type_ids")
     fields = ("last_hidden_state", "pooler_output")
     module = seeded(lambda: Hidden(transformers.BertModel(config), names, fields))

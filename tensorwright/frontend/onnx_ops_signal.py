@@ -140,6 +140,8 @@ def stft(
         signal = ops.reshape(signal, shape=(*signal.shape, 1))
     if signal.rank != 3 or signal.shape[-1] not in (1, 2) or not signal.dtype.is_float:
         raise c.fail(f"the signal is {signal.type}, not [batch, length, 1 or 2]")
+    if window is not None and window.rank != 1:
+        raise c.fail(f"the window is {window.type}, not a vector")
     step = c.dim(frame_step, low=1)
     if frame_length is not None:
         n = c.dim(frame_length)

@@ -130,11 +130,11 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype, nbytes: int) -> tuple
     """A new array on a 64-byte boundary, and its address."""
     try:
         base = np.empty(nbytes + ALIGNMENT, _BYTE)
-    except (MemoryError, ValueError, OverflowError):
+        start = address(base)
+        offset = -start % ALIGNMENT
+        return np.ndarray(shape, dtype, base, offset), start + offset
+    except (MemoryError, ValueError, OverflowError):  # NumPy has no empty array of huge sizes, too
         raise RunError(f"out of memory (for {nbytes} bytes)") from None
-    start = address(base)
-    offset = -start % ALIGNMENT
-    return np.ndarray(shape, dtype, base, offset), start + offset
 
 
 def _from_python(value: Any, dtype: np.dtype, what: str) -> np.ndarray:

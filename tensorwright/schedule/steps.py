@@ -31,13 +31,15 @@ def schedule_steps(k: Kernel, target: Target) -> Kernel | None:
         s = s.body
     if not outer or not isinstance(s, Seq) or not any(map(is_step_loop, s.body)):
         return None
-    inside = seq(*(part(x, target) for x in s.body))
+    refused: list[str] = []
+    inside = seq(*(part(x, target, refused) for x in s.body))
     body = p.replace_loop(k.body, outer[-1].var, lambda f: replace(f, body=inside))
     if not any(map(why_not_parallel, outer)):
         for f in outer:
             body = p.set_kind(body, f.var, "parallel")
         body = fuse_all(body, [f.var for f in outer])
-    return k.with_body(body, f"steps: {len(outer)} parallel loops, {len(s.body)} parts")
+    trace = f"steps: {len(outer)} parallel loops, {len(s.body)} parts"
+    return k.with_body(body, "; as defined: ".join((trace, *refused)))
 
 
 def is_step_loop(s: Stmt) -> bool:
@@ -46,15 +48,16 @@ def is_step_loop(s: Stmt) -> bool:
         sum(isinstance(x, For) for x in s.body.body) > 1)  # fmt: skip
 
 
-def part(s: Stmt, target: Target) -> Stmt:
-    """One statement of a step, scheduled."""
+def part(s: Stmt, target: Target, refused: list[str]) -> Stmt:
+    """One statement of a step, scheduled; what stays as it is defined says why in `refused`."""
     if isinstance(s, For) and is_step_loop(s):
-        return replace(s, body=seq(*(part(x, target) for x in s.body.body)))
+        return replace(s, body=seq(*(part(x, target, refused) for x in s.body.body)))
     if not isinstance(s, For):
         return s
     try:
         return contraction(s, target) or schedule_inside(s, target)
-    except ScheduleError:  # then it runs as it is defined
+    except ScheduleError as e:
+        refused.append(f"loop {s.var.name}, {e.message}")
         return s
 
 
@@ -74,6 +77,3 @@ def contraction(s: For, target: Target) -> Stmt | None:
     columns = bounds(roles.column.extent)[1]
     tile = choose_tile(rows, columns, target, target.lanes(stage.acc.dtype))
     return tile_nest(body, roles, tile, target)
-
-
-__all__ = ["schedule_steps"]

@@ -120,6 +120,14 @@ def test_gigantic_results(sizes):
         tw.compile(m)(X[:1])
 
 
+def test_gigantic_and_empty():
+    """NumPy refuses the shape of an empty array whose other sizes have too large a product."""
+    m = model([node("Reshape", ["x", "s"], ["y"], allowzero=1)], [value("x", [0, 4])],
+              [value("y", None)], [array("s", [2, 2**63 - 1, 0])])  # fmt: skip
+    with pytest.raises(RunError, match="out of memory"):
+        tw.compile(m)(np.zeros((0, 4), np.float32))
+
+
 def test_gigantic_intermediate_value():
     nodes = [node("Expand", ["x", "s"], ["e"]), node("CumSum", ["e", "axis"], ["f"]),
              node("CumSum", ["f", "axis"], ["g"]), node("ReduceMax", ["g"], ["y"])]  # fmt: skip
