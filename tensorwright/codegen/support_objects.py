@@ -1,6 +1,7 @@
 """The heap of a context, for values of sum types: part of the native support code, as LLVM IR.
 
-    ptr  tw_object_new(ptr ctx, i64 units)     memory of 64 * units bytes; null when out of memory
+    ptr  tw_object_new(ptr ctx, i64 units)     64 * units bytes where no object of the size is free;
+                                               null when out of memory
     void tw_object_free(ptr ctx, ptr object)   of an object whose count came down to 0
     void tw_object_release(ptr ctx, ptr object)
     void tw_stack_limit(ptr ctx)                   how deep recursion may go, at 112 of the context
@@ -93,17 +94,7 @@ define ptr @tw_object_new(ptr %ctx, i64 %units) #1 {
   %n1 = add i64 %n, 1
   store i64 %n1, ptr %alive
   %small = icmp ult i64 %units, 64
-  br i1 %small, label %list, label %large
-list:
-  %lists = getelementptr i8, ptr %ctx, i64 192
-  %slot = getelementptr ptr, ptr %lists, i64 %units
-  %first = load ptr, ptr %slot
-  %none = icmp eq ptr %first, null
-  br i1 %none, label %bump, label %pop
-pop:
-  %next = load ptr, ptr %first
-  store ptr %next, ptr %slot
-  ret ptr %first
+  br i1 %small, label %bump, label %large
 bump:
   %bumpslot = getelementptr i8, ptr %ctx, i64 136
   %endslot = getelementptr i8, ptr %ctx, i64 144

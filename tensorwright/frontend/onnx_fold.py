@@ -60,7 +60,7 @@ def _apply(node: Node, args: list, done: dict):
         if node.op.reference is not None:
             try:
                 return _typed(node, node.op.reference(*args, **node.attrs))
-            except (ValueError, IndexError, OverflowError, ZeroDivisionError):
+            except (ValueError, IndexError, ArithmeticError, MemoryError):
                 return None  # left to the program, whose results are the operator's business
         if node.op.expand is not None:
             leaves = [None if a is None else constant(v) for a, v in zip(node.args, args)]

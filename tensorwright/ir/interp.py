@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from tensorwright.base.errors import InternalError, RunError
 from tensorwright.base.value import Value, fold
 from tensorwright.ir import facts, scalar, source
 from tensorwright.ir.dtype import DType, dtype, f64
-from tensorwright.ir.expr import Buffer, Expr, Symbol
+from tensorwright.ir.expr import Buffer, Expr, Symbol, as_expr, symbols_of
 from tensorwright.ir.graph import CONST, Graph, Node, bound_symbols, param
 from tensorwright.ir.graph import graph as make_graph
 from tensorwright.ir.loop import Call, Kernel, Pack
@@ -32,6 +33,7 @@ _EXACT = ("bitcast", "random_bits", "uniform", "normal", "bernoulli", "multinomi
           "dropout")  # fmt: skip
 
 DEPTH = 50_000  # of Python calls, for programs that recurse
+MOST_BYTES = 1 << 47  # of an address space
 
 Values = dict[Symbol, int]
 
@@ -124,6 +126,17 @@ def deep_stack():
         sys.setrecursionlimit(before)
 
 
+def check_size(node: Node, symbols: Values) -> None:
+    """RunError if no machine could hold the result, as far as its sizes are known before it. NumPy
+    refuses such shapes with errors of many kinds, even where one size is 0."""
+    for t in leaves(node.type):
+        if not isinstance(t, TensorType) or set(symbols_of(*map(as_expr, t.shape))) - set(symbols):
+            continue
+        sizes = [facts.evaluate(d, symbols) for d in t.shape]
+        if prod(s or 1 for s in sizes) * t.dtype.bytes > MOST_BYTES:
+            raise RunError(f"{_where(node)}: out of memory for {t}")
+
+
 class _Run:
     """One evaluation: the callable graphs and whether floats are computed in float64."""
 
@@ -173,6 +186,7 @@ class _Run:
         return result
 
     def operator(self, node: Node, args: list, symbols: Values):
+        check_size(node, symbols)
         attrs = {k: evaluate_attr(v, symbols) for k, v in node.attrs.items()}
         exact = node.op.name in _EXACT
         if self.precise and exact:

@@ -2,11 +2,11 @@
 
     for problem in check_plan(planned): print(problem)       # nothing, if the plan is right
 
-It shares nothing with the planner but the format of its result: what is live follows from a
-backward walk over the statements (a buffer is live from its allocation to its last use, through
-its views, around loops until nothing changes), and every two buffers that are live at one point
-must lie apart. With `values` for the symbols this is arithmetic; without, the distances must be
-provably not negative for all values the symbols may take.
+It shares nothing with the planner but the format of its result and the prover: what is live
+follows from a backward walk over the statements (a buffer is live from its allocation to its last
+use, through its views, around loops until nothing changes), and every two buffers that are live at
+one point must lie apart. With `values` for the symbols this is arithmetic; without, the distances
+must be provably not negative for all values the symbols may take.
 """
 
 from __future__ import annotations

@@ -150,14 +150,14 @@ thresholded_relu = activation(
 
 
 def _shrink(x: Node, *, bias: float = 0.0, lambd: float = 0.5) -> Node:
-    below = select(greater(scalar_like(x, -lambd), x), add(x, bias), _zero_like(x))
-    return select(greater(x, scalar_like(x, lambd)), sub(x, bias), below)
+    above = select(greater(x, scalar_like(x, lambd)), sub(x, bias), _zero_like(x))
+    return select(greater(scalar_like(x, -lambd), x), add(x, bias), above)
 
 
 shrink = activation(
     "shrink", _shrink,
     lambda x, bias=0.0, lambd=0.5: np.where(x < -lambd, x + bias, np.where(x > lambd, x - bias, 0)),
-    onnx="Shrink", samples=with_attrs("bias=0.5", "lambd=1.25"),
+    onnx="Shrink", samples=with_attrs("bias=0.5", "lambd=1.25", "lambd=-1 bias=1.5"),
     doc="x moved to 0 by bias, and 0 within lambd of it.",
 )  # fmt: skip
 

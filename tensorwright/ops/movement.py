@@ -21,7 +21,6 @@ from tensorwright.ir.expr import select as select_expr
 from tensorwright.ir.graph import Node
 from tensorwright.ir.loop import Stmt
 from tensorwright.ir.type import Dim, Shape, TensorType, dim_text, product, shape_of
-from tensorwright.ops import reference as ref
 from tensorwright.ops.define import (
     broadcast_dims,
     broadcast_load,
@@ -140,7 +139,7 @@ def _lower_reshape(out: Buffer, x: Buffer, *, shape) -> Stmt:
 
 reshape = define(
     "reshape", "x", infer=_infer_reshape, lower=_lower_reshape,
-    reference=ref.reshape,
+    reference=lambda x, shape: x.reshape(shape),
     gradient=lambda g, y, x, shape: (reshape(g, shape=x.shape),), torch="view.default",
     samples=("f32[3,4] shape=(4,3)", "f64[2,n,6] shape=(2*n,2,3) n=1,5", "i32[2,1,3] shape=(6,)",
              "f32[n,6] shape=(n,-1,2) n=1,4", "f32[0,3] shape=(3,0,2)", "f32[] shape=(1,1)",
@@ -430,6 +429,8 @@ concat = define(
 
 def _infer_tile(x: TensorType, *, repeats: Shape) -> TensorType:
     _check_lengths("tile", x, repeats=repeats)
+    require(all(not isinstance(r, int) or r >= 0 for r in repeats),
+            f"tile: negative repeats {text(repeats)}")  # fmt: skip
     return TensorType(x.dtype, tuple(product(p) for p in zip(x.shape, repeats)))
 
 

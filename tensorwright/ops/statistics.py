@@ -9,6 +9,7 @@ import numpy as np
 
 from tensorwright.ir.dtype import FLOATS, NUMERIC
 from tensorwright.ir.type import TensorType, product
+from tensorwright.ops import reference as ref
 from tensorwright.ops.define import check_dtype, define, normalize_axes, scalar_like
 from tensorwright.ops.elementwise import abs as absolute
 from tensorwright.ops.elementwise import (
@@ -77,8 +78,7 @@ def _expand_mean(x, axes, keepdims):
 def _numpy_mean(x, axis, keepdims):
     total = np.sum(x, axis=axis, keepdims=keepdims)
     count = np.prod([x.shape[a] for a in axis], dtype=np.int64)
-    with np.errstate(all="ignore"):
-        return total / count if x.dtype.kind == "f" else np.trunc(total / count)
+    return ref.divide(total, count) if x.dtype.kind == "f" else ref.trunc_div(total, count)
 
 
 def _log_sum_exp(x, axes, keepdims):
