@@ -146,7 +146,7 @@ def run_rounds(workers: dict[str, Worker], found: dict[str, Result], plan: Plan)
 def ensure_exported(names: list[str], small: bool) -> None:
     """Export in a process of its own, so that this one never holds torch or a model."""
     for name in names:
-        command = [sys.executable, "-m", "benchmarks.export", name, *(["--small"] * small)]
+        command = [sys.executable, "-m", "benchmarks.zoo", name, *(["--small"] * small)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"{name} could not be exported:\n{done.stderr[-2000:]}")

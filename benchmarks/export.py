@@ -1,14 +1,11 @@
 """Torch module -> ONNX file, its inputs and PyTorch's outputs, and a description.
 
-    python -m benchmarks.export resnet50 lstm2 [--small]
-
 Runs torch's own exporter offline and writes STEM.onnx, STEM.npz (in__NAME, out__NAME in order) and
 STEM.json (key, opset, operators, FLOPs, weight bytes). All three are moved into place when they
 are complete, the description last, so that neither an interrupted export nor one running beside
 this one is ever taken for a finished one.
 """
 
-import argparse
 import inspect
 import json
 import logging
@@ -108,20 +105,3 @@ def describe_once(path: Path, feeds: dict[str, np.ndarray], memo: Path) -> dict:
             draft.write_text(json.dumps(describe(path, feeds)))
             os.replace(draft, memo)
     return json.loads(memo.read_text())
-
-
-def main() -> None:
-    """Export the named models, one at a time; all of them without a name."""
-    from benchmarks import zoo
-
-    parser = argparse.ArgumentParser(description="Export zoo models into the cache.")
-    parser.add_argument("models", nargs="*", default=[row.name for row in zoo.rows()])
-    parser.add_argument("--small", action="store_true", help="test-size configurations")
-    args = parser.parse_args()
-    for name in args.models:
-        meta = zoo.find(name).artifact(args.small).meta
-        print(f"{name}: {meta['flops'] / 1e9:.3f} GFLOP, {meta['weight_bytes'] / 1e6:.1f} MB")
-
-
-if __name__ == "__main__":
-    main()

@@ -112,7 +112,7 @@ def export_all(names: list[zoo.Row]) -> None:
     """In a process of its own, so that this one never holds torch."""
     import subprocess
 
-    command = [sys.executable, "-m", "benchmarks.export", *(r.name for r in names)]
+    command = [sys.executable, "-m", "benchmarks.zoo", *(r.name for r in names)]
     done = subprocess.run(command, cwd=zoo.ROOT, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"the kernels could not be exported:\n{done.stderr[-2000:]}")

@@ -6,8 +6,11 @@ gives the same architecture at test size. Rows of trained models (`benchmarks/tr
 ONNX file only. Nothing is downloaded, ever.
 
     for row in zoo.rows(): print(row.name, row.artifact().meta["flops"])
+
+    python -m benchmarks.zoo resnet50 lstm2 [--small]       # export these now
 """
 
+import argparse
 import hashlib
 import importlib
 import json
@@ -160,3 +163,18 @@ def find(name: str) -> Row:
             return Row(name, "kernels", name)
         raise KeyError(f"no model {name!r}; known: {', '.join(known)}")
     return known[name]
+
+
+def main() -> None:
+    """Export the named models, one at a time; all of them without a name."""
+    parser = argparse.ArgumentParser(description="Export models into the cache.")
+    parser.add_argument("models", nargs="*", default=[row.name for row in rows()])
+    parser.add_argument("--small", action="store_true", help="test-size configurations")
+    args = parser.parse_args()
+    for name in args.models:
+        meta = find(name).artifact(args.small).meta
+        print(f"{name}: {meta['flops'] / 1e9:.3f} GFLOP, {meta['weight_bytes'] / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
