@@ -6,8 +6,9 @@
 
 The result is branch-free and uses only add, sub, mul, div, fma, neg, abs, round, sqrt, select,
 compares, cast, bitcast and integer arithmetic, and where a target has it the instruction `scale`,
-so that it vectorizes; f16 and bf16 are the caller's business (in f32). Results hold to ULP_BOUNDS over the whole range, with IEEE special
-cases, provided that no fast-math flag lets LLVM reassociate or contract.
+so that it vectorizes; f16 and bf16 are the caller's business (in f32). Results hold to ULP_BOUNDS
+over the whole range, with IEEE special cases, provided that no fast-math flag lets LLVM reassociate
+or contract.
 """
 
 from collections.abc import Callable
