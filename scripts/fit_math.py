@@ -103,6 +103,8 @@ FITS = (
         -2 * HALF_LN2, 2 * HALF_LN2, 5, 12),
     Fit("exp", tail(mp.exp, lambda x: 1 + x, 2), relative(mp.expm1, 2),
         -HALF_LN2, HALF_LN2, 5, 10),
+    Fit("exp_scaled", tail(mp.exp, lambda x: 1 + x, 2), relative(mp.exp, 2),
+        -HALF_LN2, HALF_LN2, 4, None),
     Fit("exp2_wide", tail(two_to, lambda x: 1, 1), relative(two_to, 1), mpf(-1), mpf(1), 7, 13),
     Fit("log", tail(mp.log1p, lambda x: x - x * x / 2, 3), relative(mp.log1p, 3),
         SQRT_HALF - 1, SQRT2 - 1, 7, None),

@@ -18,12 +18,14 @@ from tensorwright.ir.expr import Expr, binary, bitcast, cast, const, fma
 @dataclass(frozen=True)
 class Instruction:
     """features: what a target needs; name: LLVM's, by the number of lanes; expand: the same in
-    plain operations; words: what LLVM calls the parts of a word, and how many it has."""
+    plain operations; words: what LLVM calls the parts of a word, and how many it has; rest: the
+    operands that follow and do not change, by the number of lanes."""
 
     features: tuple[str, ...]
     name: dict[int, str]
     expand: Callable[..., Expr]
     words: tuple[str, int] = ("i32", 1)
+    rest: Callable[[int], tuple[str, ...]] = lambda lanes: ()
 
 
 def expand_dot(c: Expr, a: Expr, b: Expr) -> Expr:
@@ -52,6 +54,22 @@ def expand_join(low: Expr, high: Expr) -> Expr:
     return low | _shift("shl", high, 16)
 
 
+def expand_scale(x: Expr, n: Expr) -> Expr:
+    """x 2**n for a whole n in [-252, 256], rounded once: by two powers, of which the first leaves
+    x a normal number (of magnitude 1/2 to 2)."""
+    power = cast(n, i32)
+    half = _shift("shr", power, 1)
+    for part in (half, power - half):
+        x = x * bitcast(_shift("shl", part + 127, 23), f32)
+    return x
+
+
+def _every_lane(lanes: int) -> tuple[str, ...]:
+    """No lane kept from another vector, rounded as everything else is."""
+    mode = ("i32 4",) if lanes == 16 else ()
+    return f"<{lanes} x float> zeroinitializer", f"i{max(lanes, 8)} -1", *mode
+
+
 def _shift(op: str, x: Expr, by: int) -> Expr:
     return binary(op, x, const(by, x.dtype))
 
@@ -73,6 +91,13 @@ INSTRUCTIONS: dict[str, Instruction] = {
         ("avx512bf16",),
         {lanes: f"llvm.x86.avx512bf16.cvtneps2bf16.{32 * lanes}" for lanes in (8, 16)},
         lambda x: cast(x, bf16),
+    ),
+    # x 2**n, whatever n
+    "scale": Instruction(
+        ("avx512f", "avx512vl"),
+        {lanes: f"llvm.x86.avx512.mask.scalef.ps.{32 * lanes}" for lanes in (4, 8, 16)},
+        expand_scale,
+        rest=_every_lane,
     ),
     "join": Instruction((), {}, expand_join),  # one load where both lie side by side
 }

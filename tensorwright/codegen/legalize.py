@@ -78,7 +78,8 @@ class Legalizer:
     def __init__(self, target: Target | None = None):
         self.memo: dict[Expr, Expr] = {}
         self.fused = target is None or target.fma
-        self.features = frozenset(() if target is None else target.features)
+        self.features = frozenset(() if target is None else (*target.features, *target.required))
+        self.scaling = self.features.issuperset(INSTRUCTIONS["scale"].features)
         self.native = frozenset((f16,) if target is None else map(dtype, target.conversions))
 
     def __call__(self, e: Expr) -> Expr:
@@ -128,7 +129,7 @@ class Legalizer:
         if e.op == "sign":
             return self(_sign(e))
         if operand.is_float:
-            expanded = expand_math(e, self.fused)
+            expanded = expand_math(e, self.fused, self.scaling)
             if expanded is not None:
                 return self(expanded)
             if e.op in ("floordiv", "truncdiv"):

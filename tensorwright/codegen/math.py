@@ -5,15 +5,17 @@
     tanh(x)   ->   fma, select and bit operations on x
 
 The result is branch-free and uses only add, sub, mul, div, fma, neg, abs, round, sqrt, select,
-compares, cast, bitcast and integer arithmetic, so that it vectorizes; f16 and bf16 are the
-caller's business (in f32). Results hold to ULP_BOUNDS over the whole range, with IEEE special
-cases, provided that no fast-math flag lets LLVM reassociate or contract.
+compares, cast, bitcast and integer arithmetic, and where a target has it the instruction `scale`,
+so that it vectorizes; f16 and bf16 are the caller's business (in f32). Results hold to ULP_BOUNDS
+over the whole range, with IEEE special cases, provided that no fast-math flag lets LLVM reassociate
+or contract.
 """
 
 from collections.abc import Callable
 
 from tensorwright.codegen import math_exp, math_power, math_special, math_trig
 from tensorwright.codegen.math_core import FORMATS
+from tensorwright.ir.dtype import f32
 from tensorwright.ir.expr import Expr, rebuild, unary, walk
 
 # function -> largest error in units of the last place for f32 and f64, checked by the tests.
@@ -46,15 +48,22 @@ EXPANSIONS: dict[str, Callable[..., Expr]] = {
 }  # fmt: skip
 
 
-def expand_math(e: Expr, fused: bool = True) -> Expr | None:
+# Of f32, where a target multiplies by powers of two in one instruction.
+BY_SCALING: dict[str, Callable[..., Expr]] = {
+    "exp": math_exp.exp_by_scaling, "sigmoid": math_exp.sigmoid_by_scaling,
+}  # fmt: skip
+
+
+def expand_math(e: Expr, fused: bool = True, scaling: bool = False) -> Expr | None:
     """The node in simpler operations, or None if it is not a float function expanded here.
 
     fused: whether the target has an fma that rounds once. If not, the result contains none, and
-    its errors may exceed the bounds by 1 ulp.
+    its errors may exceed the bounds by 1 ulp. scaling: whether it has the instruction `scale`.
     """
     if e.dtype not in FORMATS or (e.op, e.dtype.bits) not in ULP_BOUNDS:
         return None
-    expanded = EXPANSIONS[e.op](*e.args)
+    shorter = BY_SCALING.get(e.op) if scaling and e.dtype is f32 else None
+    expanded = (shorter or EXPANSIONS[e.op])(*e.args)
     return expanded if fused else without_fma(expanded, e.args)
 
 

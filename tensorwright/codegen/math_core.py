@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from tensorwright.codegen.math_tables import F32, F64
 from tensorwright.ir.dtype import DType, f32, f64, i32, i64
-from tensorwright.ir.expr import Expr, binary, bitcast, cast, const, eq, fma, select, unary
+from tensorwright.ir.expr import Expr, binary, bitcast, call, cast, const, eq, fma, select, unary
 
 INF, NAN = float("inf"), float("nan")
 
@@ -169,7 +169,8 @@ def quotient(n: Expr, d: Expr, d_low: Expr) -> Expr:
 
 
 def exp_reduced(r: Expr, name: str = "exp") -> Expr:
-    """exp(r) - 1 = r + r**2 q(r); `exp` fits |r| <= ln2/2, `exp_wide` |r| <= ln2."""
+    """exp(r) - 1 = r + r**2 q(r); `exp` fits |r| <= ln2/2, `exp_wide` |r| <= ln2;
+    `exp_scaled` is `exp` with one degree less, where 1 is added to it."""
     return fma(horner(format_of(r).tables[name], r), r * r, r)
 
 
@@ -191,6 +192,15 @@ def exp_in_range(x: Expr, table: str = "exp_wide") -> Expr:
     r = fma(m, F(-2 * F.ln2[1]), fma(m, F(-2 * F.ln2[0]), x))
     s = scale_bits(t)
     return fma(exp_reduced(r, table), s, s) * s
+
+
+def exp_scaled(x: Expr) -> Expr:
+    """exp of x within `exp_range` where a target scales by powers of two in one step:
+    exp(x) = 2**n (1 + (r + r**2 q(r))), |r| <= ln2/2, degree 6 in f32."""
+    F = format_of(x)
+    n = fma(x, F(F.log2e[0]), F(F.magic)) - F.magic
+    r = fma(n, F(-F.ln2[1]), fma(n, F(-F.ln2[0]), x))
+    return call("scale", F.dtype, (exp_reduced(r, "exp_scaled") + 1.0, n))
 
 
 def exp2_in_range(x: Expr, rest: Expr | None = None) -> Expr:

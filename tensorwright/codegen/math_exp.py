@@ -17,6 +17,7 @@ from tensorwright.codegen.math_core import (
     exp2_in_range,
     exp_in_range,
     exp_reduced,
+    exp_scaled,
     format_of,
     horner,
     log1p_tail,
@@ -34,6 +35,11 @@ from tensorwright.ir.expr import Expr, bitcast, const, fma, select, unary
 def exp(x: Expr) -> Expr:
     """Reduction by even multiples of ln2, degree 7 (f32) or 14 (f64) on |r| <= ln2."""
     return exp_in_range(clamp(x, *format_of(x).exp_range))
+
+
+def exp_by_scaling(x: Expr) -> Expr:
+    """As exp, with one instruction for the power of two: degree 6 (f32) on |r| <= ln2/2."""
+    return exp_scaled(clamp(x, *format_of(x).exp_range))
 
 
 def exp2(x: Expr) -> Expr:
@@ -59,6 +65,14 @@ def sigmoid(x: Expr) -> Expr:
     e = exp_in_range(at_least(negative_absolute(x), F.exp_range[0]))
     d = e + 1.0
     return quotient(select(x < 0.0, e, 1.0), d, e - (d - 1.0))
+
+
+def sigmoid_by_scaling(x: Expr) -> Expr:
+    """exp(x) over 1 + exp(x), from where on it is 1 within rounding with that x: where exp(x) is
+    near enough, neither a choice of the numerator nor a correction is needed."""
+    F = format_of(x)
+    e = exp_scaled(clamp(x, F.exp_range[0], math.log(2) * (F.mantissa + 2)))
+    return e / (e + 1.0)
 
 
 def tanh(x: Expr) -> Expr:

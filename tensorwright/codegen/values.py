@@ -259,10 +259,11 @@ class Values(Operations):
             expanded = self.legal(known.expand(*e.args))
             return self.widen(expanded) if lanes else self.scalar(expanded)
         operands = [self.as_parts(a, x, known, lanes) for a, x in zip(e.args, v)]
-        types = ", ".join(t for t, _ in operands)
+        rest = known.rest(lanes)
+        types = ", ".join([*(t for t, _ in operands), *(r.rpartition(" ")[0] for r in rest)])
         result = self.type(e.dtype, lanes)
         self.module.declare(f"declare {result} @{known.name[lanes]}({types})")
-        args = ", ".join(f"{t} {x}" for t, x in operands)
+        args = ", ".join([*(f"{t} {x}" for t, x in operands), *rest])
         return self.op(f"call {result} @{known.name[lanes]}({args})")
 
     def as_parts(self, e: Expr, value: str, known: Instruction, lanes: int) -> tuple[str, str]:

@@ -234,9 +234,8 @@ def _gelu(x: Node, *, approximate: str = "none") -> Node:
             'it is "none" or "tanh"')  # fmt: skip
     if approximate == "tanh":
         cubic = add(mul(mul(mul(x, x), x), 0.044715), x)
-        inner = tanh(mul(cubic, math.sqrt(2 / math.pi)))
-    else:
-        inner = erf(mul(x, math.sqrt(0.5)))
+        return mul(x, sigmoid(mul(cubic, 2 * math.sqrt(2 / math.pi))))  # (1 + tanh(a)) / 2
+    inner = erf(mul(x, math.sqrt(0.5)))
     return mul(mul(x, 0.5), add(inner, 1.0))
 
 

@@ -12,6 +12,7 @@ no convolution changes only if less is transposed than before.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,7 @@ from tensorwright.passes.layout_rules import (
 )  # fmt: skip
 from tensorwright.passes.minimum_cut import Network
 
+FEW_TAPS, FEW_STEPS = 32, 4  # of a depthwise convolution that runs along rows
 TYPICAL = 64  # the size that a symbol is taken to have where tensors are weighed
 
 
@@ -46,7 +48,7 @@ def assign_layouts(m: Module) -> Module:
 
 def assign_in_graph(g: Graph) -> Graph:
     nodes = g.nodes()
-    forced = [n for n in nodes if is_forced(n)]
+    forced = [n for n in nodes if is_conv(n)]
     if not forced and not any(n.op is transpose for n in nodes):
         return g
     second = Orders(g).found
@@ -61,8 +63,23 @@ def assign_in_graph(g: Graph) -> Graph:
     return _Rewrite(g, second, chosen).graph()
 
 
-def is_forced(node: Node) -> bool:
+def is_conv(node: Node) -> bool:
     return node.op.name == "conv_general" and node.attrs["layout"] == "NC" and node.rank > 2
+
+
+def is_forced(node: Node) -> bool:
+    """A convolution has its fast kernels channels last; of single channels, either way."""
+    return is_conv(node) and not is_depthwise(node)
+
+
+def is_depthwise(node: Node) -> bool:
+    """Whether one channel makes one channel, by a window of few elements along short steps."""
+    x, w = node.args
+    single = w.shape[1] == 1 and w.shape[0] == x.shape[1] and node.attrs["groups"] == w.shape[0]
+    spread = any(d != 1 for d in node.attrs["lhs_dilation"] or ())
+    few = all(isinstance(d, int) for d in w.shape[2:]) and math.prod(w.shape[2:]) <= FEW_TAPS
+    steps = all(isinstance(s, int) and s <= FEW_STEPS for s in node.attrs["strides"] or ())
+    return single and few and steps and not spread
 
 
 # ---- candidates --------------------------------------------------------------------------------
@@ -79,7 +96,7 @@ class Orders:
         self.params = set(g.params)
         self.queue: deque[Node] = deque()
         for n in nodes:
-            if is_forced(n):
+            if is_conv(n):
                 self.suggest(n, channels_last(n.rank))
         self.spread()
         for n in nodes:
@@ -91,7 +108,7 @@ class Orders:
     def suggest(self, node: Node, p: Perm | None) -> None:
         if p is None or node in self.found or node in self.params or node.op.name not in RULES:
             return
-        if node.op.name == "conv_general" and not is_forced(node):
+        if node.op.name == "conv_general" and not is_conv(node):
             return
         if p == identity(node.rank):
             return

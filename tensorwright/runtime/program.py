@@ -29,7 +29,6 @@ from tensorwright.runtime import archive, cpu, dims, pool
 from tensorwright.runtime.buffer import (
     address,
     aligned_bytes,
-    aligned_empty,
     dtype_name,
     is_torch,
     native_array,
@@ -42,6 +41,7 @@ from tensorwright.runtime.loader import load_objects
 from tensorwright.runtime.manifest import Manifest, TensorInfo, entry_symbol
 from tensorwright.runtime.pages import constants
 from tensorwright.runtime.profile import MarkBuffer, Profile, Run, set_marks
+from tensorwright.runtime.results import result_empty
 from tensorwright.runtime.values import Codec
 
 _POINTER = ctypes.c_void_p
@@ -286,7 +286,7 @@ class Program:
                 slot.outputs[2 * i] = 0
                 results.append(None)
             else:
-                array, start = aligned_empty(port.shape, port.dtype, port.nbytes)
+                array, start = result_empty(port.shape, port.dtype, port.nbytes)
                 slot.outputs[2 * i] = start
                 results.append(array)
         return results

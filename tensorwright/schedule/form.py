@@ -111,7 +111,7 @@ def read_form(k: Kernel) -> Form | None:
         return None
     if len(found) == 1 and found[0].is_map:
         return Form("map", k, tuple(found))
-    if found[0].is_contraction:
+    if found[0].is_contraction and not is_sliding(found[0]):
         return _contraction(k, found) or _attention(k, found)
     if are_windows(found):
         return Form("windows", k, tuple(found), len(found[0].spatial))
@@ -419,7 +419,7 @@ def is_window(s: Stage) -> bool:
     size = const(1)
     for f in s.reduce:
         size = size * f.extent
-    if not is_const(size) or size.value > MAX_WINDOW or s.is_contraction:
+    if not is_const(size) or size.value > MAX_WINDOW or (s.is_contraction and not is_sliding(s)):
         return False
     for e in loads_of(s.step.value):
         flat = flat_index(e.value, tuple(transform(i, _unbounded) for i in e.args))
@@ -429,6 +429,15 @@ def is_window(s: Stage) -> bool:
         ):
             return False
     return True
+
+
+def is_sliding(s: Stage) -> bool:
+    """Whether a contraction multiplies a window, which slides along the last axis of the result,
+    by what is the same all along it."""
+    last, taps = s.variables[-1], {sym(f.var) for f in s.reduce}
+    moving = [e for e in loads_of(s.step.value) if e.value is not s.acc and last in walk(e)]
+    slides = lambda e: any(last in walk(i) and taps & set(walk(i)) for i in e.args)
+    return len(moving) == 1 and slides(moving[0])
 
 
 def _unbounded(e: Expr) -> Expr | None:

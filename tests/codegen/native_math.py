@@ -41,6 +41,8 @@ def emit(b: ir.IRBuilder, e: Expr, a: list, module: ir.Module):
     kind, vec = (e.args[0].dtype if e.args else e.dtype), vector_type(e.dtype)
     if e.op == "const":
         return ir.Constant(vec, [ir.Constant(vec.element, e.value)] * LANES)
+    if e.op == "call" and e.value == "scale":
+        return emit_scale(b, vec, a, module)
     if e.op == "neg":
         return b.fneg(a[0])
     if e.op == "select":
@@ -65,12 +67,23 @@ def emit(b: ir.IRBuilder, e: Expr, a: list, module: ir.Module):
     return getattr(b, (FLOAT if kind.is_float else INTEGER)[e.op])(*a)
 
 
+def emit_scale(b, vec, a, module):
+    mask, mode = ir.IntType(16), ir.IntType(32)
+    kind = ir.FunctionType(vec, [vec, vec, vec, mask, mode])
+    f = module.globals.get("llvm.x86.avx512.mask.scalef.ps.512") or ir.Function(
+        module, kind, "llvm.x86.avx512.mask.scalef.ps.512"
+    )
+    return b.call(f, [*a, a[0], ir.Constant(mask, -1), ir.Constant(mode, 4)])
+
+
 def emit_cast(b, source, to, value):
     vec = vector_type(to)
     if source.is_float and to.is_float:
         return (b.fpext if to.bits > source.bits else b.fptrunc)(value, vec)
     if to.is_float:
         return (b.sitofp if source.is_signed and source.kind != "bool" else b.uitofp)(value, vec)
+    if source.is_float:
+        return b.fptosi(value, vec)
     if source.bits > to.bits:
         return b.trunc(value, vec)
     return (b.sext if source.is_signed else b.zext)(value, vec)

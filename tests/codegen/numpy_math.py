@@ -37,6 +37,8 @@ def _node(e: Expr, a: list[np.ndarray]) -> np.ndarray:
         return np.asarray(a[0]).view(kind)
     if e.op == "cast":
         return np.asarray(a[0]).astype(kind)
+    if e.op == "call" and e.value == "scale":
+        return np.ldexp(a[0], np.nan_to_num(a[1]).astype(np.int32))
     return np.asarray(OPERATIONS[e.op](*a)).astype(kind, copy=False)
 
 

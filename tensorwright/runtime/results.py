@@ -1,0 +1,98 @@
+"""Memory of large results, kept for the next one when the caller has let go of it.
+
+    array, start = result_empty((8192, 2048), np.dtype("float32"), 64 << 20)
+
+The C library gives blocks of 32 MiB and more back to the system at once and gets new ones page by
+page, each cleared first: for results of simple programs that takes as long as computing them. A
+result of `LARGE` bytes and more therefore lies in a block of its own, on 2 MiB pages; when the last
+view of the array is gone, the block waits for a result of about its size. While it waits, the
+system may take its pages for others (`MADV_FREE`), so that it does not count against a limit.
+Blocks are taken and kept by single operations on a list: any thread may do both at any time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+
+import numpy as np
+
+from tensorwright.base.errors import RunError
+from tensorwright.runtime.buffer import address, aligned_empty
+from tensorwright.runtime.pages import PAGE, region
+
+LARGE = 32 << 20  # bytes of a result for which this is worth while
+MOST = 8  # blocks that wait
+SPARE = 4  # a block may be larger than what it is taken for by 1 / SPARE
+
+_waiting: list[Block] = []
+
+
+class Block:
+    """Some memory on large pages."""
+
+    def __init__(self, nbytes: int) -> None:
+        self.flat = region(nbytes)
+        self.start = address(self.flat)
+        self.start += -self.start % PAGE
+        self.nbytes = nbytes
+
+    def rest(self) -> None:
+        """Let the system have the pages if it needs them; what they hold is lost then."""
+        memory = self.flat.base.obj
+        if hasattr(mmap, "MADV_FREE"):
+            with contextlib.suppress(OSError, ValueError):
+                memory.madvise(mmap.MADV_FREE)
+
+
+class _Held:
+    """A block as NumPy wants to be told of it; it waits again when the last array over it dies."""
+
+    def __init__(self, block: Block, nbytes: int) -> None:
+        self.block = block
+        self.__array_interface__ = {
+            "version": 3, "typestr": "|u1", "shape": (nbytes,), "data": (block.start, False),
+        }  # fmt: skip
+
+    def __del__(self) -> None:
+        keep(self.block)
+
+
+def result_empty(shape: tuple[int, ...], dtype: np.dtype, nbytes: int) -> tuple[np.ndarray, int]:
+    """A new array on a 64-byte boundary, and its address."""
+    if nbytes < LARGE:
+        return aligned_empty(shape, dtype, nbytes)
+    block = _take(nbytes) or _new(nbytes)
+    return np.ndarray(shape, dtype, np.asarray(_Held(block, nbytes))), block.start
+
+
+def keep(block: Block) -> None:
+    """A block that nobody uses waits; the one that has waited longest goes if there are many."""
+    block.rest()
+    _waiting.append(block)
+    if len(_waiting) > MOST:
+        with contextlib.suppress(IndexError):
+            _waiting.pop(0)
+
+
+def forget() -> None:
+    """Give all blocks that wait back to the system."""
+    _waiting.clear()
+
+
+def _take(nbytes: int) -> Block | None:
+    """The last block of about this size that waits."""
+    for block in reversed(_waiting[:]):
+        if nbytes <= block.nbytes <= nbytes + nbytes // SPARE:
+            with contextlib.suppress(ValueError):  # another thread was faster
+                _waiting.remove(block)
+                return block
+    return None
+
+
+def _new(nbytes: int) -> Block:
+    try:
+        return Block(nbytes)
+    except RunError:
+        forget()
+        return Block(nbytes)
