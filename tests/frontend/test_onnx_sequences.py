@@ -73,8 +73,8 @@ def test_changes_by_position():
 
 @pytest.mark.parametrize("position", [3, -4, 1 << 40])
 def test_positions_are_checked(position):
-    program = tw.compile(model_of(
-        "f (seq(float[n, 3]) s, int64 k) => (float[m, 3] y) { y = SequenceAt (s, k) }"))  # fmt: skip
+    text = "f (seq(float[n, 3]) s, int64 k) => (float[m, 3] y) { y = SequenceAt (s, k) }"
+    program = tw.compile(model_of(text))
     with pytest.raises(RunError, match="position is -"):
         program(rows(2, 1, 4), np.array(position))
     same(program(rows(2, 1, 4), np.array(2)), rows(2, 1, 4)[2])
@@ -106,7 +106,7 @@ def test_split_by_data():
     check("""f (float[n, 3] x, int64 size) => (seq(float[m, 3]) y, int64 k) {
       y = SplitToSequence <axis = 0> (x, size)
       k = SequenceLength (y)
-    }""", [rows(7)[0], np.array(3)], [rows(6)[0], np.array(2)], [rows(1)[0], np.array(9)])  # fmt: skip
+    }""", *([rows(n)[0], np.array(k)] for n, k in ((7, 3), (6, 2), (1, 9))))  # fmt: skip
     check("""f (float[n, 3] x, int64[k] sizes) => (seq(float[m, 3]) y) {
       y = SplitToSequence <axis = 0> (x, sizes)
     }""", [rows(7)[0], np.array([3, 4])], [rows(6)[0], np.array([1, 2, 3])])  # fmt: skip
