@@ -13,6 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 CHANGES = False
+# Types whose first case is named so are Python's own sequences and optionals: programs take and
+# give lists for them, and None for what is absent. A sequence is its last element and those before.
+#     NoElement | Element1(count, last: f32[n], rest) | Element2(...)                 by rank
+#     Absent | Present1(value: f32[n]) | Present2(...) | Present(value: a sequence)
+NO_ELEMENT, ELEMENT = "NoElement", "Element"
+ABSENT, PRESENT = "Absent", "Present"
 
 
 class Value:
@@ -81,3 +87,44 @@ def fold(value: Value, make: Callable[[Value, list], object]):
         else:
             done[id(v)] = make(v, [done[id(f)] if isinstance(f, Value) else f for f in v.fields])
     return done[id(value)]
+
+
+# ---- sequences and optionals -------------------------------------------------------------------
+
+
+def from_python(x, first: str):
+    """A Python list, None or array as a value of the type whose first case is `first`; anything
+    that is none of these comes back as it is."""
+    if isinstance(x, Value):
+        return x
+    if first == NO_ELEMENT and isinstance(x, (list, tuple)):
+        found = Value(NO_ELEMENT)
+        for k, item in enumerate(x):
+            found = Value(f"{ELEMENT}{_rank(item)}", (np.array(k + 1), item, found))
+        return found
+    if first == ABSENT:
+        if x is None:
+            return Value(ABSENT)
+        if isinstance(x, (list, tuple)):
+            return Value(PRESENT, (from_python(x, NO_ELEMENT),))
+        return Value(f"{PRESENT}{_rank(x)}", (x,))
+    return x
+
+
+def _rank(x) -> int:
+    return len(x.shape) if hasattr(x, "shape") else np.ndim(x)
+
+
+def to_python(value: Value, first: str):
+    """The list, None or array that a value of the type whose first case is `first` is; a value of
+    another type comes back as it is."""
+    if first == ABSENT:
+        found = value.fields[0] if value.fields else None
+        return to_python(found, NO_ELEMENT) if isinstance(found, Value) else found
+    if first != NO_ELEMENT:
+        return value
+    found = []
+    while value.fields:
+        _, last, value = value.fields
+        found.append(last)
+    return found[::-1]

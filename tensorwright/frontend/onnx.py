@@ -47,6 +47,7 @@ from tensorwright.frontend.onnx_model import (
     GraphRecord,
     ModelRecord,
     NodeRecord,
+    ValueRecord,
     read_model,
 )  # fmt: skip
 from tensorwright.frontend.onnx_ops import (
@@ -58,14 +59,16 @@ from tensorwright.frontend.onnx_ops import (
     find_converter,
     value_kind,
 )  # fmt: skip
+from tensorwright.frontend.onnx_ops_sequence import declared, is_tensor, native
 from tensorwright.frontend.onnx_scope import POISON, Scope, live_nodes
+from tensorwright.frontend.onnx_sequences import pattern_of
 from tensorwright.frontend.onnx_symbolic import Symbolic
 from tensorwright.frontend.shapes import Shapes
 from tensorwright.ir.build import current_location, location
 from tensorwright.ir.dtype import dtype
 from tensorwright.ir.graph import CONST, PARAM, Graph, Node, constant, graph, param
 from tensorwright.ir.module import Module
-from tensorwright.ir.type import TensorType
+from tensorwright.ir.type import DataType, TensorType
 
 MAX_CALLS = 24  # functions calling functions
 MAX_REPORTED = 40
@@ -151,10 +154,11 @@ class Importer:
             raise self.report()
         results, names = [], []
         for v in g.outputs:
-            value = scope.find(v.name)
+            value = native(scope.find(v.name))
             if not isinstance(value, Node):
                 raise FrontendError(
-                    f"output {v.name!r} is {value_kind(value)}", help="only tensors can be results"
+                    f"output {v.name!r} is {value_kind(value)}",
+                    help="only tensors, sequences and optionals of tensors can be results",
                 )
             results.append(value)
             names.append(v.name)
@@ -174,20 +178,27 @@ class Importer:
             if v.name in self.constants:
                 scope.bind(v.name, self.given_constant(v))
                 continue
-            if v.kind != "tensor":
-                what = {
-                    "string": "strings",
-                    "unknown": "no tensor of known type",
-                    "optional": "an optional value",
-                }
-                raise FrontendError(
-                    f"input {v.name!r} is {what.get(v.kind, f'a {v.kind} value')}",
-                    help="only tensors can be inputs",
-                )
-            node = param(v.name, TensorType(v.dtype, wishes.shape_of(v.name, v.shape)))
+            node = param(v.name, self.type_of_input(v, wishes))
             params.append(node)
             scope.bind(v.name, node)
         return params
+
+    def type_of_input(self, v: ValueRecord, wishes: Shapes) -> TensorType | DataType:
+        if v.kind == "tensor":
+            return TensorType(v.dtype, wishes.shape_of(v.name, v.shape))
+        given = wishes.shape_of(v.name, None) if v.name in wishes.given else None
+        kind = declared(v, None if given is None else pattern_of(given))
+        if kind is None:
+            what = {
+                "string": "strings", "unknown": "no tensor of known type",
+                "optional": "an optional of something else",
+                "sequence": "a sequence of something else",
+            }  # fmt: skip
+            raise FrontendError(
+                f"input {v.name!r} is {what.get(v.kind, f'a {v.kind} value')}",
+                help="only tensors, sequences and optionals of tensors can be inputs",
+            )
+        return kind.type
 
     def given_constant(self, v) -> Node:
         array = self.constants[v.name]
@@ -280,7 +291,7 @@ class Importer:
         """The results of a converter, as shape expressions or constants where they are known."""
         args, attrs = bind(row, call.record, args, call.attrs)
         name = call.record.op if call.record.domain == "" else ""
-        tensors = all(a is None or isinstance(a, Node) for a in args)
+        tensors = all(a is None or is_tensor(a) for a in args)
         results: list = []
 
         def run():

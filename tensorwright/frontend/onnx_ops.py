@@ -23,7 +23,7 @@ from tensorwright.frontend.onnx_model import GraphRecord, NodeRecord, ValueRecor
 from tensorwright.ir.dtype import DType
 from tensorwright.ir.expr import Expr
 from tensorwright.ir.graph import Node, array_of
-from tensorwright.ir.type import Dim, TensorType
+from tensorwright.ir.type import DataType, Dim, TensorType
 
 Value = object  # Node | SequenceValue | OptionalValue | StringValue | None
 Array = np.ndarray
@@ -234,6 +234,8 @@ def value_kind(value) -> str:
         return "an optional"
     if isinstance(value, StringValue):
         return "strings"
+    if isinstance(value, Node) and isinstance(value.type, DataType):
+        return "an optional" if value.type.name.startswith("Optional") else "a sequence"
     return "this value"
 
 

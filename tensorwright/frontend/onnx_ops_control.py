@@ -16,20 +16,12 @@ from tensorwright.frontend import onnx_rows as ops
 from tensorwright.frontend.onnx_model import GraphRecord
 from tensorwright.frontend.onnx_ops import Body, Call, Ints, converter, value_kind
 from tensorwright.frontend.onnx_ops_movement import axis_of
-from tensorwright.frontend.onnx_scope import POISON, Scope
+from tensorwright.frontend.onnx_ops_sequence import as_node, is_tensor, joined, kind_of_value
+from tensorwright.frontend.onnx_scope import POISON, Scope, closed_graph
+from tensorwright.frontend.onnx_sequences import kind_of
 from tensorwright.ir.dtype import boolean, i64
 from tensorwright.ir.expr import Expr, Symbol, as_dim, as_expr, maximum, sym
-from tensorwright.ir.graph import (
-    CONST,
-    PARAM,
-    Graph,
-    Node,
-    array_of,
-    constant,
-    graph,
-    node_symbols,
-    param,
-)  # fmt: skip
+from tensorwright.ir.graph import CONST, Graph, Node, array_of, constant, param
 from tensorwright.ir.type import Dim, TensorType
 
 MAX_UNROLLED = 64
@@ -58,44 +50,13 @@ class Part:
         return closed_graph(name, [*self.params, *taken], self.results)
 
 
-def closed_graph(name: str, params: Sequence[Node], results: Sequence[Node]) -> Graph:
-    """A graph that binds only the symbols whose binders it computes itself."""
-    g = graph(name, unique_names(params), results)
-    inside = tuple(b for b in g.binders if _is_inside(b, set(g.params)))
-    return Graph(g.name, g.params, g.results, inside, g.result_names)
-
-
-def unique_names(params: Sequence[Node]) -> list[Node]:
-    taken: dict[str, int] = {}
-    for p in params:
-        k = taken[p.name] = taken.get(p.name, 0) + 1
-        if k > 1:
-            object.__setattr__(p, "name", f"{p.name}_{k}")
-    return list(params)
-
-
-def _is_inside(binder: Node, params: set[Node]) -> bool:
-    """Whether everything the binder is computed from is a parameter here or a constant."""
-    todo, seen = [binder], set()
-    while todo:
-        n = todo.pop()
-        if n is None or n in seen:
-            continue
-        seen.add(n)
-        if n.op is PARAM and n not in params:
-            return False
-        todo.extend(n.args)
-        todo.extend(s.origin for s in node_symbols(n) if s.origin is not None)
-    return True
-
-
 def imported(c: Call, body: GraphRecord, params: list[Node], args: list | None = None) -> Part:
-    """The body on its parameters; every result must be a tensor."""
+    """The body on its parameters; every result must be a tensor, a sequence or an optional."""
     results, scope = c.importer.body(body, c.scope, params if args is None else args)
     for k, r in enumerate(results):
         if r is POISON:
             raise Broken
-        if not isinstance(r, Node):
+        if not isinstance(r, Node) and kind_of_value(r) is None:
             raise c.fail(f"result {k} of a body is {value_kind(r)}, not a tensor")
     return Part(params, results, scope)
 
@@ -124,6 +85,10 @@ def if_(c: Call, condition: Node, *, then_branch: Body, else_branch: Body) -> ob
         then, orelse = (imported(c, b, []) for b in (then_branch, else_branch))
     except Broken:
         return [POISON] * c.outputs
+    for k, pair in enumerate(zip(then.results, orelse.results)):
+        kind = joined(pair)
+        if kind is not None:
+            then.results[k], orelse.results[k] = (as_node(v, kind) for v in pair)
     check_branches(c, condition, then, orelse)
     captured = captures_of(then, orelse)
     y = ops.conditional(
@@ -165,10 +130,12 @@ def loop(
         raise c.fail(f"the body has {len(body.inputs)} inputs for {len(state)} carried values")
     trips = None if trips is None else ops.reshape(ops.cast(trips, dtype=i64), shape=())
     condition = None if condition is None else truth(condition)
-    if any(not isinstance(s, Node) for s in state) or _carries_sequences(body):
-        return unrolled(c, trips, condition, list(state), body)
+    if any(not is_tensor(s) for s in state) or _carries_sequences(body):
+        found = unrolled(c, trips, condition, list(state), body)
+        if found is not None:
+            return found
     try:
-        part = stable_body(c, body, list(state))
+        state, part = stable_body(c, body, list(state))
     except Broken:
         return [POISON] * c.outputs
     again = c.importer.symbolic.constant(part.results[0])
@@ -183,10 +150,12 @@ def _carries_sequences(body: GraphRecord) -> bool:
     return any(v.kind in ("sequence", "optional") for v in (*body.inputs, *body.outputs))
 
 
-def stable_body(c: Call, body: GraphRecord, state: list[Node]) -> Part:
-    """The body on parameters whose types its results keep: a dimension that a step changes gets a
-    symbol of its own. While a step runs the condition holds."""
-    types = [s.type for s in state]
+def stable_body(c: Call, body: GraphRecord, state: list) -> tuple[list[Node], Part]:
+    """(the state, the body on parameters whose types its results keep): a dimension that a step
+    changes gets a symbol of its own, a sequence a type that has room for what a step puts into it.
+    While a step runs the condition holds."""
+    kinds = [kind_of_value(s) for s in state]
+    types = [s.type if k is None else k.type for s, k in zip(state, kinds)]
     own: set[Expr] = set()
     for _ in range(8):
         before = len(c.importer.problems)
@@ -196,9 +165,13 @@ def stable_body(c: Call, body: GraphRecord, state: list[Node]) -> Part:
         part = imported(c, body, [count, *params], [*args, *params])
         results = part.results[1 : 1 + len(state)]
         part.results[0] = truth(part.results[0])
-        later = [_loosened(t, r.type, own) for t, r in zip(types, results)]
+        kinds = [joined([p, r]) for p, r in zip(params, results)]
+        later = [_loosened(t, r.type, own) if k is None else k.type
+                 for t, r, k in zip(types, results, kinds)]  # fmt: skip
         if later == types:
-            return part
+            settled = [r if k is None else as_node(r, k) for r, k in zip(results, kinds)]
+            part.results[1 : 1 + len(state)] = settled
+            return [s if k is None else as_node(s, k) for s, k in zip(state, kinds)], part
         types = later
         del c.importer.problems[before:]
     raise c.fail("the types of the carried values do not settle")
@@ -309,31 +282,37 @@ def head(x: Node, count: Dim) -> Node:
     return ops.slice(x, starts=(0,) * x.rank, stops=(count, *rest), steps=(1,) * x.rank)
 
 
-def unrolled(c: Call, trips, condition, state: list, body: GraphRecord) -> list:
-    """A loop over sequences, whose steps are known while importing."""
-    limit = None if trips is None else c.importer.symbolic.constant(trips)
-    if limit is None or int(limit) > MAX_UNROLLED:
-        raise c.fail(
-            "a loop that carries sequences needs a small constant trip count",
-            help="stack the sequence into one tensor",
-        )
-    go = True if condition is None else c.number(condition, "condition")
+def unrolled(c: Call, trips, condition, state: list, body: GraphRecord) -> list | None:
+    """A loop over sequences whose steps are known while importing; None for any other."""
+    symbolic = c.importer.symbolic
+    limit = None if trips is None else symbolic.constant(trips)
+    if limit is None or int(limit) > MAX_UNROLLED or any(kind_of(s) for s in nodes(state)):
+        return None
+    go = True if condition is None else symbolic.constant(condition)
+    before = len(c.importer.problems)
     collected: list[list[Node]] = [[] for _ in range(len(body.outputs) - 1 - len(state))]
     for k in range(int(limit)):
+        if go is None:
+            return None
         if not go:
             break
         args = [ranked(constant(np.array(k)), body.inputs[0]),
                 ranked(constant(np.array(True)), body.inputs[1])]  # fmt: skip
         results = c.importer.inline(body, c.scope, [*args, *state])
         if any(r is POISON for r in results):
-            return [POISON] * c.outputs
-        go = c.number(results[0], "condition after a step")
+            del c.importer.problems[before:]  # the loop itself will say it
+            return None
+        go = symbolic.constant(results[0])
         state = results[1 : 1 + len(state)]
         for column, value in zip(collected, results[1 + len(state) :]):
             column.append(ops.reshape(value, shape=(1, *value.shape)))
     if any(not column for column in collected):
         raise c.fail("a loop of no steps collects tensors")
     return [*state, *(v[0] if len(v) == 1 else ops.concat(*v, axis=0) for v in collected)]
+
+
+def nodes(values: Sequence) -> list[Node]:
+    return [v for v in values if isinstance(v, Node)]
 
 
 # ---- Scan ---------------------------------------------------------------------------------------

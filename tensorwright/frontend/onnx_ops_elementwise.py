@@ -10,10 +10,12 @@ import numpy as np
 
 from tensorwright.frontend import onnx_rows as ops
 from tensorwright.frontend.onnx_ops import Array, Call, converter
+from tensorwright.frontend.onnx_sequences import equal_sizes
 from tensorwright.frontend.onnx_tensor import element_type
 from tensorwright.ir.dtype import SUBBYTE, DType, boolean, f8e8m0, f32, i32, promote, u8
-from tensorwright.ir.graph import Node, array_of
+from tensorwright.ir.graph import Node, array_of, constant
 from tensorwright.ir.op import OpDef
+from tensorwright.ir.type import Dim
 
 UNARY = {
     "Abs": ops.abs, "Acos": ops.acos, "Acosh": ops.acosh, "Asin": ops.asin, "Asinh": ops.asinh,
@@ -45,9 +47,35 @@ def _binary(op: OpDef):
         c: Call, x: Node, y: Node, *, broadcast: int = 0, axis: int = -1,
         consumed_inputs: object = None,
     ) -> Node:  # fmt: skip
-        return op(x, aligned(c, x, y, axis))
+        return op(*fitted(x, aligned(c, x, y, axis)))
 
     return convert
+
+
+def fitted(x: Node, y: Node) -> tuple[Node, Node]:
+    """Both operands, where one has a size that only its data tells, as with the elements of a
+    sequence: taken to be that of the other, which the program checks."""
+    rank = min(x.rank, y.rank)
+    for k in range(-rank, 0):
+        a, b = x.shape[k], y.shape[k]
+        if a == b or 1 in (a, b):
+            continue
+        if _of_data(b):
+            y = _resized(y, k, a)
+        elif _of_data(a):
+            x = _resized(x, k, b)
+    return x, y
+
+
+def _of_data(d: Dim) -> bool:
+    return not isinstance(d, int) and d.op == "sym" and d.value.origin is not None
+
+
+def _resized(x: Node, axis: int, size: Dim) -> Node:
+    shape, starts = list(x.shape), [constant(np.array([0]))] * x.rank
+    starts[axis] = ops.size(dims=(equal_sizes(shape[axis], size, "size"),))
+    shape[axis] = size
+    return ops.dynamic_slice(x, ops.concat(*starts, axis=0), sizes=tuple(shape))
 
 
 def aligned(c: Call, x: Node, y: Node, axis: int) -> Node:
@@ -66,7 +94,7 @@ for _name, _op in BINARY.items():
 @converter("Div")
 def div(c: Call, x: Node, y: Node, *, broadcast: int = 0, axis: int = -1,
         consumed_inputs: object = None) -> Node:  # fmt: skip
-    y = aligned(c, x, y, axis)
+    x, y = fitted(x, aligned(c, x, y, axis))
     return ops.div(x, y) if x.dtype.is_float else ops.trunc_div(x, y)
 
 
@@ -110,7 +138,7 @@ def _fold(op: OpDef):
             raise c.fail("it has no inputs")
         result = xs[0]
         for x in xs[1:]:
-            result = op(result, x)
+            result = op(*fitted(result, x))
         return result
 
     return convert

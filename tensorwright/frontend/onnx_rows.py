@@ -85,6 +85,7 @@ from tensorwright.ops.elementwise import (
     trunc_div,
 )  # fmt: skip
 from tensorwright.ops.index import (
+    dynamic_slice,
     dynamic_update_slice,
     gather,
     gather_elements,

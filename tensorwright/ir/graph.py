@@ -157,8 +157,12 @@ def graph(name: str, params, results, result_names=(), state=()) -> Graph:
             if origin is not None and origin not in binders:
                 binders[origin] = None
                 todo.append(origin)
-    ordered = [n for n in order(params, (*binders, *results), tuple(binders)) if n in binders]
-    return Graph(name, params, results, tuple(ordered), tuple(result_names), tuple(state))
+    before, ordered = None, tuple(binders)
+    while ordered != before:  # an order that the graph printed and parsed keeps
+        before = ordered
+        nodes = order(params, (*ordered, *results), ordered)
+        ordered = tuple(n for n in nodes if n in binders)
+    return Graph(name, params, results, ordered, tuple(result_names), tuple(state))
 
 
 def rebuild(g: Graph, make: Callable[[Node, tuple[Node, ...]], Node]) -> Graph:

@@ -17,7 +17,7 @@ from math import prod
 import numpy as np
 
 from tensorwright.base.errors import InternalError, RunError
-from tensorwright.base.value import Value, fold
+from tensorwright.base.value import Value, fold, from_python, to_python
 from tensorwright.ir import facts, scalar, source
 from tensorwright.ir.dtype import DType, dtype, f64
 from tensorwright.ir.expr import Buffer, Expr, Symbol, as_expr, symbols_of
@@ -54,7 +54,9 @@ def run_graph(
     `kernels` are what calls find by name; `precise` computes all floats in float64, except in
     kernels."""
     with np.errstate(all="ignore"), deep_stack():
-        return _Run(graphs, precise, kernels).graph(g, _convert(g, inputs, precise), {})
+        results = _Run(graphs, precise, kernels).graph(g, _convert(g, inputs, precise), {})
+    return [to_python(y, r.type.cases[0].name) if isinstance(r.type, DataType) else y
+            for r, y in zip(g.results, results)]  # fmt: skip
 
 
 def run_node(node: Node, values: Sequence):
@@ -88,6 +90,7 @@ def _input(name: str, type_, x, precise: bool):
 
 def _input_value(name: str, type_: DataType, value, precise: bool) -> Value:
     """A value with its fields as arrays, checked against the declaration."""
+    value = from_python(value, type_.cases[0].name)
     wanted: dict[int, tuple[DataType, Case]] = {}
     todo = [(type_, value)]
     while todo:

@@ -151,8 +151,10 @@ class _Parser:
                 raise self.source.error("a binding `name: type = op(...)` is expected", s)
         results = self.results(f.body[-1], values)
         self.check_results(f, results)
-        return make_graph(read.get("name", f.name), params, results, read.get("results", ()),
-                          read.get("state", ()))  # fmt: skip
+        g = make_graph(read.get("name", f.name), params, results, read.get("results", ()),
+                       read.get("state", ()))  # fmt: skip
+        own = set(values.values())  # a size that the body only uses is bound around it
+        return replace(g, binders=tuple(b for b in g.binders if b in own))
 
     def results(self, s: ast.stmt, values: dict[str, Node]) -> tuple[Node, ...]:
         if not isinstance(s, ast.Return) or s.value is None:

@@ -13,7 +13,7 @@ from tensorwright.ir.type import TupleType
 from tensorwright.ops.define import define
 
 
-def _fused_type(*types, body):
+def _fused_type(*types, body, sizes=()):
     results = body.result_types
     return results[0] if len(results) == 1 else TupleType(results)
 
@@ -22,7 +22,11 @@ def _declared_type(*types, callee, type, scalars=(), sources=(), inplace=-1):
     return type
 
 
-fused = define("fused", "*xs", infer=_fused_type, doc="A group of nodes that becomes one kernel.")
+fused = define(
+    "fused", "*xs", infer=_fused_type,
+    doc="A group of nodes that becomes one kernel. sizes: those that its nodes use and none of its "
+    "operands and results has, which must be known before.",
+)  # fmt: skip
 call_kernel = define(
     "call_kernel", "*xs", infer=_declared_type,
     doc="Call a kernel of the module: tensor arguments, then index scalars. The result starts as "

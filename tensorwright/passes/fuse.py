@@ -13,9 +13,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from tensorwright.base import trace
-from tensorwright.ir.graph import CONST, PARAM, Graph, Node, param, structure, users
+from tensorwright.ir.expr import Expr, sym
+from tensorwright.ir.graph import (
+    CONST,
+    PARAM,
+    Graph,
+    Node,
+    bound_symbols,
+    node_symbols,
+    param,
+    structure,
+    users,
+)  # fmt: skip
 from tensorwright.ir.module import Module, map_graphs, unique
-from tensorwright.ir.type import TensorType, TupleType
+from tensorwright.ir.type import TensorType, TupleType, type_symbols
 from tensorwright.ops.kernel import fused
 from tensorwright.passes.lower import HOST_OPS, define_kernel
 from tensorwright.schedule.form import read_form
@@ -148,9 +159,17 @@ class Fusion:
 
     def emit(self, group: Group, new: dict[Node, Node]) -> Node:
         body, inputs = group_graph(group.nodes, group.root)
-        made = fused(*(new[x] for x in inputs), body=body)
+        sizes = hidden_sizes(group.nodes, inputs)
+        made = fused(*(new[x] for x in inputs), body=body, **({"sizes": sizes} if sizes else {}))
         loc = tuple(dict.fromkeys(place for n in reversed(group.nodes) for place in n.loc))
         return replace(made, name=group.root.name, loc=loc)
+
+
+def hidden_sizes(nodes: list[Node], inputs: list[Node]) -> tuple[Expr, ...]:
+    """The sizes that the nodes use, and neither their operands nor their result, the first, has."""
+    used = set().union(*map(node_symbols, nodes)) - type_symbols(*(x.type for x in inputs))
+    hidden = used - type_symbols(nodes[0].type) - {s for n in nodes for s in bound_symbols(n)}
+    return tuple(map(sym, sorted(hidden, key=lambda s: (s.name, s.serial))))
 
 
 def group_graph(nodes: list[Node], root: Node) -> tuple[Graph, list[Node]]:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from tensorwright.base.errors import RunError
-from tensorwright.base.value import Value
+from tensorwright.base.value import Value, from_python, to_python
 from tensorwright.runtime.buffer import aligned_empty, dtype_name, numpy_dtype, to_array
 from tensorwright.runtime.layout import HEADER, OUTSIDE, TAG, place
 
@@ -91,6 +91,7 @@ class Codec:
 
     def encode(self, value: Any, type_: str, what: str) -> tuple[Any, int]:
         """(memory that holds the value, address of it). Raises RunError if it is none."""
+        value = from_python(value, self.types[type_][0].name)
         native = getattr(value, "native", None)
         if native and native[0] is self.keys[type_]:
             return native[1], native[2]
@@ -156,7 +157,7 @@ class Codec:
             else:
                 todo.pop()
                 done[at] = self.made(*opened.pop(at), done)
-        return done[start]
+        return to_python(done[start], self.types[type_][0].name)
 
     def made(self, case: _Case, words: tuple, memory: bytearray, done: dict[int, Any]) -> Any:
         """A value from its object's memory; its arrays stay there."""

@@ -47,7 +47,7 @@ def executor(via: str):
 
         def run(inputs):
             result = program(*inputs)
-            return list(result) if isinstance(result, (tuple, list)) else [result]
+            return list(result) if len(program.outputs) != 1 else [result]
 
         return run
 
@@ -106,6 +106,15 @@ def difference(case: Case, found: list, expected: list) -> str:
     if len(found) != len(expected):
         return f"{len(found)} results, expected {len(expected)}"
     for k, (a, b) in enumerate(zip(found, expected)):
+        if isinstance(a, list) and isinstance(b, list):
+            why = difference(case, a, b)
+            if why:
+                return f"in result {k}: {why}"
+            continue
+        if a is None or b is None or isinstance(a, list) or isinstance(b, list):
+            if a is not b:
+                return f"result {k} is a {type(a).__name__}, expected a {type(b).__name__}"
+            continue
         a, b = np.asarray(a), np.asarray(b)
         if a.shape != b.shape:
             return f"result {k} has shape {a.shape}, expected {b.shape}"
