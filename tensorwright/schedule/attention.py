@@ -12,15 +12,16 @@ its own, so that the constants of one do not take the registers of another.
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import Buffer, Symbol, as_expr, bounds, is_const, minimum, sym
 from tensorwright.ir.loop import Alloc, For, Kernel, Seq, Stmt, seq
 from tensorwright.schedule import primitives as p
-from tensorwright.schedule.contraction import choose_tile, tile_nest
+from tensorwright.schedule.contraction import BYTES_A_CYCLE, choose_tile, extent_of, tile_nest
 from tensorwright.schedule.form import MAX_ROW_BYTES, Form, inverse, temps_in_order
 from tensorwright.schedule.legal import ScheduleError
-from tensorwright.schedule.maps import fuse_all, is_small, total
+from tensorwright.schedule.maps import fuse_all, in_parallel, total
 from tensorwright.schedule.masked import skip_masked
 from tensorwright.schedule.nest import Stage, read_nest
 from tensorwright.schedule.pairs import pack_pairs, pair_variable
@@ -34,30 +35,33 @@ from tensorwright.schedule.primitives_nests import (
 )  # fmt: skip
 from tensorwright.schedule.roles import choose_pack, find_roles
 from tensorwright.schedule.rows import schedule_inside
+from tensorwright.schedule.space import Choices
 from tensorwright.target.target import Target
 
 MAX_ROWS = 48
+MIN_ROWS = 4  # of a tile, unless there is no room for as many
 
 
-def schedule_attention(form: Form, target: Target) -> Kernel:
+def schedule_attention(form: Form, target: Target, choices: Choices) -> Kernel:
     """The kernel with its rows in tiles, one task a tile."""
     k, rows = form.kernel, form.rows
     values = next(s for s in reversed(form.stages) if s.is_contraction)
     body, temps = k.body, temps_in_order(k.body)
     body, parts = together(body, form, values, temps)
     loops, row = [f.var for f in parts[:-1]], parts[-1]
-    if not is_small(total([*parts, *form.stages[0].spatial[rows:], *form.stages[0].reduce])):
+    work = total([*parts, *form.stages[0].spatial[rows:], *form.stages[0].reduce])
+    if in_parallel(work, choices):
         for f in parts:
             body = p.set_kind(body, f.var, "parallel")
-    height = tile_height(row, form)
+    height = tile_height(row, form, choices)
     body, tile, inner = p.split(body, row.var, height, clamp=not is_const(row.extent % height, 0))
     body, three = distribute(body, inner, cut_points(p.find(body, inner)))
     place = row.begin + minimum(sym(tile) * height + sym(three[1]), row.extent - 1)
     body = skip_masked(body, [p.find(body, v) for v in three], place)
     k = k.with_body(body, f"attention: tiles of {height} rows over {rows} shared loops")
-    for v in (three[0], three[2]):
-        k = contract_part(k, v, target)
-    body = p.replace_loop(k.body, three[1], lambda s: rows_part(s, target))
+    for name, v in (("scores", three[0]), ("values", three[2])):
+        k = contract_part(k, v, target, choices.within(name))
+    body = p.replace_loop(k.body, three[1], lambda s: rows_part(s, target, choices))
     return replace(k, body=fuse_all(body, [*loops, tile]))
 
 
@@ -101,15 +105,22 @@ def reuse_rows(body: Stmt, temps: list[Buffer]) -> Stmt:
     return body
 
 
-def tile_height(row: For, form: Form) -> int:
-    """Rows of a tile: as many as keep the scores in the cache, all tiles alike."""
+def tile_height(row: For, form: Form, choices: Choices) -> int:
+    """Rows of a tile, all tiles alike: keys and values are read once a tile, so many, but only so
+    many that their scores stay in the cache."""
     width = max(bounds(as_expr(s.out.shape[-1]))[1] or 1 for s in form.stages[:-1])
     most = max(1, min(MAX_ROWS, MAX_ROW_BYTES // (4 * width)))
-    if not is_const(row.extent):
-        high = bounds(row.extent)[1]
-        return min(most, high) if high is not None else most
-    count = -(-row.extent.value // most)
-    return -(-row.extent.value // count)
+    high = bounds(row.extent)[1]
+    whole = most if high is None else high
+    heights = [min(most, whole)]
+    if is_const(row.extent):
+        heights = [-(-whole // n) for n in range(-(-whole // most), whole + 1)]
+    heights = list(dict.fromkeys(h for h in heights if h >= min(heights[0], MIN_ROWS)))
+    scores = form.stages[0]
+    streamed = 4 * 2 * width * prod(extent_of(f) for f in scores.reduce)
+    repeats = prod(extent_of(f) for f in scores.spatial[: form.rows - 1])
+    read = repeats * streamed / BYTES_A_CYCLE
+    return choices.pick("height", heights, lambda h: -(-whole // h) * read)
 
 
 def cut_points(s: For) -> list[Stmt]:
@@ -118,7 +129,7 @@ def cut_points(s: For) -> list[Stmt]:
     return [nests[1], nests[-1]]
 
 
-def contract_part(k: Kernel, v: Symbol, target: Target) -> Kernel:
+def contract_part(k: Kernel, v: Symbol, target: Target, choices: Choices) -> Kernel:
     """One contraction of a tile on register tiles, its streamed operand in panels."""
     stage = read_nest(p.find(k.body, v))
     if stage.acc is stage.out:
@@ -127,14 +138,14 @@ def contract_part(k: Kernel, v: Symbol, target: Target) -> Kernel:
     roles = find_roles(stage)
     columns = bounds(roles.column.extent)[1]
     rows = p.find(k.body, v).extent.value
-    tile = choose_tile(rows, columns, target, target.lanes(stage.acc.dtype))
+    tile = choose_tile(rows, columns, target, target.lanes(stage.acc.dtype), choices)
     pairs = pair_variable(stage, roles, target)
     spec = choose_pack(k, stage, roles, tile, pairs)
     if spec is not None and spec.words >= 0:
         k = pack_pairs(k, stage, roles, pairs, spec)
     elif spec is not None:
         k = pack(k, spec)
-    done = outline(tile_nest(p.find(k.body, v), roles, tile, target))
+    done = outline(tile_nest(p.find(k.body, v), roles, tile, target, choices))
     return replace(k, body=p.replace_loop(k.body, v, lambda _: done))
 
 
@@ -145,14 +156,15 @@ def outline(s: Stmt) -> For:
     return ir.loop("once", 1, lambda _: s, "outline")
 
 
-def rows_part(s: For, target: Target) -> For:
+def rows_part(s: For, target: Target, choices: Choices) -> For:
     """The stages between the contractions, vectorized along each row. Where a row is divided by the
     sum of its exponentials it is multiplied by the reciprocal, which is in (0, 1]: what rounding
     once more costs is less than what the sum of the products behind it rounds."""
     if is_softmax(s):
         s = replace(s, body=divide_once(s.body))
     parts = s.body.body if isinstance(s.body, Seq) else (s.body,)
-    done = [x if isinstance(x, Alloc) else schedule_inside(x, target) for x in parts]
+    done = [x if isinstance(x, Alloc) else schedule_inside(x, target, choices.within(f"row{n}"))
+            for n, x in enumerate(parts)]  # fmt: skip
     return outline(replace(s, body=seq(*done)))
 
 

@@ -15,8 +15,8 @@ heights; a symbolic number of rows gets a guarded last tile.
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import replace
+from math import prod
 
 from tensorwright.ir.expr import Expr, Symbol, bounds, is_const, sym, walk
 from tensorwright.ir.loop import For, If, Kernel, Stmt, seq
@@ -34,10 +34,12 @@ from tensorwright.schedule.roles import (
     packed_index,
     reduction_order,
 )  # fmt: skip
+from tensorwright.schedule.space import Choices
 from tensorwright.target.target import Target
 
 MAX_WINDOW = 7  # of a depthwise convolution whose inputs stay in registers
-HEAVY_EPILOGUE = 10  # operations a result above which the epilogue is a loop, not unrolled
+DECODING, TILE_IN_MEMORY = 0.25, 2.5  # cycles: of an operation, and of a vector stored and loaded
+BYTES_A_CYCLE = 8  # from memory
 
 
 def tile_cost(m: int, n: int, tile: Tile, broadcast: bool) -> float:
@@ -54,14 +56,16 @@ def tile_cost(m: int, n: int, tile: Tile, broadcast: bool) -> float:
 
 
 def choose_tile(
-    m: int, n: int, target: Target, lanes: int, broadcast: bool = True, window: int = 1
-) -> Tile:
-    """The cheapest tile for an m x n output; small n narrows the vectors. window: how many rows see
-    one vector of the other operand, all of which then stay in registers."""
+    m: int, n: int, target: Target, lanes: int, choices: Choices, broadcast: bool = True,
+    window: int = 1, steps: int = 1,
+) -> Tile:  # fmt: skip
+    """The tile for an m x n output, all of which is gone over `steps` times; small n narrows the
+    vectors. window: how many rows see one vector of the other operand, all of which then stay in
+    registers."""
     m, n = max(m, 1), max(n, 1)
     while lanes > 4 and n <= lanes // 2:
         lanes //= 2
-    best = None
+    tiles = []
     for rows, vectors in itertools.product(range(1, 15), range(1, 9)):
         if rows * vectors + vectors + 1 > target.vector_registers or rows > max(m, 1):
             continue
@@ -71,11 +75,8 @@ def choose_tile(
             continue
         if window > 1 and rows > 1 and 2 * rows + 2 * window > target.vector_registers:
             continue
-        tile = Tile(rows, vectors, lanes)
-        cost = tile_cost(m, n, tile, broadcast)
-        if best is None or cost < best[0] * 0.999:
-            best = (cost, tile)
-    return best[1]
+        tiles.append(Tile(rows, vectors, lanes))
+    return choices.pick("tile", tiles, lambda tile: steps * tile_cost(m, n, tile, broadcast))
 
 
 def extent_of(f: For | None, default: int = 1) -> int:
@@ -88,7 +89,9 @@ def extent_of(f: For | None, default: int = 1) -> int:
     return min(high, 128) if high is not None else 128
 
 
-def schedule_contraction(k: Kernel, stages: tuple[Stage, ...], target: Target) -> Kernel | None:
+def schedule_contraction(
+    k: Kernel, stages: tuple[Stage, ...], target: Target, choices: Choices
+) -> Kernel | None:
     """The kernel with its one contraction (and a map behind it) on register tiles; None if it has
     no such form."""
     stage = stages[0]
@@ -97,9 +100,10 @@ def schedule_contraction(k: Kernel, stages: tuple[Stage, ...], target: Target) -
         return None
     lanes = target.lanes(stage.acc.dtype)
     window = sliding_window(stage, roles)
+    steps = prod(extent_of(f) for f in (*roles.outer, *stage.reduce))
     tile = choose_tile(
-        extent_of(roles.row), extent_of(roles.column), target, lanes, roles.broadcast,
-        1 if window is None else window.extent.value,
+        extent_of(roles.row), extent_of(roles.column), target, lanes, choices, roles.broadcast,
+        1 if window is None else window.extent.value, steps,
     )  # fmt: skip
     pairs = pair_variable(stage, roles, target)
     pack = choose_pack(k, stage, roles, tile, pairs)
@@ -113,8 +117,8 @@ def schedule_contraction(k: Kernel, stages: tuple[Stage, ...], target: Target) -
     if len(stages) == 2:
         body = p.fuse_epilogue(body, stage, stages[1], inverse(stage, stages[1]))
     out = stages[-1].out
-    heavy = weight(stages[-1]) > HEAVY_EPILOGUE
-    if heavy:
+    rolled = len(stages) == 2 and is_rolled(stages[1], choices)
+    if rolled:
         body = p.stage_result(body, out)
     body = order_reduction(body, stage, roles)
     if window is not None:
@@ -130,12 +134,20 @@ def schedule_contraction(k: Kernel, stages: tuple[Stage, ...], target: Target) -
             body = multiply_pairs(body, pairs, roles, new, pack)
         else:
             body = p.relayout(body, old, new, lambda i: packed_index(i, pack))
-    body = tile_nest(body, roles, tile, target)
-    if heavy:
+    body = tile_nest(body, roles, tile, target, choices)
+    if rolled:
         body = p.roll(body, out)
     trace = f"contraction: {tile.rows} x {tile.vectors} x {tile.lanes} register tile"
     trace += ", pairs of bf16" if pack is not None and pack.words >= 0 else ""
     return replace(k.with_body(body, trace), params=params, packs=packs)
+
+
+def is_rolled(s: Stage, choices: Choices) -> bool:
+    """Whether an epilogue is a loop over the vectors of a tile. Written out, each of its operations
+    is decoded anew for every vector; as a loop, the tile goes through memory."""
+    results = prod(extent_of(f) for f in s.spatial) / 16
+    cycles = {"unrolled": results * weight(s) * DECODING, "rolled": results * TILE_IN_MEMORY}
+    return choices.pick("epilogue", cycles, cycles.get) == "rolled"
 
 
 def weight(s: Stage) -> int:
@@ -171,19 +183,20 @@ def order_spatial(body: Stmt, stage: Stage, roles: Roles) -> Stmt:
     return p.reorder(body, [f.var for f in order]) if len(order) > 1 else body
 
 
-def panel_position(roles: Roles, width: int, target: Target) -> int:
+def panel_position(roles: Roles, width: int, target: Target, choices: Choices) -> int:
     """Where among the outer loops that over weight panels goes: inside all of them, so that a panel
-    serves one block of rows after another from the L1 cache; or, where the weights do not fit the
-    L2 cache and rereading them costs more than rereading the other operand, around those loops that
-    the weights do not depend on."""
+    serves one block of rows after another from the L1 cache; or around those loops that the weights
+    do not depend on, which rereads the other operand instead of weights that fit no L2 cache."""
     free = [f for f in roles.outer if not depends(roles.weights, sym(f.var))]
     weights, other = operand_bytes(roles.weights), operand_bytes(roles.other)
-    repeats = math.prod(extent_of(f) for f in free)
+    repeats = prod(extent_of(f) for f in free)
     panels = -(-extent_of(roles.column) // width)
-    if weights <= target.caches[1] // 2 or weights * repeats <= other * panels:
-        return len(roles.outer)
+    read = {"inside": weights * repeats if weights > target.caches[1] // 2 else 0}
     first = next((k for k, f in enumerate(roles.outer) if f in free), len(roles.outer))
-    return first if all(f in free for f in roles.outer[first:]) else len(roles.outer)
+    if first < len(roles.outer) and all(f in free for f in roles.outer[first:]):
+        read["around"] = other * panels
+    where = choices.pick("panels", read, lambda name: read[name] / BYTES_A_CYCLE)
+    return first if where == "around" else len(roles.outer)
 
 
 def operand_bytes(e: Expr | None) -> int:
@@ -192,15 +205,15 @@ def operand_bytes(e: Expr | None) -> int:
         return 0
     buffers = {x.value for x in loads_of(e)}
     sizes = [[d if isinstance(d, int) else 64 for d in b.shape] for b in buffers]
-    return sum(math.prod(s) * b.dtype.bytes for s, b in zip(sizes, buffers))
+    return sum(prod(s) * b.dtype.bytes for s, b in zip(sizes, buffers))
 
 
-def tile_nest(body: Stmt, roles: Roles, tile: Tile, target: Target) -> Stmt:
+def tile_nest(body: Stmt, roles: Roles, tile: Tile, target: Target, choices: Choices) -> Stmt:
     """Split column and row, put the tile inside, distribute it over the parts of the stage."""
     body, jo, ji = p.split(body, roles.column.var, tile.width, guard=guard_last)
     body, jv, jl = p.split(body, ji, tile.lanes)
     outer = [f.var for f in roles.outer]
-    outer.insert(panel_position(roles, tile.width, target), jo)
+    outer.insert(panel_position(roles, tile.width, target, choices), jo)
     if roles.row is None:
         body = p.reorder(body, [*outer, jv, jl])
         body = p.set_kind(body, jl, "vector")

@@ -14,10 +14,12 @@ from tensorwright.ir.simplify import linear
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.nest import affine, flat_index, read_nest
 from tensorwright.schedule.padding import Padded, around, split_padding
+from tensorwright.schedule.space import Choices
 from tensorwright.target.target import Target
 
 MAX_PARTS = 64  # of a loop that reads different operands
 BLOCK = 16  # elements of a cache line
+BLOCKS = (BLOCK, 8, 32, 4)
 PARALLEL_WORK = 1 << 14  # elements below which forking costs more than it gains
 
 
@@ -109,10 +111,18 @@ def is_small(n: Expr) -> bool:
     return is_const(n) and n.value < PARALLEL_WORK
 
 
-def schedule_map(k: Kernel, spatial: tuple[For, ...], target: Target) -> Kernel:
+def in_parallel(work: Expr, choices: Choices) -> bool:
+    """Whether threads share the work, given in elements, that pays for waking them from
+    `PARALLEL_WORK` on."""
+    n = work.value if is_const(work) else 1 << 20
+    cycles = {"parallel": (n + PARALLEL_WORK) / 2, "serial": n}
+    return choices.pick("threads", cycles, cycles.get) == "parallel"
+
+
+def schedule_map(k: Kernel, spatial: tuple[For, ...], target: Target, choices: Choices) -> Kernel:
     if not spatial:
         return k
-    body, small = k.body, is_small(total(list(spatial)))
+    body, small = k.body, not in_parallel(total(list(spatial)), choices)
     if not small:
         for f in spatial:
             body = p.set_kind(body, f.var, "parallel")
@@ -121,8 +131,8 @@ def schedule_map(k: Kernel, spatial: tuple[For, ...], target: Target) -> Kernel:
     if along is not None:
         padded = split_padding(read_nest(k.body)) if isinstance(k.body, For) else None
         if padded is not None:
-            return schedule_padded(k, padded, target)
-        return schedule_transposed(k.with_body(body), loops, along, small, target)
+            return schedule_padded(k, padded, target, choices)
+        return schedule_transposed(k.with_body(body), loops, along, small, target, choices)
     body, loops = lengthen(body, loops, target)
     cuts = cut_points(p.find(body, loops[-1]))
     body, parts = p.cut(body, loops[-1], cuts)
@@ -156,7 +166,7 @@ def lengthen(body: Stmt, loops: list[Symbol], target: Target) -> tuple[Stmt, lis
     return body, loops
 
 
-def schedule_padded(k: Kernel, padded: Padded, target: Target) -> Kernel:
+def schedule_padded(k: Kernel, padded: Padded, target: Target, choices: Choices) -> Kernel:
     """The border filled, then the inside as a map of its own."""
     loops = nest_loops(padded.border)
     *outer, last = (p.find(padded.border, v) for v in loops)
@@ -171,7 +181,9 @@ def schedule_padded(k: Kernel, padded: Padded, target: Target) -> Kernel:
         for f in outer:
             border = p.set_kind(border, f.var, "parallel")
         border = fuse_all(border, loops[:-1])
-    inside = schedule_map(k.with_body(padded.inside.root), padded.inside.spatial, target)
+    inside = schedule_map(
+        k.with_body(padded.inside.root), padded.inside.spatial, target, choices.within("inside")
+    )
     return inside.with_body(ir.seq(border, inside.body), "map: border filled apart")
 
 
@@ -218,13 +230,19 @@ def transposed_loop(body: Stmt, loops: list[Symbol]) -> Symbol | None:
 
 
 def schedule_transposed(
-    k: Kernel, loops: list[Symbol], along: Symbol, small: bool, target: Target
+    k: Kernel,
+    loops: list[Symbol],
+    along: Symbol,
+    small: bool,
+    target: Target,
+    choices: Choices,
 ) -> Kernel:
-    """Blocks of `BLOCK` steps of the loop along which is read, unrolled within vectors of the loop
+    """Blocks of some steps of the loop along which is read, unrolled within vectors of the loop
     along which is written, so that what is fetched from memory is used at once."""
     body, last = k.body, loops[-1]
     extent = p.find(body, along).extent
-    whole = extent // BLOCK * BLOCK if not is_const(extent) or extent.value >= BLOCK else extent
+    block = choose_block(extent, target, choices)
+    whole = extent if is_const(extent % block, 0) else extent // block * block
     body = p.reorder(body, [along, *(v for v in loops if v not in (along, last)), last])
     parts = [along]
     if whole is not extent:
@@ -232,17 +250,26 @@ def schedule_transposed(
     for part in parts:
         _, *others, inner = nest_loops(p.find(body, part))
         if part is parts[0] or is_const(extent):
-            body, part, columns = p.split(body, part, block_of(p.find(body, part).extent))
+            body, part, columns = p.split(body, part, block_of(p.find(body, part).extent, block))
             body = p.reorder(body, [part, *others, inner, columns])
             body = p.set_kind(body, columns, "unroll")
         body, _ = vectorize_innermost(body, inner, target)
         if not small:
             body = fuse_all(body, [part, *others])
-    return k.with_body(body, f"map: transposed in blocks of {BLOCK}")
+    return k.with_body(body, f"map: transposed in blocks of {block}")
 
 
-def block_of(extent: Expr) -> int:
-    return min(extent.value, BLOCK) if is_const(extent) else BLOCK
+def choose_block(extent: Expr, target: Target, choices: Choices) -> int:
+    """Steps of a block: what is read of a cache line is used at once if the block is as long as the
+    line, and stays in registers if it is not much longer."""
+    if is_const(extent) and extent.value <= BLOCK:
+        return extent.value
+    spilled = {n: max(n - target.vector_registers, 0) / n for n in BLOCKS}
+    return choices.pick("block", BLOCKS, lambda n: -(-n // BLOCK) * BLOCK / n + spilled[n])
+
+
+def block_of(extent: Expr, most: int) -> int:
+    return min(extent.value, most) if is_const(extent) else most
 
 
 def nest_loops(s: Stmt) -> list[Symbol]:

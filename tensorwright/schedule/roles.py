@@ -9,6 +9,7 @@ read.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from tensorwright.ir.dtype import u32
 from tensorwright.ir.expr import Buffer, Expr, as_dim, as_expr, ceildiv, compare, is_const, sym
@@ -16,8 +17,7 @@ from tensorwright.ir.loop import For, Kernel, Pack
 from tensorwright.schedule.nest import Stage, depends, loads_of, stride_of
 
 
-@dataclass(frozen=True)
-class Tile:
+class Tile(NamedTuple):
     """rows x vectors of `lanes` elements."""
 
     rows: int

@@ -11,28 +11,31 @@ temporary.
 from __future__ import annotations
 
 from dataclasses import replace
+from math import log2
 
 from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import Buffer, bounds, const, is_const, sym
 from tensorwright.ir.loop import Alloc, For, Kernel, Seq, Stmt, loop_symbol, seq
 from tensorwright.schedule import primitives as p
-from tensorwright.schedule.contraction import choose_tile, spread
+from tensorwright.schedule.contraction import choose_tile, extent_of, spread
 from tensorwright.schedule.form import Form
 from tensorwright.schedule.maps import (
     collapse,
     fuse_all,
-    is_small,
+    in_parallel,
     lanes_for,
     total,
     vectorize_innermost,
 )
 from tensorwright.schedule.nest import Stage
+from tensorwright.schedule.space import Choices
 from tensorwright.target.target import Target
 
-ACCUMULATORS = 4
+ACCUMULATORS = (4, 2, 1, 8)
+LATENCY = 4  # of an addition
 
 
-def schedule_rows(form: Form, target: Target) -> Kernel:
+def schedule_rows(form: Form, target: Target, choices: Choices) -> Kernel:
     """Fuse the row loops of all stages, then vectorize each stage along its row."""
     k, rows = form.kernel, form.rows
     body = reuse_output(k.body, form)
@@ -43,10 +46,10 @@ def schedule_rows(form: Form, target: Target) -> Kernel:
     shared = [loop_symbol(f"row{n}", const(0), e)
               for n, e in enumerate(extents)]  # fmt: skip
     inner = []
-    for nest in nests:
+    for n, nest in enumerate(nests):
         for v in shared:
             nest = ir.substitute(nest.body, {sym(nest.var): sym(v)})
-        inner.append(schedule_inside(nest, target))
+        inner.append(schedule_inside(nest, target, choices.within(f"stage{n}")))
     body = seq(*inner)
     for v, e in reversed(list(zip(shared, extents))):
         body = For(v, const(0), e, body)
@@ -54,7 +57,8 @@ def schedule_rows(form: Form, target: Target) -> Kernel:
     if shared:
         private_inside = seq(*(Alloc(b) for b in private))
         body = ir.rewrite(body, lambda s: _with_front(s, shared[-1], private_inside))
-        if not is_small(total(list(form.stages[0].spatial[:rows])) * _row_length(form)):
+        work = total(list(form.stages[0].spatial[:rows])) * _row_length(form)
+        if in_parallel(work, choices):
             for v in shared:
                 body = p.set_kind(body, v, "parallel")
             body = fuse_all(body, shared)
@@ -122,14 +126,14 @@ def reuse_output(body: Stmt, form: Form) -> Stmt:
     return body
 
 
-def schedule_inside(s: Stmt, target: Target) -> Stmt:
+def schedule_inside(s: Stmt, target: Target, choices: Choices) -> Stmt:
     """One stage within its row."""
     loops, inner = [], s
     while isinstance(inner, For):
         loops.append(inner.var)
         inner = inner.body
     if not isinstance(inner, ir.Store) or any(map(_is_reducing, _loops_in(s))):
-        return _reduction_inside(s, target)
+        return _reduction_inside(s, target, choices)
     if not loops:
         return s
     s, loops = collapse(s, loops)
@@ -140,7 +144,7 @@ def _loops_in(s: Stmt) -> list[For]:
     return [x for x in ir.statements(s) if isinstance(x, For)]
 
 
-def _reduction_inside(s: Stmt, target: Target) -> Stmt:
+def _reduction_inside(s: Stmt, target: Target, choices: Choices) -> Stmt:
     """Vectorize the reduction loop inside (unit loops around it stay)."""
     reduce = [x for x in _loops_in(s) if _is_reducing(x)]
     if not reduce:
@@ -152,10 +156,21 @@ def _reduction_inside(s: Stmt, target: Target) -> Stmt:
         return s
     lanes = lanes_for(s, target)
     high = bounds(innermost.extent)[1]
-    width = lanes * ACCUMULATORS
+    width = lanes * choose_accumulators(extent_of(innermost), lanes, choices)
     while width > 1 and high is not None and width > high:
         width //= 2
     return s if width == 1 else p.rfactor(s, names[-1], width)[0]
+
+
+def choose_accumulators(length: int, lanes: int, choices: Choices) -> int:
+    """Vectors to accumulate in, of a reduction that takes in one vector a cycle if it does not wait
+    for the last addition; they are combined at the end."""
+    fitting = [n for n in ACCUMULATORS if n == 1 or n * lanes <= length]
+
+    def cycles(n: int) -> float:
+        return -(-length // (n * lanes)) * max(n, LATENCY) + LATENCY * log2(n)
+
+    return choices.pick("accumulators", fitting, cycles)
 
 
 def _is_reducing(f: For) -> bool:
@@ -167,11 +182,11 @@ def _is_reducing(f: For) -> bool:
     return not any(sym(f.var) in set(ir.walk(i)) for i in s.indices)
 
 
-def schedule_columns(k: Kernel, stage: Stage, target: Target) -> Kernel:
+def schedule_columns(k: Kernel, stage: Stage, target: Target, choices: Choices) -> Kernel:
     """A reduction whose output's last axis is contiguous: tiles of 1 x several vectors."""
     lanes = lanes_for(k.body, target)
     n = stage.spatial[-1].extent
-    tile = choose_tile(1, n.value if is_const(n) else 1024, target, lanes)
+    tile = choose_tile(1, n.value if is_const(n) else 1024, target, lanes, choices)
     body = k.body
     if stage.acc is stage.out:
         body = p.cache_write(body, stage.init)

@@ -17,6 +17,7 @@ from tensorwright.schedule.legal import ScheduleError, why_not_parallel
 from tensorwright.schedule.maps import accesses, is_small, schedule_map, vectorize_innermost
 from tensorwright.schedule.nest import affine
 from tensorwright.schedule.rows import schedule_columns, schedule_rows
+from tensorwright.schedule.space import Choices
 from tensorwright.schedule.steps import schedule_steps
 from tensorwright.schedule.stores import store_rows
 from tensorwright.schedule.windows import schedule_windows
@@ -24,36 +25,42 @@ from tensorwright.schedule.winograd import schedule_winograd
 from tensorwright.target.target import Target
 
 
-def schedule(k: Kernel, target: Target) -> Kernel:
-    """The kernel in the shape that the rule for its form gives it."""
-    k = k.with_body(without_empty_loops(k.body))
+def schedule(k: Kernel, target: Target, choices: Choices | None = None) -> Kernel:
+    """The kernel in the shape that the rule for its form gives it. choices: decisions that are not
+    to be made by cost; raises ChoiceError for one that does not fit."""
+    choices = Choices() if choices is None else choices
+    k, reason = k.with_body(without_empty_loops(k.body)), ""
     try:
-        made = schedule_by_form(k, target)
+        made = schedule_by_form(k, target, choices)
     except ScheduleError as e:  # correct as it stands, and the trace says what was not possible
-        return schedule_plain(k, target, f"as defined: {e.message}")
-    return made if made is not None else schedule_plain(k, target)
+        made, reason = None, f": {e.message}"
+    if made is None:
+        choices.forget()
+        made = schedule_plain(k, target, f"as defined{reason}")
+    choices.check_used()
+    return made
 
 
-def schedule_by_form(k: Kernel, target: Target) -> Kernel | None:
+def schedule_by_form(k: Kernel, target: Target, choices: Choices) -> Kernel | None:
     """What the rule for the kernel's form makes of it; None if it has no form."""
     form = read_form(k)
     if form is None:
-        return schedule_steps(k, target)
+        return schedule_steps(k, target, choices)
     if form.kind == "map":
-        return schedule_map(form.kernel, form.stages[0].spatial, target)
+        return schedule_map(form.kernel, form.stages[0].spatial, target, choices)
     if form.kind == "contraction":
-        made = schedule_contraction(form.kernel, form.stages, target)
+        made = schedule_contraction(form.kernel, form.stages, target, choices)
         return made if made is None else made.with_body(finished(made.body, target))
     if form.kind == "winograd":
-        made = schedule_winograd(form, target)
+        made = schedule_winograd(form, target, choices)
         return made.with_body(finished(made.body, target))
     if form.kind == "attention":
-        return schedule_attention(form, target)
+        return schedule_attention(form, target, choices)
     if form.kind == "rows":
-        return schedule_rows(form, target)
+        return schedule_rows(form, target, choices)
     if form.kind == "windows":
-        return schedule_windows(form, target)
-    return schedule_columns(form.kernel, form.stages[0], target)
+        return schedule_windows(form, target, choices)
+    return schedule_columns(form.kernel, form.stages[0], target, choices)
 
 
 def finished(body: ir.Stmt, target: Target) -> ir.Stmt:

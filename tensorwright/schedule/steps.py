@@ -20,10 +20,11 @@ from tensorwright.schedule.maps import fuse_all, total
 from tensorwright.schedule.nest import read_nest
 from tensorwright.schedule.roles import find_roles, is_streamed
 from tensorwright.schedule.rows import schedule_inside
+from tensorwright.schedule.space import Choices
 from tensorwright.target.target import Target
 
 
-def schedule_steps(k: Kernel, target: Target) -> Kernel | None:
+def schedule_steps(k: Kernel, target: Target, choices: Choices) -> Kernel | None:
     """The kernel with its nests scheduled; None if it does not go step by step."""
     outer, s = [], k.body
     while isinstance(s, For):
@@ -32,7 +33,8 @@ def schedule_steps(k: Kernel, target: Target) -> Kernel | None:
     if not outer or not isinstance(s, Seq) or not any(map(is_step_loop, s.body)):
         return None
     refused: list[str] = []
-    inside = seq(*(part(x, target, refused) for x in s.body))
+    inside = seq(*(part(x, target, refused, choices.within(f"part{n}"))
+                   for n, x in enumerate(s.body)))  # fmt: skip
     body = p.replace_loop(k.body, outer[-1].var, lambda f: replace(f, body=inside))
     if not any(map(why_not_parallel, outer)):
         for f in outer:
@@ -48,20 +50,21 @@ def is_step_loop(s: Stmt) -> bool:
         sum(isinstance(x, For) for x in s.body.body) > 1)  # fmt: skip
 
 
-def part(s: Stmt, target: Target, refused: list[str]) -> Stmt:
+def part(s: Stmt, target: Target, refused: list[str], choices: Choices) -> Stmt:
     """One statement of a step, scheduled; what stays as it is defined says why in `refused`."""
     if isinstance(s, For) and is_step_loop(s):
-        return replace(s, body=seq(*(part(x, target, refused) for x in s.body.body)))
+        return replace(s, body=seq(*(part(x, target, refused, choices.within(f"step{n}"))
+                                     for n, x in enumerate(s.body.body))))  # fmt: skip
     if not isinstance(s, For):
         return s
     try:
-        return contraction(s, target) or schedule_inside(s, target)
+        return contraction(s, target, choices) or schedule_inside(s, target, choices)
     except ScheduleError as e:
         refused.append(f"loop {s.var.name}, {e.message}")
         return s
 
 
-def contraction(s: For, target: Target) -> Stmt | None:
+def contraction(s: For, target: Target, choices: Choices) -> Stmt | None:
     """A nest that is a contraction on register tiles, None for any other."""
     stage = read_nest(s)
     if stage is None or not stage.is_contraction or not is_const(total(list(stage.spatial))):
@@ -75,5 +78,5 @@ def contraction(s: For, target: Target) -> Stmt | None:
         return None
     rows = 1 if roles.row is None else bounds(roles.row.extent)[1]
     columns = bounds(roles.column.extent)[1]
-    tile = choose_tile(rows, columns, target, target.lanes(stage.acc.dtype))
-    return tile_nest(body, roles, tile, target)
+    tile = choose_tile(rows, columns, target, target.lanes(stage.acc.dtype), choices)
+    return tile_nest(body, roles, tile, target, choices)

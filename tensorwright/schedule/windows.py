@@ -19,16 +19,17 @@ from tensorwright.ir.loop import Alloc, For, Kernel, Stmt, loop_symbol, seq
 from tensorwright.ir.simplify import linear
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.form import Form
-from tensorwright.schedule.maps import fuse_all, is_small, lanes_for, total
+from tensorwright.schedule.maps import fuse_all, in_parallel, lanes_for, total
 from tensorwright.schedule.nest import Stage
 from tensorwright.schedule.rows import shrink
+from tensorwright.schedule.space import Choices
 from tensorwright.target.target import Target
 
 FEW_PARTS = 8  # of the loop along which vectors run
 FEWEST_LANES = 4
 
 
-def schedule_windows(form: Form, target: Target) -> Kernel:
+def schedule_windows(form: Form, target: Target, choices: Choices) -> Kernel:
     """One nest over the results: their reductions in registers, unrolled, then the maps."""
     k, first = form.kernel, form.stages[0]
     shared = [loop_symbol(f.var.name, const(0), f.extent) for f in first.spatial]
@@ -38,19 +39,27 @@ def schedule_windows(form: Form, target: Target) -> Kernel:
     body, private = shrink(body, [Alloc(b) for b in temps(form)], len(shared))
     front = seq(*(Alloc(b) for b in private))
     body = p.replace_loop(body, shared[-1], lambda s: replace(s, body=seq(front, s.body)))
-    small = is_small(total([*first.spatial, *first.reduce]))
-    if not small:
+    parallel = in_parallel(total([*first.spatial, *first.reduce]), choices)
+    if parallel:
         for v in shared:
             body = p.set_kind(body, v, "parallel")
     innermost = p.find(body, shared[-1])
     points = turning_points(innermost)
     body, parts = p.cut(p.set_kind(body, shared[-1], "serial"), shared[-1], points)
-    lanes = lanes_for(body, target)
+    lanes = choose_lanes(body, innermost.extent, target, choices)
     for v in parts:
         body = vectors(body, v, lanes)
-    if not small and len(shared) > 1:
+    if parallel and len(shared) > 1:
         body = fuse_all(body, shared[:-1])
     return k.with_body(body, f"windows: vectors of {lanes}, in {len(parts)} parts")
+
+
+def choose_lanes(body: Stmt, extent: Expr, target: Target, choices: Choices) -> int:
+    """Results in one vector."""
+    widest = lanes_for(body, target)
+    few = [n for n in (widest, widest // 2, widest // 4) if n >= FEWEST_LANES] or [widest]
+    length = extent.value if is_const(extent) else 1 << 10
+    return choices.pick("lanes", few, lambda n: -(-length // n))
 
 
 def temps(form: Form) -> list:

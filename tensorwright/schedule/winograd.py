@@ -16,32 +16,34 @@ from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import Buffer, Expr, as_expr, compare, const, sym
 from tensorwright.ir.loop import Alloc, For, Kernel, Stmt, loop_symbol, seq
 from tensorwright.schedule import primitives as p
-from tensorwright.schedule.contraction import choose_tile, nest_of, tile_nest
+from tensorwright.schedule.contraction import BYTES_A_CYCLE, choose_tile, nest_of, tile_nest
 from tensorwright.schedule.form import Form, inverse
 from tensorwright.schedule.maps import fuse_all
 from tensorwright.schedule.nest import Stage, read_nest
 from tensorwright.schedule.primitives_memory import pack
 from tensorwright.schedule.primitives_nests import rename_accesses
 from tensorwright.schedule.roles import choose_pack, find_roles
+from tensorwright.schedule.space import Choices
 from tensorwright.schedule.transformed import Transformed, read_transformed, store_through
 from tensorwright.target.target import Target
 
 MIN_TILES = 12  # of a block: fewer rows and the products read weights more than they compute
+FEWEST_TILES = 4  # of a block that is worth a look
 SPREAD = 16  # elements between what is written at once, so that it falls into different cache sets
 
 
-def schedule_winograd(form: Form, target: Target) -> Kernel:
+def schedule_winograd(form: Form, target: Target, choices: Choices) -> Kernel:
     """The kernel on blocks of tiles, or stage by stage."""
     t = read_transformed(form.kernel.body)
     if len(form.stages) == 2:
         t = with_epilogue(t, form.stages[1])
     t = replace(t, inputs=over_tiles(t.inputs), results=over_tiles(t.results))
     count = t.inputs.extent.value
-    size = block_size(t, target)
-    if size is None:
-        k = in_stages(form.kernel, t, target)
+    size = block_size(t, target, choices)
+    if size == 0:
+        k = in_stages(form.kernel, t, target, choices)
         return k.with_body(k.body, f"winograd: {count} tiles, stage by stage")
-    k = in_blocks(form.kernel, t, size, target)
+    k = in_blocks(form.kernel, t, size, target, choices)
     return k.with_body(k.body, f"winograd: {count} tiles, blocks of {size}")
 
 
@@ -63,27 +65,36 @@ def over_tiles(nest: For) -> For:
     return fuse_all(body, [f.var for f in (first, *others)])
 
 
-def block_size(t: Transformed, target: Target) -> int | None:
-    """Tiles of a block, None if the stages should run apart."""
+def block_size(t: Transformed, target: Target, choices: Choices) -> int:
+    """Tiles of a block, 0 if the stages should run apart. Every block reads the weights once, which
+    takes longer than its products if it is small; what passes between the stages leaves the L2
+    cache if a block is large, or is all."""
     count = t.inputs.extent.value
     points, _, channels = t.v.shape
-    tile_bytes = points * (channels + t.m.shape[2]) * t.v.dtype.bytes
-    most = target.caches[1] * 5 // 8 // tile_bytes
-    blocks = -(-count // max(most, 1))
-    blocks += blocks % 2  # as many for each of two threads
-    size = -(-count // blocks)
-    return size if size >= MIN_TILES and blocks > 1 else None
+    passed = points * (channels + t.m.shape[2]) * t.v.dtype.bytes  # of a tile
+    weights = points * channels * t.m.shape[2] * t.v.dtype.bytes / BYTES_A_CYCLE
+    room = target.caches[1] * 5 // 8
+    blocks = range(2, count // FEWEST_TILES + 1, 2)  # as many for each of two threads
+    sizes = dict.fromkeys(-(-count // n) for n in blocks)
+    large = [n for n in sizes if n * passed > room]
+
+    def cycles(size: int) -> float:
+        repeats = -(-count // size) if size else 1
+        outside = count * passed * 2 / BYTES_A_CYCLE if (size or count) * passed > room else 0
+        return max(repeats * weights, count * weights / MIN_TILES) + outside
+
+    return choices.pick("block", [*(n for n in sizes if n not in large), 0, *large], cycles)
 
 
 # ---- stage by stage ----------------------------------------------------------------------------
 
 
-def in_stages(k: Kernel, t: Transformed, target: Target) -> Kernel:
+def in_stages(k: Kernel, t: Transformed, target: Target, choices: Choices) -> Kernel:
     t = spread_out(t, t.inputs.extent.value, "temp")
     first = transform_part(t.inputs, target)
     last = transform_part(t.results, target)
     k = replace(k, body=seq(*t.rest, Alloc(t.v), Alloc(t.m), first, t.products, last))
-    return contract(k, t.products, target, "parallel")
+    return contract(k, t.products, target, choices, "parallel")
 
 
 def spread_out(t: Transformed, tiles: int, scope: str) -> Transformed:
@@ -106,7 +117,7 @@ def spread_out(t: Transformed, tiles: int, scope: str) -> Transformed:
 # ---- blocks ------------------------------------------------------------------------------------
 
 
-def in_blocks(k: Kernel, t: Transformed, size: int, target: Target) -> Kernel:
+def in_blocks(k: Kernel, t: Transformed, size: int, target: Target, choices: Choices) -> Kernel:
     count = t.inputs.extent.value
     block = loop_symbol("block", const(0), as_expr(-(-count // size)))
     t = spread_out(t, size, "local")
@@ -116,7 +127,7 @@ def in_blocks(k: Kernel, t: Transformed, size: int, target: Target) -> Kernel:
     body = seq(Alloc(t.v), Alloc(t.m), first, middle, last)
     # blocks are parallel because tiles are
     nest = For(block, const(0), as_expr(-(-count // size)), body, "parallel")
-    return contract(replace(k, body=seq(*t.rest, nest)), middle, target)
+    return contract(replace(k, body=seq(*t.rest, nest)), middle, target, choices)
 
 
 def part_of(nest: For, t: Transformed, block: Expr, size: int, count: int) -> For:
@@ -158,7 +169,9 @@ def transform_part(nest: For, target: Target) -> Stmt:
     return body
 
 
-def contract(k: Kernel, root: For, target: Target, kind: str = "serial") -> Kernel:
+def contract(
+    k: Kernel, root: For, target: Target, choices: Choices, kind: str = "serial"
+) -> Kernel:
     """The products on register tiles, their weights in panels."""
     stage = read_nest(root)
     body = p.cache_write(k.body, stage.init) if stage.acc is stage.out else k.body
@@ -168,9 +181,9 @@ def contract(k: Kernel, root: For, target: Target, kind: str = "serial") -> Kern
     stage = read_nest(p.find(k.body, root.var))
     roles = find_roles(stage)
     tile = choose_tile(roles.row.extent.value if roles.row else 1, roles.column.extent.value,
-                       target, target.lanes(stage.acc.dtype))  # fmt: skip
+                       target, target.lanes(stage.acc.dtype), choices)  # fmt: skip
     spec = choose_pack(k, stage, roles, tile)
     if spec is not None:
         k = pack(k, spec)
-    done = tile_nest(p.find(k.body, root.var), roles, tile, target)
+    done = tile_nest(p.find(k.body, root.var), roles, tile, target, choices)
     return replace(k, body=p.replace_loop(k.body, root.var, lambda _: done))
