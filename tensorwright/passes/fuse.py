@@ -57,9 +57,11 @@ class Fusion:
         self.users = users(g)
         self.outputs = {*g.results, *g.binders}
         self.group_of: dict[Node, Group] = {}
+        self.place: dict[Node, int] = {}  # in the order of the graph
 
     def run(self) -> Graph:
         order = self.graph.nodes()
+        self.place = {node: k for k, node in enumerate(order)}
         for node in reversed(order):
             if node.op in (PARAM, CONST) or (
                 node.op.name in HOST_OPS and node.op.name != "reshape"
@@ -121,7 +123,7 @@ class Fusion:
     def chain(self, start: Node, group: Group) -> list[Node]:
         """The nodes from the nearest contraction to `start`, users first, if they are used by each
         other alone."""
-        depends: dict[Node, bool] = {}  # on a contraction; producers first
+        depends: dict[Node, bool] = {}  # on a contraction
 
         def visit(n: Node | None) -> bool:
             if n is None or n.op in (PARAM, CONST) or n.op.name in HOST_OPS - {"reshape"}:
@@ -133,6 +135,7 @@ class Fusion:
 
         visit(start)
         inside = [n for n, found in depends.items() if found]
+        inside.sort(key=self.place.__getitem__)  # a contraction may use what another one leads to
         allowed = {*inside, *group.nodes}
         alone = all(n not in self.outputs and allowed.issuperset(self.users[n]) for n in inside)
         return inside[::-1] if alone else []

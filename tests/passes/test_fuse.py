@@ -74,6 +74,13 @@ def test_attention_is_one_kernel():
     assert max(g.count("dot_general") for g in found) == 2
 
 
+def test_a_product_of_what_another_product_leads_to():
+    x, w = x_of(4, 6), x_of(6, 6, name="w")
+    a = neg(matmul(x, w))
+    found = fused_groups(matmul(add(matmul(a, w), tanh(a)), w), x, w)
+    assert [g.count("dot_general") for g in found] == [1, 1, 1]
+
+
 def test_what_two_kernels_need_is_computed_once():
     x, w, v = x_of(4, 6), x_of(6, 8, name="w"), x_of(6, 8, name="v")
     shared = exp(x)
