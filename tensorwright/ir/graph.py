@@ -152,7 +152,7 @@ def graph(name: str, params, results, result_names=(), state=()) -> Graph:
             continue
         seen.add(node)
         todo.extend(node.args)
-        for s in node_symbols(node):
+        for s in sorted(node_symbols(node), key=lambda s: s.serial):
             origin = s.origin
             if origin is not None and origin not in binders:
                 binders[origin] = None

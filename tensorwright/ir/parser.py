@@ -153,8 +153,8 @@ class _Parser:
         self.check_results(f, results)
         g = make_graph(read.get("name", f.name), params, results, read.get("results", ()),
                        read.get("state", ()))  # fmt: skip
-        own = set(values.values())  # a size that the body only uses is bound around it
-        return replace(g, binders=tuple(b for b in g.binders if b in own))
+        binders = set(g.binders)  # a size that the body only uses is bound around it
+        return replace(g, binders=tuple(v for v in values.values() if v in binders))
 
     def results(self, s: ast.stmt, values: dict[str, Node]) -> tuple[Node, ...]:
         if not isinstance(s, ast.Return) or s.value is None:
