@@ -168,13 +168,20 @@ class Function(Columns):
             self.emit(f"br i1 {more}, label %{body}, label %{done}")
             self.open(body)
             with self.loop_level():
-                self.bind(s.var, v)
+                self.bind(s.var, self.opaque(v) if has_loops(s.body) else v)
                 self.nested(s.body)
             following = self.fresh()
             self.emit(f"{following} = add nsw i64 {v}, 1")
             phi.append(f"  {v} = phi i64 [ {begin}, %{before} ], [ {following}, %{self.block} ]")
             self.emit(f"br label %{head}")
             self.open(done)
+
+    def opaque(self, v: str) -> str:
+        """The same integer, of which LLVM does not see where it comes from. So it looks for cheap
+        induction variables in innermost loops alone: those of outer loops gain next to nothing, and
+        searching among their many uses takes up to half of the time that a kernel compiles."""
+        self.module.declare("declare i64 @llvm.expect.i64(i64, i64)")
+        return self.op(f"call i64 @llvm.expect.i64(i64 {v}, i64 {v})")
 
     def nested(self, s: Stmt) -> None:
         """The body of a loop or a branch: frames pushed inside are popped at its end."""
@@ -490,6 +497,15 @@ NEUTRAL = {
     "or": lambda t: const(0, t),
     "xor": lambda t: const(0, t),
 }
+
+
+def has_loops(s: Stmt) -> bool:
+    """Whether a statement's code has loops."""
+    return any(
+        isinstance(x, ir.While)
+        or (isinstance(x, ir.For) and x.kind not in ("unroll", "vector") and not ir.is_unit(x))
+        for x in ir.statements(s)
+    )
 
 
 def used_buffers(s: Stmt) -> list[Buffer]:

@@ -8,7 +8,8 @@ The key is the bytes of the model's file, its name, the target, the shapes, the 
 that decide about code, and the compiler's own sources. Files of weights beside the model are not
 looked at: models that have some are compiled again, kernel by kernel (see kernels.py). What is kept
 is the `.tw` file, checksums included; one that is damaged counts as unknown. The least recently
-used go when the folder is over its limit.
+used go when the folder is over its limit. Files of many weights are written behind the caller's
+back: who loads the same program waits for that, and so does the end of the process.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
@@ -38,6 +40,7 @@ WHOLE = (".",)  # every folder decides
 # How ONNX writes that weights lie in another file: {key: "location", value: ...}
 EXTERNAL = b"\n\x08location\x12"
 OPTIONS = ("seed",)  # that decide, too
+ASIDE = 16 << 20  # bytes of weights that take long enough to write to do it in a thread
 LAZY = ("module", "lowered", "built")  # what tools look at and running does not need
 
 
@@ -78,6 +81,7 @@ class KnownPrograms:
         """threads: 0 for all. compile_again: what makes the program anew, if its insides are
         asked for."""
         path = self.cache.path(self.key)
+        wait_for(path)
         try:
             manifest, objects, weights = archive.read(path)
             with contextlib.suppress(OSError):
@@ -93,11 +97,30 @@ class KnownPrograms:
         path = self.cache.path(self.key)
         if program.weight_bytes > self.cache.limit // 2:
             return
+        if program.weight_bytes < ASIDE:
+            self.write(program, path)
+            return
+        wait_for(path)
+        writer = threading.Thread(target=self.write, args=(program, path), name="tensorwright-keep")
+        _writers[path] = writer
+        writer.start()
+
+    def write(self, program: Program, path: Path) -> None:
         # A full or read-only disk costs the cache, never the compilation.
         with contextlib.suppress(ArtifactError, OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             program.save(path, sync=False)
             self.cache.trim()
+
+
+_writers: dict[Path, threading.Thread] = {}  # of files that may not be there yet
+
+
+def wait_for(path: Path) -> None:
+    """Until nobody in this process writes a file."""
+    writer = _writers.pop(path, None)
+    if writer is not None:
+        writer.join()
 
 
 def program_cache(folder: Path) -> ObjectCache:

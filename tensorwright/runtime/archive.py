@@ -40,13 +40,14 @@ def write(
     sync: bool = True,
 ) -> None:  # fmt: skip
     """Write an artifact next to `path`, then move it there. sync: False leaves it to the system
-    when it reaches the disk, so that a power failure may damage it."""
+    when it reaches the disk, so that a power failure may damage it, and takes no second core."""
     target = _path(path)
     temporary = target.parent / f".{target.name[:64]}.{secrets.token_hex(6)}.tmp"
     try:
         try:
             with open(temporary, "x+b") as file:
-                _write(file, manifest, objects, [byte_view(w) for w in weights])
+                threads = None if sync else 1
+                _write(file, manifest, objects, [byte_view(w) for w in weights], threads)
                 file.flush()
                 if sync:
                     os.fsync(file.fileno())
@@ -69,8 +70,9 @@ def _path(path: Any) -> Path:
 
 
 def _write(
-    file: io.BufferedIOBase, manifest: Manifest, objects: Sequence[Any], weights: list[np.ndarray]
-) -> None:
+    file: io.BufferedIOBase, manifest: Manifest, objects: Sequence[Any], weights: list[np.ndarray],
+    threads: int | None,
+) -> None:  # fmt: skip
     places, size = _layout(weights)
     archive = zipfile.ZipFile(file, "w", zipfile.ZIP_STORED)
     try:
@@ -80,7 +82,8 @@ def _write(
             starts[name] = _member(archive, name, len(data), iter([data]), 8), len(data)
         chunks = _padded(weights, places)
         starts[_WEIGHTS] = _member(archive, _WEIGHTS, size, chunks, PAGE), size
-        text = manifests.to_json(manifest) | {"members": _sums(file, starts), "weights": places}
+        sums = _sums(file, starts, threads)
+        text = manifests.to_json(manifest) | {"members": sums, "weights": places}
         data = manifests.dumps(text)
         _member(archive, _MANIFEST, len(data), iter([data]), 8)
         archive.close()
@@ -127,10 +130,12 @@ def _member(
     return start
 
 
-def _sums(file: io.BufferedIOBase, members: dict[str, tuple[int, int]]) -> dict[str, str]:
+def _sums(
+    file: io.BufferedIOBase, members: dict[str, tuple[int, int]], threads: int | None
+) -> dict[str, str]:
     """Checksums of members, given by start and size, of a file that is being written."""
     file.flush()
-    return {name: file_checksum(file.fileno(), *span) for name, span in members.items()}
+    return {n: file_checksum(file.fileno(), *span, threads) for n, span in members.items()}
 
 
 def read(

@@ -22,9 +22,9 @@ def checksum(data: Any) -> str:
     return _combined(lambda at: hashlib.sha256(view[at : at + PIECE]).digest(), len(view))
 
 
-def file_checksum(file: int, start: int, size: int) -> str:
+def file_checksum(file: int, start: int, size: int, threads: int | None = None) -> str:
     """The same for a range of a file, by its descriptor; no more of it than the pieces in work is
-    in memory at a time."""
+    in memory at a time. threads: all that are worth having, if not given."""
 
     def piece(at: int) -> bytes:
         end, found = min(at + PIECE, size), hashlib.sha256()
@@ -36,12 +36,12 @@ def file_checksum(file: int, start: int, size: int) -> str:
             at += len(data)
         return found.digest()
 
-    return _combined(piece, size)
+    return _combined(piece, size, threads)
 
 
-def _combined(digest: Callable[[int], bytes], nbytes: int) -> str:
+def _combined(digest: Callable[[int], bytes], nbytes: int, threads: int | None = None) -> str:
     """The digests of the pieces, by where they begin, as one."""
-    starts, threads = range(0, nbytes, PIECE), min(cpu.default_threads(), 8)
+    starts, threads = range(0, nbytes, PIECE), threads or min(cpu.default_threads(), 8)
     if nbytes <= ALONE or threads < 2:
         parts = map(digest, starts)
     else:

@@ -192,7 +192,8 @@ class Program:
             self._slots.append(slot)
 
     def save(self, path: str | os.PathLike, sync: bool = True) -> None:
-        """Write the program to a `.tw` file, for `tensorwright.load`. sync: wait for the disk."""
+        """Write the program to a `.tw` file, for `tensorwright.load`. sync: wait for the disk, on
+        all cores until then."""
         self._whole("saved")
         archive.write(path, self.manifest, self._objects, self._weights, sync)
 

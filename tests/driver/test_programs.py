@@ -2,6 +2,9 @@
 
 import os
 import shutil
+import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -12,8 +15,10 @@ from tensorwright.base import config
 from tensorwright.base.errors import CompileError
 from tensorwright.driver import compile as driver
 from tensorwright.driver import kernels
+from tensorwright.driver import programs as driver_programs
 from tensorwright.driver.compile import compile
 from tensorwright.driver.programs import KnownProgram, KnownPrograms, written
+from tensorwright.runtime.program import Program
 from tensorwright.target.host import TARGETS, find
 from tests.tools.modules import DIGITS
 
@@ -170,6 +175,31 @@ def test_the_least_recently_used_goes_first(model, monkeypatch):
     first.unlink()
     one.keep(program)
     assert first not in files(model)
+
+
+def test_many_weights_are_written_aside(model, passes, monkeypatch):
+    monkeypatch.setattr(driver_programs, "ASIDE", 0)
+    going, save = threading.Event(), Program.save
+
+    def late(program, *arguments, **options):
+        going.wait(10)
+        save(program, *arguments, **options)
+
+    monkeypatch.setattr(Program, "save", late)
+    want = compile(model)(X)  # while the file is still being written
+    assert not files(model)
+    threading.Timer(0.1, going.set).start()
+    assert (compile(model)(X) == want).all()
+    assert passes == ["ran"] and len(files(model)) == 1
+
+
+def test_a_process_that_ends_has_written_its_programs(model):
+    source = "from tensorwright.driver import compile, programs; programs.ASIDE = 0\n"
+    source += "from tensorwright.runtime import checksum; checksum.ALONE = 0\n"
+    source += f"compile.compile({str(model)!r})"
+    subprocess.run([sys.executable, "-c", source], check=True, timeout=100)
+    assert len(files(model)) == 1
+    assert isinstance(compile(model), KnownProgram)
 
 
 def test_a_folder_that_cannot_be_written_costs_nothing(model, passes):
