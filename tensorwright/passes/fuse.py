@@ -29,6 +29,7 @@ from tensorwright.ir.module import Module, map_graphs, unique
 from tensorwright.ir.type import TensorType, TupleType, type_symbols
 from tensorwright.ops.kernel import fused
 from tensorwright.passes.lower import HOST_OPS, define_kernel
+from tensorwright.passes.share import without_depths
 from tensorwright.schedule.form import read_form
 
 MAX_GROUP = 40
@@ -199,9 +200,12 @@ def group_graph(nodes: list[Node], root: Node) -> tuple[Graph, list[Node]]:
 
 
 def has_form(nodes: list[Node], root: Node, known: dict[tuple, bool]) -> bool:
-    """Whether the rules would schedule the group; `known` remembers answers by structure."""
+    """Whether the rules would schedule the group; `known` remembers answers by structure. How much
+    a product sums up is not asked."""
     body, _ = group_graph(nodes, root)
     key = structure(body)
+    if sum(n.op.name == "dot_general" for n in nodes) == 1:
+        key = without_depths(body, key)
     if key not in known:
         known[key] = read_form(define_kernel("trial", body)) is not None
     return known[key]

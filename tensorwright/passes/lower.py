@@ -9,7 +9,9 @@ that only the host executes (control flow, views, sizes bound at run time) stay.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from tensorwright.base.errors import CompileError
 from tensorwright.ir import loop as ir
@@ -30,6 +32,7 @@ from tensorwright.ir.module import Module, unique
 from tensorwright.ir.type import TupleType
 from tensorwright.ops.kernel import call_kernel, fused
 from tensorwright.passes.cost import kernel_cost
+from tensorwright.passes.share import Shared, shared_bodies
 
 HOST_OPS = frozenset((
     "param", "const", "item", "make_tuple", "reshape", "bind_size", "if_", "while_", "scan_",
@@ -97,9 +100,12 @@ def free_symbols(params, root: ir.Stmt) -> tuple:
 
 
 def lower(m: Module) -> Module:
-    """`m` with every group and operator as a call of a kernel; equal groups share one."""
+    """`m` with every group and operator as a call of a kernel; equal groups share one, and those
+    that differ in an extent which does not matter to it (`share.py`)."""
     kernels = dict(m.kernels)
     known: dict[tuple, str] = {}
+    groups = [n.attrs["body"] for g in m.all_graphs() for n in g.nodes() if n.op is fused]
+    shared = shared_bodies(groups)
 
     def lower_graph(g: Graph) -> Graph:
         return rebuild(g, lambda node, args: lower_node(with_args(node, args)))
@@ -111,27 +117,37 @@ def lower(m: Module) -> Module:
     def lower_node(node: Node) -> Node:
         if node.op.name in HOST_OPS:
             return lower_bodies(node) if subgraphs(node) else node
-        return lower_to_kernel(node, kernels, known)
+        return lower_to_kernel(node, kernels, known, shared)
 
     graphs = {name: lower_graph(g) for name, g in m.graphs.items()}
     return replace(m, graphs=graphs, kernels=kernels)
 
 
-def lower_to_kernel(node: Node, kernels: dict[str, Kernel], known: dict[tuple, str]) -> Node:
+def lower_to_kernel(
+    node: Node, kernels: dict[str, Kernel], known: dict[tuple, str],
+    shared: Mapping[tuple, Shared] = MappingProxyType({}),
+) -> Node:  # fmt: skip
     """The call of the kernel that computes a group or an operator. A new one is added to `kernels`,
     unless one of the same structure is `known`."""
     body = node.attrs["body"] if node.op is fused else single(node)
-    key = structure(body)
+    places = [place for n in body.nodes() for place in n.loc]
+    key, values = structure(body), {}
+    several = shared.get(key)
+    if several is not None:
+        body, values = several.body, {several.symbol: as_expr(several.value)}
+        key = structure(body)
     name = known.get(key)
     if name is None:
         name = known[key] = unique(kernel_name(body), kernels)
         k = define_kernel(name, body)
-        kernels[name] = replace(k, work=kernel_cost(k))
+        work = kernel_cost(k)
+        kernels[name] = replace(k, work=work if several is None else several.mean(work))
     else:
-        more = (*kernels[name].sources, *(place for n in body.nodes() for place in n.loc))
+        more = (*kernels[name].sources, *places)
         kernels[name] = replace(kernels[name], sources=tuple(dict.fromkeys(more)))
+    scalars = tuple(values.get(s, sym(s)) for s in kernels[name].symbols)
     made = call_kernel(*(a for a in node.args if a is not None), callee=name, type=node.type,
-                       scalars=tuple(sym(s) for s in kernels[name].symbols))  # fmt: skip
+                       scalars=scalars)  # fmt: skip
     return replace(made, name=node.name, loc=node.loc)
 
 
