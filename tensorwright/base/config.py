@@ -39,6 +39,7 @@ OPTIONS = (
     Option("log", "TW_LOG", _words, (), "decisions to print as they are made: fuse,tune,..."),
     Option("verify", "TW_VERIFY", int, 0, "after each pass: 1 checks invariants, 2 interprets"),
     Option("guard", "TW_GUARD", _flag, False, "a poisoned block between guard pages per buffer"),
+    Option("poison", "TW_POISON", _flag, False, "NaN in planned memory until it is written"),
     Option("stop_after", "TW_STOP_AFTER", str, "", "the pass after which to stop compiling"),
     Option("fuel", "TW_FUEL", int, -1, "stop rewriting after this many rules fired; -1 never"),
     Option("override", "TW_OVERRIDE", str, "", "folder with edited dumps to use instead"),

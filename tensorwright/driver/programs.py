@@ -41,6 +41,7 @@ WHOLE = (".",)  # every folder decides
 EXTERNAL = b"\n\x08location\x12"
 OPTIONS = ("seed",)  # that decide, too
 ASIDE = 16 << 20  # bytes of weights that take long enough to write to do it in a thread
+WATCHING = ("verify", "guard", "poison")  # options that want a compilation
 LAZY = ("module", "lowered", "built")  # what tools look at and running does not need
 
 
@@ -66,7 +67,7 @@ class KnownPrograms:
         """None for what is not kept: anything but ONNX files, compilations that somebody watches,
         no folder or no room in it."""
         folder, off = cache_folder(), config.get("cache_programs") <= 0
-        if off or folder is None or is_watched() or config.get("verify") or config.get("guard"):
+        if off or folder is None or is_watched() or any(map(config.get, WATCHING)):
             return None
         path, sizes, versions = model_path(model), written(shapes), salt(target, WHOLE)
         found = None if None in (path, sizes, versions) else content(path)

@@ -12,11 +12,22 @@ proved to be free. Buffers whose size is bound only in the middle of the functio
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import nan
 
 from tensorwright.base import config
 from tensorwright.ir import loop as ir
 from tensorwright.ir.dtype import u8
-from tensorwright.ir.expr import Buffer, Expr, Symbol, as_expr, const, is_const, symbols_of, walk
+from tensorwright.ir.expr import (
+    Buffer,
+    Expr,
+    Symbol,
+    as_expr,
+    const,
+    is_const,
+    sym,
+    symbols_of,
+    walk,
+)  # fmt: skip
 from tensorwright.ir.expr import is_const as _c
 from tensorwright.ir.facts import evaluate
 from tensorwright.ir.loop import Alloc, Kernel, Seq, Stmt, View
@@ -195,7 +206,9 @@ def _usual(s: Symbol) -> int:
 
 def plan_memory(k: Kernel) -> Kernel:
     """`k` with an offset for every arena buffer and its frame allocated; with the option `guard`,
-    every buffer in memory of its own."""
+    every buffer in memory of its own; with `poison`, every buffer overwritten where its life
+    begins, so that what is read before it is written, or was placed over a value that is still
+    needed, shows in the results."""
     if config.get("guard"):
         own = {i.buffer: _in(i.buffer, "guarded") for i in intervals(k)}
         return k.with_body(ir.replace_buffers(k.body, own))
@@ -211,9 +224,12 @@ def plan_memory(k: Kernel) -> Kernel:
         offsets, size = {b: const(o) for b, o in fixed.items()}, const(total)
     fresh = {b: _in(b, "dynamic") for b in dynamic}
 
+    poison = config.get("poison")
+
     def visit(s: Stmt) -> Stmt | None:
         if isinstance(s, Alloc) and s.buffer in offsets:
-            return replace(s, offset=offsets[s.buffer])
+            placed = replace(s, offset=offsets[s.buffer])
+            return Seq((placed, poisoned(s.buffer))) if poison else placed
         return None
 
     body = ir.replace_buffers(ir.rewrite(k.body, visit), fresh)
@@ -221,6 +237,16 @@ def plan_memory(k: Kernel) -> Kernel:
         return k.with_body(body)
     frame = Alloc(Buffer("frame", u8, (size,), "frame", 64))
     return k.with_body(_insert(body, frame))
+
+
+def poisoned(b: Buffer) -> Stmt:
+    """NaN in every element, all bits set in integers."""
+    value = const(nan, b.dtype) if b.dtype.is_float else const(-1, b.dtype)
+    indices = tuple(Symbol(f"p{a}", 0, upper=as_expr(d) - 1) for a, d in enumerate(b.shape))
+    body: Stmt = ir.Store(b, tuple(map(sym, indices)), value)
+    for i, d in reversed(list(zip(indices, b.shape))):
+        body = ir.For(i, const(0), as_expr(d), body)
+    return body
 
 
 def _in(b: Buffer, scope: str) -> Buffer:

@@ -566,7 +566,7 @@ def lower_function(m: Module, g: Graph, constants: dict[Node, int]) -> Kernel:
 
 
 def place_when_known(body: list[Stmt], allocs: list[Alloc]) -> list[Stmt]:
-    """Insert each allocation as soon as the symbols of its shape are bound."""
+    """Insert each allocation as soon as the symbols of its shape are bound and checked."""
     bound: set[Symbol] = set()
     result: list[Stmt] = []
     pending = list(allocs)
@@ -583,7 +583,7 @@ def place_when_known(body: list[Stmt], allocs: list[Alloc]) -> list[Stmt]:
     for s in body:
         if not started and not isinstance(s, (Let, Assert)) and not _is_input(s):
             started = True
-        if started:
+        if started and not isinstance(s, Assert):
             flush()
         result.append(s)
         if isinstance(s, Let):
