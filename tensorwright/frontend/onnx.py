@@ -303,15 +303,19 @@ class Importer:
             run()
             return results[0].dtype
 
+        if name == "CastLike" and tensors:  # to a type that is known by now
+            name, shown = "Cast", (args[:1], {"to": args[1].dtype.onnx})
+        else:
+            shown = args, attrs
         if tensors and call.outputs == 1 and name:
-            mirrored = self.symbolic.apply(name, args, attrs, dtype_of_result)
+            mirrored = self.symbolic.apply(name, *shown, dtype_of_result)
             if mirrored is not None:
                 return [mirrored]
         run()
         if row.pure and tensors and all(a is None or a.op is CONST for a in args):
             results = [fold(r) if isinstance(r, Node) else r for r in results]
         if tensors and len(results) == 1 and isinstance(results[0], Node) and name:
-            self.symbolic.learn(name, results[0], args, attrs)
+            self.symbolic.learn(name, results[0], *shown)
         if name == "Split" and tensors and args[0].rank == 1:
             self.symbolic.learn_pieces(results, args[0])
         return results

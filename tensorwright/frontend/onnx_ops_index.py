@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from tensorwright.base.errors import CompileError
 from tensorwright.frontend import onnx_rows as ops
 from tensorwright.frontend.onnx_ops import Call, converter
-from tensorwright.frontend.onnx_ops_movement import axis_of
+from tensorwright.frontend.onnx_ops_movement import axis_of, depend_on_data, reshape_checked
 from tensorwright.ir.dtype import i64
 from tensorwright.ir.graph import CONST, Node, array_of
 from tensorwright.ir.type import product
@@ -58,7 +59,18 @@ def scatter_elements(
 
 @converter("ScatterND")
 def scatter_nd(c: Call, x: Node, indices: Node, updates: Node, *, reduction: str = "none") -> Node:
-    return ops.scatter_nd(x, indices, updates, mode=mode_of(c, reduction))
+    mode = mode_of(c, reduction)
+    try:
+        return ops.scatter_nd(x, indices, updates, mode=mode)
+    except CompileError:
+        depth = indices.shape[-1] if indices.rank else None
+        if not isinstance(depth, int) or depth > x.rank:
+            raise
+        wanted = (*indices.shape[:-1], *x.shape[depth:])
+        same_rank = updates.rank == len(wanted)
+        if not same_rank or not depend_on_data((*wanted, *updates.shape)):
+            raise
+    return ops.scatter_nd(x, indices, reshape_checked(c, updates, wanted), mode=mode)
 
 
 @converter("OneHot")

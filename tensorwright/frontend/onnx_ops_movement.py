@@ -72,9 +72,14 @@ def reshape(c: Call, x: Node, shape: Node, *, allowzero: int = 0) -> Node:
     try:
         return ops.reshape(x, shape=target)
     except CompileError:
-        if not any(s.origin is not None for s in symbols_of(*map(as_expr, target))):
+        if not depend_on_data(target):
             raise
     return reshape_checked(c, x, target)
+
+
+def depend_on_data(shape: Sequence[Dim]) -> bool:
+    """Whether one of the sizes is only known while the program runs."""
+    return any(s.origin is not None for s in symbols_of(*map(as_expr, shape)))
 
 
 def reshape_checked(c: Call, x: Node, target: tuple[Dim, ...]) -> Node:

@@ -28,6 +28,7 @@ from tensorwright.ir.graph import Node, array_of, constant
 from tensorwright.ir.type import Dim
 
 MAX_BOUND = 64  # elements read by one bind_size
+MAX_OPERAND = 8  # elements of an operand that are read instead of the fewer of a result
 
 
 class Symbolic:
@@ -136,7 +137,7 @@ class Symbolic:
         recipe = self.recipes.get(x)
         if recipe is not None and depth < 40:
             f, args, attrs = recipe
-            if all(a is None or _is_small(a) for a in args):
+            if all(a is None or self.is_bindable(a, x) for a in args):
                 below = [
                     None if a is None else
                     self.derive(a, low if k < f.passes_on else None, a.name or name, depth + 1)
@@ -147,6 +148,15 @@ class Symbolic:
                     self.mirrors[x] = result
                     return result
         return self.bind(x, low, name)
+
+    def is_bindable(self, a: Node, x: Node) -> bool:
+        """Whether `x` is better understood from the elements of its operand `a`: not from truth
+        values, and not from far more numbers than it has itself."""
+        if self.known(a) is not None or a in self.bound:
+            return True
+        if not _is_small(a) or a.dtype is boolean:
+            return False
+        return a.rank == 0 or a.shape[0] <= max(MAX_OPERAND, x.shape[0] if x.rank else 1)
 
     def bind(self, x: Node, low: int | None, name: str) -> np.ndarray:
         """Fresh symbols for the elements of `x`, read while the program runs."""

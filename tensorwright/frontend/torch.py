@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from tensorwright.base.errors import FrontendError, RunError
 from tensorwright.frontend.torch_graph import Importer, array_of
 from tensorwright.frontend.torch_ops import dtype_of
+from tensorwright.frontend.torch_ops_complex import refuse_outside
 from tensorwright.frontend.torch_ops_recurrent import whole_layers
 from tensorwright.frontend.torch_shapes import Wishes
 from tensorwright.frontend.torch_symbols import Sizes, size_scalar, symbol_of, sympy_of
@@ -231,6 +232,8 @@ class _Reader:
 
     def outputs(self, values: list):
         """(results, names, state, writes, rebuild) from what the graph returns."""
+        for spec, value in zip(self.signature.output_specs, values):
+            refuse_outside(value, f"the result {getattr(spec.arg, 'name', '')!r}")
         results, names, state, writes, user = [], [], [], [], []
         fresh = dict(self.states)
         for spec, value in zip(self.signature.output_specs, values):

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tensorwright.base.errors import CompileError, FrontendError
+from tensorwright.frontend import torch_ops_complex as complex_ops
 from tensorwright.frontend.torch_ops import Call, Converter, dtype_of, invoke
 from tensorwright.frontend.torch_symbols import Sizes, symbol_of
 from tensorwright.ir.build import location
@@ -100,8 +101,13 @@ class Importer:
             return held
         return self.constant(held, n.target)
 
-    def constant(self, tensor, name: str) -> Node:
+    def constant(self, tensor, name: str) -> Node | complex_ops.Pair:
         """A const node on the tensor's own memory; tensors that share it share the node."""
+        if complex_ops.is_complex(tensor):
+            tensor = tensor.resolve_conj()
+            parts = (self.constant(part, f"{name}.{which}") for which, part in
+                     (("real", tensor.real), ("imag", tensor.imag)))  # fmt: skip
+            return complex_ops.Pair(*parts)
         key = (tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride()), str(tensor.dtype))
         if key not in self.constants or tensor.numel() == 0:
             self.constants[key] = constant(array_of(tensor), name)
@@ -130,7 +136,7 @@ class Importer:
         name = target_name(n.target)
         if name == "getitem":
             return self.value(n.args[0], values)[n.args[1]]
-        if name not in self.table:
+        if name not in self.table and name not in complex_ops.COMPLEX.table:
             if type(fake).__name__ in ("SymInt", "SymFloat", "SymBool", "int", "float", "bool"):
                 known = isinstance(fake, (int, float))
                 return fake if known else Deferred(self, fake)
@@ -151,7 +157,10 @@ class Importer:
         args = [self.value(a, values) for a in n.args]
         kwargs = {k: self.value(v, values) for k, v in n.kwargs.items()}
         schema = getattr(n.target, "_schema", None)
-        if schema is None:  # a higher-order operator
+        if complex_ops.is_complex(fake) or complex_ops.holds_pair([args, *kwargs.values()]):
+            arguments = getattr(schema, "arguments", ())
+            result = complex_ops.convert(c, name, self.table, arguments, args, kwargs)
+        elif schema is None:  # a higher-order operator
             result = self.table[name].function(c, *args, **kwargs)
         else:
             result = invoke(self.table[name], c, schema.arguments, args, kwargs)
@@ -169,6 +178,9 @@ class Importer:
         if isinstance(fake, (list, tuple)):
             pairs = list(zip(result, fake))
         for ours, theirs in pairs:
+            if isinstance(ours, complex_ops.Pair):
+                part = complex_ops.part_of(theirs)
+                self.checked(n, [ours.real, ours.imag], [part, part])
             if not isinstance(ours, Node) or not hasattr(theirs, "dtype"):
                 continue
             self.sizes.adopt(theirs.shape, ours.shape)
@@ -186,6 +198,9 @@ class Importer:
             return [self.stand_in(f) for f in fake]
         if not hasattr(fake, "dtype"):
             return None
+        if complex_ops.is_complex(fake):
+            part = complex_ops.part_of(fake)
+            return complex_ops.Pair(self.stand_in(part), self.stand_in(part))
         shape = []
         for d in fake.shape:
             s = symbol_of(d)

@@ -97,7 +97,8 @@ def invoke(converter: Converter, c: Call, schema, args: Sequence, kwargs: dict):
             value = args[k]
         else:
             value = kwargs.get(a.name, a.default_value)
-        if a.name in converter.keywords:
+        named = (*converter.keywords, *(converter.positional if a.kwarg_only else ()))
+        if a.name in named and a.name not in STORAGE:
             keyword[a.name] = value
         elif not a.kwarg_only and _takes(converter, taken, a.name):
             positional.append(value)
@@ -129,8 +130,8 @@ def dtype_of(torch_dtype) -> DType:
     if name not in BY_TORCH:
         raise FrontendError(
             f"tensors of type {torch_dtype} are not supported",
-            help="complex and quantized tensors have no counterpart; use real ones"
-            if "complex" in name or name.startswith("q")
+            help="complex tensors may be inside a model only; pass torch.view_as_real(x)"
+            if "complex" in name
             else "",
         )
     return BY_TORCH[name]

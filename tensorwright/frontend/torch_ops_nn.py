@@ -5,6 +5,8 @@ Padding and strides come as torch writes them (one number an axis, symmetric) an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from tensorwright.frontend.torch_ops import (
@@ -28,6 +30,7 @@ from tensorwright.ops import index as ix
 from tensorwright.ops import linalg as la
 from tensorwright.ops import movement as mv
 from tensorwright.ops import pool as pl
+from tensorwright.ops import reduce as rd
 from tensorwright.ops import statistics as st
 from tensorwright.ops import window as wi
 
@@ -49,8 +52,10 @@ def _mv(c, x, v):
 
 @NN.row("dot.default", "vdot.default", "inner.default")
 def _dot(c, x, y):
+    if x.rank == 0 or y.rank == 0:
+        return ew.mul(*together(x, y, dtype=c.dtype))
     if x.rank != 1 or y.rank != 1:
-        return product_of(c, x, transposed(y, (*range(y.rank - 2), y.rank - 1, y.rank - 2)))
+        return to(la.dot_general(x, y, contract=((x.rank - 1,), (y.rank - 1,))), c.dtype)
     return mv.reshape(product_of(c, with_axis(x, 0), with_axis(y, 1)), shape=())
 
 
@@ -70,6 +75,12 @@ def _linear(c, x, w, bias=None):
 @NN.row("addmm.default", "baddbmm.default")
 def _addmm(c, bias, x, w, *, beta=1, alpha=1):
     y = _times(product_of(c, x, w), alpha)
+    return y if beta == 0 else ew.add(_times(to(bias, c.dtype), beta), y)
+
+
+@NN.row("addbmm.default")
+def _addbmm(c, bias, x, w, *, beta=1, alpha=1):
+    y = _times(la.dot_general(x, w, contract=((0, 2), (0, 1))), alpha)
     return y if beta == 0 else ew.add(_times(to(bias, c.dtype), beta), y)
 
 
@@ -214,6 +225,50 @@ def adaptive_weights(size: int, count: int) -> np.ndarray:
 NN.add(_adaptive(1), "adaptive_avg_pool1d.default")
 NN.add(_adaptive(2), "adaptive_avg_pool2d.default", "_adaptive_avg_pool2d.default")
 NN.add(_adaptive(3), "adaptive_avg_pool3d.default", "_adaptive_avg_pool3d.default")
+
+
+def _adaptive_max(n: int):
+    """Maxima of windows as those of `averaged_axis`, and where they are within their channel."""
+
+    def convert(c: Call, x, size):
+        inner, counts = x.shape[x.rank - n :], c.shape[len(c.shape) - n :]
+        lead = x.shape[: x.rank - n]
+        if all(k == 1 for k in counts):
+            windows, places = (*lead, *counts, product(inner)), None
+            x = mv.reshape(x, shape=windows)
+        else:
+            if not all(isinstance(d, int) for d in (*inner, *counts)):
+                raise c.fail("adaptive pooling of a dynamic dimension to more than one element")
+            places = adaptive_places(inner, counts)
+            x = mv.reshape(x, shape=(*lead, product(inner)))
+            x = ix.gather(x, constant(places), axis=len(lead))
+        last = x.rank - 1
+        where = rd.argmax(x, axis=last, keepdims=True)
+        if places is not None:
+            table = mv.broadcast_to(constant(places), shape=x.shape)
+            where = ix.gather_elements(table, where, axis=last)
+        where = mv.reshape(where, shape=(*lead, *counts))
+        return [rd.reduce_max(x, axes=(last,), keepdims=False), where]
+
+    return convert
+
+
+def adaptive_places(sizes: Sequence[int], counts: Sequence[int]) -> np.ndarray:
+    """i64[*counts, n]: the row-major positions of the elements of each window; a window that is
+    smaller than the largest names its last element again."""
+    places = np.zeros((1,) * 2 * len(sizes), np.int64)  # counts, then elements of a window
+    for k, (size, count) in enumerate(zip(sizes, counts)):
+        low = np.arange(count) * size // count
+        high = -(-(np.arange(count) + 1) * size // count)
+        at = np.minimum(low[:, None] + np.arange((high - low).max()), high[:, None] - 1)
+        shape = [1] * 2 * len(sizes)
+        shape[k], shape[len(sizes) + k] = at.shape
+        places = places * size + at.reshape(shape)
+    return places.reshape(*counts, -1)
+
+
+for _n in (2, 3):
+    NN.add(_adaptive_max(_n), f"adaptive_max_pool{_n}d.default")
 
 
 # ---- attention ---------------------------------------------------------------------------------

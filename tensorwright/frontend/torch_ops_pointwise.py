@@ -481,6 +481,24 @@ def _fill(c, x, value):
     return mv.broadcast_to(lift(value, x.dtype), shape=x.shape)
 
 
+@POINTWISE.row("hypot.default")
+def _hypot(c, x, y):
+    x, y = (ew.abs(v) for v in together(x, y, dtype=c.dtype))
+    high, low = ew.maximum(x, y), ew.minimum(x, y)
+    ratio = ew.div(low, high)  # squares of large numbers overflow
+    size = ew.mul(high, ew.sqrt(ew.add(ew.mul(ratio, ratio), lift(1.0, c.dtype))))
+    plain = ew.logical_or(ew.equal(high, lift(0.0, c.dtype)), ew.is_inf(high))
+    return ew.select(plain, high, size)
+
+
+@POINTWISE.row("rrelu_with_noise_functional.default", "rrelu_with_noise.default")
+def _rrelu(c, x, noise, lower=0.125, upper=1 / 3, training=False):
+    if training:
+        raise c.fail("slopes are random in training", "call model.eval() before compiling")
+    y = act.leaky_relu(x, alpha=(float(lower) + float(upper)) / 2)
+    return [y, noise] if len(c.fakes) == 2 else y
+
+
 @POINTWISE.row("logaddexp.default")
 def _logaddexp(c, x, y):
     x, y = together(x, y, dtype=c.dtype)

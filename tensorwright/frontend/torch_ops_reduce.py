@@ -16,6 +16,7 @@ from tensorwright.frontend.torch_ops import (
     axis_of,
     flat,
     lift,
+    slice_axis,
     to,
     together,
     wide,
@@ -249,8 +250,8 @@ REDUCE.add(_running(lambda x, axis: cu.cumprod(x, axis=axis)), "cumprod.default"
 
 
 @REDUCE.row("sort.default", "sort.stable")
-def _sort(c, x, axis=-1, descending=False, *, stable=None):
-    return _sorted(x, axis, descending)
+def _sort(c, x, dim=-1, descending=False, *, stable=None):
+    return _sorted(x, dim, descending)
 
 
 def _sorted(x: Node, axis: int, descending: bool) -> list[Node]:
@@ -263,8 +264,8 @@ def _sorted(x: Node, axis: int, descending: bool) -> list[Node]:
 
 
 @REDUCE.row("argsort.default", "argsort.stable")
-def _argsort(c, x, axis=-1, descending=False, *, stable=None):
-    return _sorted(x, axis, descending)[1]
+def _argsort(c, x, dim=-1, descending=False, *, stable=None):
+    return _sorted(x, dim, descending)[1]
 
 
 @REDUCE.row("msort.default")
@@ -282,26 +283,60 @@ def _topk(c, x, k, axis=-1, largest=True, sorted_=True):
 
 @REDUCE.row("median.default")
 def _median(c, x):
-    return _kth(c, flat(x), 0, False)[0]
+    return _middle(c, flat(x), 0, False)[0]
 
 
 @REDUCE.row("median.dim")
 def _median_dim(c, x, axis, keep=False):
-    return _kth(c, x, axis_of(axis, x.rank), keep)
+    return _middle(c, x, axis_of(axis, x.rank), keep)
 
 
-def _kth(c: Call, x: Node, axis: int, keep: bool) -> list[Node]:
+def _middle(c: Call, x: Node, axis: int, keep: bool) -> list[Node]:
     """The lower median along an axis."""
     if not isinstance(x.shape[axis], int):
         raise c.fail("the median over a dynamic dimension is not supported")
+    return _kth(x, (x.shape[axis] - 1) // 2, axis, keep)
+
+
+@REDUCE.row("kthvalue.default")
+def _kthvalue(c, x, k, axis=-1, keep=False):
+    if x.rank == 0:
+        return [x, lift(0, i64)]
+    return _kth(x, int(k) - 1, axis_of(axis, x.rank), keep)
+
+
+def _kth(x: Node, at: int, axis: int, keep: bool) -> list[Node]:
+    """The element that stands at `at` after sorting along an axis, and where it was."""
     values, order = _sorted(x, axis, False)
-    at = (x.shape[axis] - 1) // 2
     starts, stops = [0] * x.rank, list(x.shape)
     starts[axis], stops[axis] = at, at + 1
     shape = tuple(1 if k == axis else d for k, d in enumerate(x.shape))
     shape = shape if keep else shape[:axis] + shape[axis + 1 :]
     cut = dict(starts=tuple(starts), stops=tuple(stops), steps=(1,) * x.rank)
     return [mv.reshape(mv.slice(v, **cut), shape=shape) for v in (values, order)]
+
+
+@REDUCE.row("histc.default")
+def _histc(c, x, bins=100, low=0, high=0):
+    """How many elements lie in each of `bins` equal stretches of [low, high]; low = high asks for
+    those of the data."""
+    x = flat(x)
+    if low == high:
+        low, high = (f(x, axes=(0,), keepdims=False) for f in (rd.reduce_min, rd.reduce_max))
+        flat_range = ew.equal(low, high)
+        low = ew.select(flat_range, ew.sub(low, lift(1, x.dtype)), low)
+        high = ew.select(flat_range, ew.add(high, lift(1, x.dtype)), high)
+    else:
+        low, high = lift(low, x.dtype), lift(high, x.dtype)
+    inside = ew.logical_and(ew.greater_equal(x, low), ew.less_equal(x, high))
+    place = ew.div(ew.mul(ew.sub(x, low), lift(bins, x.dtype)), ew.sub(high, low))
+    place = to(ew.floor(ew.select(inside, place, lift(bins, x.dtype))), i64)
+    last = ew.logical_and(inside, ew.equal(x, high))
+    place = ew.select(last, lift(bins - 1, i64), place)  # the highest belongs to the last
+    counts = ix.full(shape=(bins + 1,), value=0, dtype=x.dtype)  # and one for those outside
+    counts = ix.scatter_elements(counts, place, ix.full(shape=x.shape, value=1, dtype=x.dtype),
+                                 axis=0, mode="add")  # fmt: skip
+    return slice_axis(counts, 0, 0, bins)
 
 
 @REDUCE.row("_cdist_forward.default")
@@ -324,7 +359,7 @@ def lift_array(array) -> Node:
 
 
 @REDUCE.row("searchsorted.Tensor")
-def _searchsorted(c, x, v, out_int32=False, right=False, *, side=None, sorter=None):
+def _searchsorted(c, x, v, *, right=False, side=None, sorter=None):
     if sorter is not None:
         x = ix.gather_elements(x, sorter, axis=x.rank - 1)
     x, v = together(x, v)
@@ -334,7 +369,7 @@ def _searchsorted(c, x, v, out_int32=False, right=False, *, side=None, sorter=No
 
 
 @REDUCE.row("bucketize.Tensor")
-def _bucketize(c, v, x, *, out_int32=False, right=False):
+def _bucketize(c, v, x, *, right=False):
     return _ranks(c, *together(x, v), bool(right))
 
 

@@ -35,6 +35,21 @@ def resized(c: Call, x: Node, mode: str, align: bool, scales) -> Node:
     return rs.resize(x, sizes=c.shape, mode=ours, **attrs)
 
 
+def _smoothed(mode: str):
+    """Downsampling by a filter as wide as a pixel of the result; nothing outside has weight."""
+    attrs = {"mode": "linear"} if mode == "bilinear" else {"mode": "cubic", "cubic": -0.5}
+
+    def convert(c: Call, x, size, align_corners, s1=None, s2=None):
+        scales = tuple(s1) if isinstance(s1, (list, tuple)) else (s1, s2)
+        if align_corners:
+            raise c.fail("align_corners together with antialias is not supported")
+        given = {} if None in scales else {"scales": (1.0, 1.0, *map(float, scales))}
+        return rs.resize(x, sizes=c.shape, coordinates="half_pixel", antialias=True,
+                         exclude_outside=True, **attrs, **given)  # fmt: skip
+
+    return convert
+
+
 def _vector_form(mode: str, aligned: bool):
     if aligned:
         return lambda c, x, size, align_corners, scales=None: resized(
@@ -61,6 +76,10 @@ def _fill() -> None:
             name = f"_upsample{mode}{n}d" if mode.startswith("_") else f"upsample_{mode}{n}d"
             RESIZE.add(_vector_form(mode, aligned), f"{name}.vec")
             RESIZE.add(_number_form(mode, aligned), f"{name}.default")
+
+
+for _mode in ("bilinear", "bicubic"):
+    RESIZE.add(_smoothed(_mode), f"_upsample_{_mode}2d_aa.default", f"_upsample_{_mode}2d_aa.vec")
 
 
 @RESIZE.row("grid_sampler_2d.default", "grid_sampler_3d.default", "grid_sampler.default")

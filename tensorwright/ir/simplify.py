@@ -78,10 +78,15 @@ def from_linear(terms: dict[Expr, int], constant: int = 0) -> Expr:
 
 
 def _recombine(quotient: Expr, terms: dict[Expr, int]) -> Expr | None:
-    """The sum after x // d * (c*d) + x % d * c = x * c, or x // d * (c*d) = x * c if d divides x;
-    None if neither applies to `quotient`."""
+    """The sum after x // d * (c*d) + x % d * c = x * c, or x // d * (c*g) = x // (d/g) * c if d
+    divides x and g divides d; None if neither applies to `quotient`."""
     (x, d), c = quotient.args, terms[quotient]
-    if d.value == 0 or c % d.value:
+    if d.value == 0:
+        return None
+    if d.value > 0 and multiple_of(x) % d.value == 0 and (g := math.gcd(c, d.value)) > 1:
+        rest = {a: k for a, k in terms.items() if a is not quotient}
+        return _add(from_linear(rest), _mul(_floordiv(x, const(d.value // g)), const(c // g)))
+    if c % d.value:
         return None
     c //= d.value
     rest = {a: k for a, k in terms.items() if a is not quotient}
@@ -385,10 +390,15 @@ def mod_common_factor(a, b):
 
 @rule("floordiv")
 def div_of_div(a, b):
-    """(x // c1) // c2 = x // (c1 * c2) for c1, c2 > 0"""
-    if b.op == "const" and b.value > 0 and a.op == "floordiv" and a.args[1].op == "const":
-        return _floordiv(a.args[0], const(a.args[1].value * b.value))
-    return None
+    """(x // c1 + k) // c2 = (x + c1*k) // (c1 * c2) for c2 > 0"""
+    if b.op != "const" or b.value <= 0:
+        return None
+    terms, k = _terms(a)
+    inner = next(iter(terms)) if list(terms.values()) == [1] else a
+    if inner.op != "floordiv" or inner.args[1].op != "const":
+        return None
+    x, c = inner.args[0], inner.args[1].value
+    return _floordiv(_add(x, const(c * k)), const(c * b.value))
 
 
 @rule("floordiv")

@@ -114,6 +114,8 @@ def test_rules_by_z3():
     for c, d in itertools.product((1, 2, 3, 8), (1, 2, 5)):
         claims = (
             (x / c) / d == x / (c * d),
+            (x / c + q) / d == (x + c * q) / (c * d),
+            z3.Implies(x % (c * d) == 0, x / (c * d) * d == x / c),
             (x % (c * d)) % c == x % c,
             z3.Implies(z3.And(r >= 0, r < c), (c * q + r) / c == q),
             z3.Implies(z3.And(r >= 0, r < c), (c * q + r) % c == r),
@@ -142,6 +144,15 @@ def test_quotient_and_remainder_by_a_symbolic_divisor():
         for known in assignments(symbols_of(x, d)):
             v, w = evaluate(x, known), evaluate(d, known)
             assert evaluate(e, known) == (v if w else 0)
+
+
+def test_sizes_of_layers_that_halve():
+    """However often a size is halved, one quotient says it, as do those who computed it at once."""
+    h = var("h", min=1)
+    assert ((h + 1) // 2 + 1) // 2 is (h + 3) // 4
+    assert (((h - 1) // 2 + 1 - 1) // 2 + 1 - 1) // 2 + 1 is (h + 7) // 8
+    w = var("w", min=0, multiple_of=8)
+    assert w // 8 * 4 is w // 2 and w // 4 * 6 + h is w // 2 * 3 + h
 
 
 # ---- whole expressions -------------------------------------------------------------------------
