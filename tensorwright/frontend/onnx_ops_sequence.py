@@ -295,9 +295,7 @@ def mapped(c: Call, values: list[Node], body: Body) -> list:
     columns = [SequenceKind(r.dtype, (pattern_of(r.shape),)) for r in results]
     outs = [param(f"mapped_{k}", kind.type) for k, kind in enumerate(columns)]
     grown = [sq.append(s, r) for s, r in zip(outs, results)]
-    g = closed_graph(
-        "map", [*ins, *outs, *scope.captures.values()], [*map(sq.rest, ins), *grown]
-    )
+    g = closed_graph("map", [*ins, *outs, *scope.captures.values()], [*map(sq.rest, ins), *grown])
     start = [*state, *map(sq.nothing, columns)]
     found = ops.scan([*start, *scope.captures], g, carried=len(start), length=length)
     return list(ops.items(found))[len(state) :]
