@@ -66,6 +66,28 @@ def test_every_layer_may_say_more_of_a_size():
     np.testing.assert_array_equal(run_module(m, [x])[0], x[:, :, 63:])
 
 
+def test_tables_bound_the_sizes_that_slice_them():
+    """Rows of a table up to a size that layers have halved, where another size must equal it."""
+    text = """net (float[n] x, float[10] table) => (float[m] y) <int64[1] one = {1}>
+    {
+      zero = Constant <value_ints = [0]> ()
+      halved = MaxPool <kernel_shape = [1], strides = [8]> (x3)
+      three = Constant <value_ints = [1, 1, -1]> ()
+      x3 = Reshape (x, three)
+      flat = Constant <value_ints = [-1]> ()
+      h = Reshape (halved, flat)
+      size = Shape (h)
+      rows = Slice (table, zero, size)
+      y = Add (h, rows)
+    }"""
+    lines = text.splitlines()
+    order = [0, 1, 2, 4, 5, 3, *range(6, len(lines))]
+    m = imported("\n".join(lines[k] for k in order))
+    x, table = np.arange(33, dtype=np.float32), np.ones(10, np.float32)
+    np.testing.assert_array_equal(run_module(m, [x, table])[0], x[::8] + 1)
+    assert m.main.params[0].shape[0].value.max == 80
+
+
 def test_a_masked_write_as_exporters_write_it():
     """The count of what the mask selects is a sum of its own; NonZero does not know of it."""
     text = """net (float[n, 4] x) => (float[n, 4] y)
