@@ -39,9 +39,6 @@ class Demands:
     def __bool__(self) -> bool:
         return bool(self.bounds)
 
-    def at_most(self, name: str, high: int) -> None:
-        self.add(name, None, high)
-
     def add(self, name: str, low: int | None, high: int | None) -> None:
         """Bounds that the node being imported demands."""
         known = self.bounds.setdefault(name, Bounds())

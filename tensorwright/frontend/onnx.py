@@ -72,7 +72,7 @@ from tensorwright.ir.type import DataType, TensorType
 
 MAX_CALLS = 24  # functions calling functions
 MAX_REPORTED = 40
-MAX_RETRIES = 4
+MAX_RETRIES = 32  # layers after layers may each say more of the sizes that they take
 
 
 def import_onnx(

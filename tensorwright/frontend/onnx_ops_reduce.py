@@ -104,6 +104,7 @@ def _top(c: Call, x: Node, k, axis: int, largest: int, ordered: int) -> tuple:
     if is_const(fits, False):
         raise c.fail(f"k is {k}, more than the {x.shape[axis]} elements of axis {axis}")
     if not is_const(fits):
+        c.importer.demands.require(fits)
         k = as_dim(minimum(as_expr(k), as_expr(x.shape[axis])))
     result = ops.top_k(x, k=k, axis=axis, largest=bool(largest), sorted=bool(ordered))
     return item_of(result, 0), item_of(result, 1)

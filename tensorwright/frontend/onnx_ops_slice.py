@@ -93,11 +93,8 @@ def within(c: Call, start: Dim, stop: Dim, d: Dim) -> tuple[Dim, Dim]:
     if not c.importer.strict:
         return begin, end
     last = plain[1]
-    if isinstance(d, int) and last.op == "sym" and last.value.origin is None:
-        # The size of an input: it gets a bound instead.
-        c.importer.demands.at_most(last.value.name, d)
-        conditions.pop()
-    open_ = [t for t in conditions if not is_const(t)]
+    # Where it depends on the size of an input alone, that gets a bound instead.
+    open_ = [t for t in conditions if not is_const(t) and not c.importer.demands.require(t)]
     zero = checked_zero(c, all_of(open_), "slice_fits") if open_ else as_expr(0)
     return as_dim(plain[0] + zero), as_dim(last + zero)
 

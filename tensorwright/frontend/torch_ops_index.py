@@ -86,9 +86,11 @@ def positions(c: Call, x: Node, indices) -> list[Node | None]:
 
 
 def nonzero_of(c: Call, mask: Node) -> Node:
-    """i64[rank, count] of the places where the mask holds. The count is torch's unbacked size where
-    the result shows it."""
-    where = ix.nonzero(mask)
+    """i64[rank, count] of the places where the mask holds: one node, so one count, for a mask. The
+    count is torch's unbacked size where the result shows it."""
+    if mask not in c.sizes.places:
+        c.sizes.places[mask] = ix.nonzero(mask)
+    where = c.sizes.places[mask]
     for fake in c.fakes:
         for d in getattr(fake, "shape", ()):
             if not isinstance(d, int):

@@ -78,6 +78,27 @@ def _addmm(c, bias, x, w, *, beta=1, alpha=1):
     return y if beta == 0 else ew.add(_times(to(bias, c.dtype), beta), y)
 
 
+@NN.row("_trilinear.default")
+def _trilinear(c, x, y, z, expand1, expand2, expand3, sumdim, unroll=1):
+    """The sum over `sumdim` of a product of three tensors, each with new axes of size 1."""
+    grown = []
+    for v, axes in ((x, expand1), (y, expand2), (z, expand3)):
+        for a in sorted(axes):
+            v = with_axis(v, a)
+        grown.append(v)
+    letters = "abcdefghijklmnopqrst"[: grown[0].rank]
+    kept = "".join(ch for k, ch in enumerate(letters) if k not in sumdim)
+    shown, parts = [], []
+    for v in grown:  # axes of size 1 stand for any size
+        names = [ch for ch, d in zip(letters, v.shape) if d != 1]
+        shown.append("".join(names))
+        parts.append(mv.reshape(v, shape=tuple(d for d in v.shape if d != 1)))
+    full = {ch: d for v in grown for ch, d in zip(letters, v.shape) if d != 1}
+    present = "".join(ch for ch in kept if ch in full)
+    total = es.einsum(*together(*parts), equation=f"{','.join(shown)}->{present}")
+    return mv.reshape(total, shape=c.shape)
+
+
 @NN.row("addbmm.default")
 def _addbmm(c, bias, x, w, *, beta=1, alpha=1):
     y = _times(la.dot_general(x, w, contract=((0, 2), (0, 1))), alpha)

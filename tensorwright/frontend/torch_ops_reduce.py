@@ -249,6 +249,35 @@ REDUCE.add(_running(lambda x, axis: cu.cumsum(x, axis=axis)), "cumsum.default")
 REDUCE.add(_running(lambda x, axis: cu.cumprod(x, axis=axis)), "cumprod.default")
 
 
+def _running_extreme(op):
+    def convert(c: Call, x, axis):
+        if x.rank == 0:
+            return [x, lift(0, i64)]
+        axis = axis_of(axis, x.rank)
+        high = op(x, axis=axis)
+        return [high, cu.running_positions(x, high, axis=axis, reverse=False)]
+
+    return convert
+
+
+REDUCE.add(_running_extreme(cu.cummax), "cummax.default")
+REDUCE.add(_running_extreme(cu.cummin), "cummin.default")
+
+
+@REDUCE.row("logcumsumexp.default")
+def _logcumsumexp(c, x, axis):
+    """Sums relative to the highest element so far; where that rises, the sum so far shrinks."""
+    if x.rank == 0:
+        return x
+    axis = axis_of(axis, x.rank)
+    high = cu.cummax(x, axis=axis)
+    finite = ew.select(ew.is_inf(high), lift(0.0, x.dtype), high)
+    fall = ew.sub(cu.shift(finite, axis, 1), finite)  # there is nothing to fade at the first
+    fade = ew.exp(ew.minimum(fall, lift(0.0, x.dtype)))
+    total = cu.linear_recurrence(fade, ew.exp(ew.sub(x, finite)), axis=axis)
+    return ew.add(ew.log(total), finite)
+
+
 @REDUCE.row("sort.default", "sort.stable")
 def _sort(c, x, dim=-1, descending=False, *, stable=None):
     return _sorted(x, dim, descending)

@@ -55,6 +55,7 @@ class Sizes:
         self.names = dict(names or {})
         self.known: dict[object, Expr] = {}
         self.floats: dict[object, Node] = {}
+        self.places: dict[Node, Node] = {}  # of masks: where they hold
         self.draws = 0  # random operators imported so far
 
     def dim(self, value) -> Dim:

@@ -47,6 +47,81 @@ def test_names_and_places():
     assert y.loc == ('model.onnx node "y" (Relu)',)
 
 
+def test_every_layer_may_say_more_of_a_size():
+    """Slice k fits the convolution beside it if the length is at least 2 ** (k + 1)."""
+    layers = "".join(
+        f"""c{k} = Conv <dilations = [{1 << k}]> (x{k}, w)
+        b{k} = Constant <value_ints = [{1 << k}]> ()
+        s{k} = Slice (x{k}, b{k}, end, axis)
+        x{k + 1} = Add (c{k}, s{k})
+        """
+        for k in range(6)
+    )
+    text = """net (float[1, 1, n] x0) => (float[1, 1, m] x6)
+    <float[1, 1, 2] w = {0, 0}, int64[1] end = {9223372036854775807}, int64[1] axis = {2}>
+    { %s }"""
+    m = imported(text % layers)
+    assert m.main.params[0].shape[2].value.min >= 64
+    x = np.arange(70, dtype=np.float32).reshape(1, 1, 70)
+    np.testing.assert_array_equal(run_module(m, [x])[0], x[:, :, 63:])
+
+
+def test_tables_bound_the_sizes_that_slice_them():
+    """Rows of a table up to a size that layers have halved, where another size must equal it."""
+    text = """net (float[n] x, float[10] table) => (float[m] y) <int64[1] one = {1}>
+    {
+      zero = Constant <value_ints = [0]> ()
+      halved = MaxPool <kernel_shape = [1], strides = [8]> (x3)
+      three = Constant <value_ints = [1, 1, -1]> ()
+      x3 = Reshape (x, three)
+      flat = Constant <value_ints = [-1]> ()
+      h = Reshape (halved, flat)
+      size = Shape (h)
+      rows = Slice (table, zero, size)
+      y = Add (h, rows)
+    }"""
+    lines = text.splitlines()
+    order = [0, 1, 2, 4, 5, 3, *range(6, len(lines))]
+    m = imported("\n".join(lines[k] for k in order))
+    x, table = np.arange(33, dtype=np.float32), np.ones(10, np.float32)
+    np.testing.assert_array_equal(run_module(m, [x, table])[0], x[::8] + 1)
+    assert m.main.params[0].shape[0].value.max == 80
+
+
+def test_a_masked_write_as_exporters_write_it():
+    """The count of what the mask selects is a sum of its own; NonZero does not know of it."""
+    text = """net (float[n, 4] x) => (float[n, 4] y)
+    <float one = {1}, float zero = {0}, int64[1] all = {-1}, int64[1] axis = {0}>
+    {
+      mask = Greater (x, one)
+      flat = Reshape (mask, all)
+      ints = Cast <to = 7> (flat)
+      count = ReduceSum <keepdims = 1> (ints, axis)
+      zeros = Expand (zero, count)
+      where = NonZero (mask)
+      at = Transpose <perm = [1, 0]> (where)
+      y = ScatterND (x, at, zeros)
+    }"""
+    x = np.random.default_rng(0).normal(1, 1, (5, 4)).astype(np.float32)
+    for given in (x, x * 0, x * 0 + 5):
+        np.testing.assert_array_equal(run(text, given)[0], np.where(given > 1, 0, given))
+
+
+def test_a_cast_like_a_size_is_a_size():
+    text = """net (float[n, 6] x) => (float[m, 3] y)
+    <int32 two = {2}, int64[1] three = {3}, int64 zero = {0}, int64[1] axis = {0}>
+    {
+      all = Shape (x)
+      n = Gather <axis = 0> (all, zero)
+      like = CastLike (two, n)
+      doubled = Mul (n, like)
+      one = Unsqueeze (doubled, axis)
+      shape = Concat <axis = 0> (one, three)
+      y = Reshape (x, shape)
+    }"""
+    assert run(text, np.zeros((5, 6), np.float32))[0].shape == (10, 3)
+
+
 def test_shapes_and_constants():
     assert str(imported(MLP, shapes={"x": "b[2..8], 3"}).main.params[0].type) == "f32[b, 3]"
     assert imported(MLP, shapes="4, 3").main.results[0].shape == (4, 2)

@@ -246,6 +246,16 @@ def test_groups_of_rows_times_their_matrices():
         np.testing.assert_allclose(program(rows, weights, np.array(cuts)), wanted, 1e-5, 1e-5)
 
 
+def test_a_mask_used_twice_selects_equally_many():
+    def f(x, y):
+        mask = x > 0
+        z = y.clone()
+        z[mask] = x[mask] * 2 + y[mask]
+        return z
+
+    check(f, (r(3, 4), r(3, 4, seed=1)), more=[(r(3, 4, seed=2), r(3, 4))], native=True)
+
+
 def test_sizes_from_data():
     class Repeat(nn.Module):
         def forward(self, x):
@@ -369,6 +379,9 @@ MANY = {
     "products of stacks": (lambda x: (torch.inner(x, x + 1), torch.hypot(x * 1e30, x.flip(0)),
                                       torch.addbmm(torch.ones(3, 3), x, x.mT, beta=0.5, alpha=2)),
                            r(2, 3, 4)),
+    "running extrema": (lambda x: (x.cummax(1), x.cummin(0), torch.logcumsumexp(x * 100, 1)),
+                        r(4, 5)),
+    "bilinear": (nn.Bilinear(3, 4, 5), r(2, 6, 3), r(2, 6, 4)),
     "random slopes": (nn.RReLU(0.1, 0.4), r(3, 4)),
     "masks": (lambda x: (x.masked_fill(x > 0, -1e9), x.masked_select(x > 0)), r(3, 4)),
     "scatters": (lambda x, i: (
