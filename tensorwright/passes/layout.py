@@ -37,7 +37,7 @@ from tensorwright.passes.layout_rules import (
 )  # fmt: skip
 from tensorwright.passes.minimum_cut import Network
 
-FEW_TAPS, FEW_STEPS = 32, 4  # of a depthwise convolution that runs along rows
+FEW_TAPS, FEW_STEPS, LONG_ROW = 32, 4, 16  # of a depthwise convolution that runs along rows
 TYPICAL = 64  # the size that a symbol is taken to have where tensors are weighed
 
 
@@ -48,8 +48,7 @@ def assign_layouts(m: Module) -> Module:
 
 def assign_in_graph(g: Graph) -> Graph:
     nodes = g.nodes()
-    forced = [n for n in nodes if is_conv(n)]
-    if not forced and not any(n.op is transpose for n in nodes):
+    if not any(is_conv(n) for n in nodes) and not any(n.op is transpose for n in nodes):
         return g
     second = Orders(g).found
     while True:
@@ -58,7 +57,7 @@ def assign_in_graph(g: Graph) -> Graph:
             break
         second = {n: p for n, p in second.items() if n not in problem.conflicts}
     chosen = problem.solve()
-    if not forced and not chosen:
+    if not chosen and not any(map(is_forced, nodes)):
         return g
     return _Rewrite(g, second, chosen).graph()
 
@@ -68,18 +67,21 @@ def is_conv(node: Node) -> bool:
 
 
 def is_forced(node: Node) -> bool:
-    """A convolution has its fast kernels channels last; of single channels, either way."""
-    return is_conv(node) and not is_depthwise(node)
+    """A convolution has its fast kernels channels last; some have one either way."""
+    return is_conv(node) and not runs_along_rows(node)
 
 
-def is_depthwise(node: Node) -> bool:
-    """Whether one channel makes one channel, by a window of few elements along short steps."""
+def runs_along_rows(node: Node) -> bool:
+    """Whether one channel makes one channel, by a window of few elements that takes short steps
+    along long rows: vectors along rows are as fast then as vectors of channels, where both ends
+    are in plain order. (With steps of one they are not: most of their loads cross cache lines.)"""
     x, w = node.args
     single = w.shape[1] == 1 and w.shape[0] == x.shape[1] and node.attrs["groups"] == w.shape[0]
     spread = any(d != 1 for d in node.attrs["lhs_dilation"] or ())
     few = all(isinstance(d, int) for d in w.shape[2:]) and math.prod(w.shape[2:]) <= FEW_TAPS
-    steps = all(isinstance(s, int) and s <= FEW_STEPS for s in node.attrs["strides"] or ())
-    return single and few and steps and not spread
+    steps = node.attrs["strides"] or (1,)
+    long = isinstance(node.shape[-1], int) and node.shape[-1] >= LONG_ROW
+    return single and few and long and all(1 < s <= FEW_STEPS for s in steps) and not spread
 
 
 # ---- candidates --------------------------------------------------------------------------------

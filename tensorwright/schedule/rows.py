@@ -11,13 +11,13 @@ temporary.
 from __future__ import annotations
 
 from dataclasses import replace
-from math import log2
+from math import log2, prod
 
 from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import Buffer, bounds, const, is_const, sym
 from tensorwright.ir.loop import Alloc, For, Kernel, Seq, Stmt, loop_symbol, seq
 from tensorwright.schedule import primitives as p
-from tensorwright.schedule.contraction import choose_tile, extent_of, spread
+from tensorwright.schedule.contraction import choose_tile, extent_of, nest_of, spread
 from tensorwright.schedule.form import Form
 from tensorwright.schedule.maps import (
     collapse,
@@ -27,12 +27,13 @@ from tensorwright.schedule.maps import (
     total,
     vectorize_innermost,
 )
-from tensorwright.schedule.nest import Stage
+from tensorwright.schedule.nest import Stage, loads_of, stride_of
 from tensorwright.schedule.space import Choices
 from tensorwright.target.target import Target
 
 ACCUMULATORS = (4, 2, 1, 8)
 LATENCY = 4  # of an addition
+ROWS_AT_ONCE = 4  # that are added to a strip of columns
 
 
 def schedule_rows(form: Form, target: Target, choices: Choices) -> Kernel:
@@ -185,6 +186,8 @@ def _is_reducing(f: For) -> bool:
 def schedule_columns(k: Kernel, stage: Stage, target: Target, choices: Choices) -> Kernel:
     """A reduction whose output's last axis is contiguous: tiles of 1 x several vectors."""
     lanes = lanes_for(k.body, target)
+    if is_streamed_from_afar(stage, target):
+        return schedule_strips(k, stage, target)
     n = stage.spatial[-1].extent
     tile = choose_tile(1, n.value if is_const(n) else 1024, target, lanes, choices)
     body = k.body
@@ -198,6 +201,47 @@ def schedule_columns(k: Kernel, stage: Stage, target: Target, choices: Choices) 
     body = spread(body, (jl, jv))
     loops = [f.var for f in stage.spatial[:-1]] + [jo]
     return k.with_body(fuse_all(body, loops), f"columns: {tile.vectors} x {tile.lanes}")
+
+
+def is_streamed_from_afar(stage: Stage, target: Target) -> bool:
+    """Whether what is reduced comes from beyond the L2 cache, which is fast only for long runs."""
+    reads = {e.value for e in loads_of(stage.step.value) if e.value is not stage.acc}
+    known = all(isinstance(d, int) for b in reads for d in b.shape)
+    return known and sum(prod(b.shape) * b.dtype.bytes for b in reads) > target.caches[1]
+
+
+def schedule_strips(k: Kernel, stage: Stage, target: Target) -> Kernel:
+    """Sums of a strip of columns in the cache, to which rows are added: what is read lies together.
+    Rows that do not follow each other are added several at once, so that the sums move less."""
+    lanes, body = lanes_for(k.body, target), k.body
+    if stage.acc is stage.out:
+        body = p.cache_write(body, stage.init)
+    for f in stage.spatial:
+        body = p.set_kind(body, f.var, "parallel")
+    body, loops = collapse(body, [f.var for f in stage.spatial])
+    n = p.find(body, loops[-1]).extent.value
+    width = strip_width(n, target.caches[1] // 16 // stage.acc.dtype.bytes, lanes)
+    body, jo, ji = p.split(body, loops[-1], width, guard=guard_reads)
+    body, jv, jl = p.split(body, ji, lanes)
+    body = p.fission(p.set_kind(body, jl, "vector"), jl)
+    body = p.fission(p.set_kind(body, jv, "serial"), jv)
+    last = stage.reduce[-1]
+    steps = [stride_of(e, sym(last.var)) for e in loads_of(stage.step.value)
+             if e.value is not stage.acc]  # fmt: skip
+    apart = not all(is_const(s, width) for s in steps)
+    if apart and is_const(last.extent % ROWS_AT_ONCE, 0):
+        body, ro, ri = p.split(body, last.var, ROWS_AT_ONCE)
+        _, _, columns, inner = (f.var for f in nest_of(p.find(body, ro)))
+        body = p.set_kind(p.reorder(body, [ro, columns, ri, inner]), ri, "unroll")
+    return k.with_body(fuse_all(body, [*loops[:-1], jo]), f"columns: strips of {width}")
+
+
+def strip_width(n: int, most: int, lanes: int) -> int:
+    """Whole vectors, up to `most` columns; a divisor of n if there is one that is not small."""
+    whole = [w for w in range(lanes, most + 1, lanes) if n % w == 0]
+    if whole and 4 * whole[-1] >= min(n, most):
+        return whole[-1]
+    return min(most, -(-n // lanes) * lanes)
 
 
 def guard_reads(body: Stmt, condition) -> Stmt:

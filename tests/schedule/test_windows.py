@@ -8,6 +8,8 @@ from tensorwright.codegen.llvm import ModuleText, emit_kernel
 from tensorwright.ir.expr import var
 from tensorwright.ir.graph import constant
 from tensorwright.ir.interp import run_graph
+from tensorwright.ops.activations import relu
+from tensorwright.ops.conv import conv_general
 from tensorwright.ops.elementwise import maximum, mul
 from tensorwright.ops.reduce import reduce_max, reduce_sum
 from tensorwright.ops.window import reduce_window
@@ -46,6 +48,25 @@ def test_windows_of_every_shape(width, window, stride, padding, dilation, op, ta
     m = pooled((2, 7, width), (2, window), (1, stride), ((0, 1), padding), (1, dilation), op)
     program = check(m, target, 2, 7, width)
     assert any("windows" in t for t in traces(program)) == (stride < 5)
+
+
+@pytest.mark.parametrize("target", ["x86-64-avx512", "x86-64-sse4.2"])
+@pytest.mark.parametrize(
+    ("width", "window", "stride", "padding", "dilation"),
+    [(112, 3, 2, 1, 1), (57, 5, 3, 2, 1), (40, 2, 2, 0, 1), (48, 3, 2, 2, 2)],
+)
+def test_depthwise_along_rows(width, window, stride, padding, dilation, target):
+    x = x_of(2, 4, 9, width)
+    w = constant(RNG.standard_normal((4, 1, window, window)).astype(np.float32), "w")
+    y = conv_general(x, w, strides=(stride, stride), padding=((padding, padding),) * 2,
+                     dilation=(dilation, dilation), groups=4)  # fmt: skip
+    m = module(relu(y), x)
+    value = RNG.standard_normal((2, 4, 9, width)).astype(np.float32)
+    program = tw.compile(m, target=target)
+    (expected,) = run_graph(m.main, [value])
+    np.testing.assert_allclose(program(value), expected, rtol=1e-5, atol=1e-5)
+    assert any("windows" in t for t in traces(program))
+    assert len(program.lowered.kernels) == 1
 
 
 def test_symbolic_width():

@@ -1,0 +1,45 @@
+"""Reductions across rows that are read from beyond the L2 cache: strips of columns."""
+
+import numpy as np
+import pytest
+
+import tensorwright as tw
+from tensorwright.ops.reduce import reduce_max, reduce_sum
+from tensorwright.schedule.rows import strip_width
+from tests.passes.equivalence import module, x_of
+
+RNG = np.random.default_rng(2)
+REDUCE = {"sum": (reduce_sum, np.sum), "max": (reduce_max, np.max)}
+
+
+@pytest.mark.parametrize("target", ["x86-64-avx512", "x86-64-avx2", "x86-64-sse4.2"])
+@pytest.mark.parametrize("op", REDUCE)
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [((64, 5, 1024), 0), ((64, 5, 1024), 1), ((67, 7, 701), 0), ((3, 250, 501), 1),
+     ((40, 33000), 0), ((2, 9, 40, 515), (1, 2)), ((2, 9, 40, 515), (0, 2)), ((90000, 5), 0)],
+)  # fmt: skip
+def test_strips(shape, axis, op, target):
+    reduce, expected = REDUCE[op]
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    x = x_of(*shape)
+    program = tw.compile(module(reduce(x, axes=axes), x), target=target)
+    value = RNG.standard_normal(shape).astype(np.float32)
+    if op == "max":
+        value.flat[::100003] = np.nan
+    np.testing.assert_allclose(program(value), expected(value, axis), rtol=1e-4, atol=1e-4)
+    (kernel,) = program.lowered.kernels.values()
+    assert any("strips" in line for line in kernel.schedule)
+
+
+def test_what_fits_the_cache_stays_in_registers():
+    x = x_of(16, 256)
+    program = tw.compile(module(reduce_sum(x, axes=(0,)), x), target="x86-64-avx512")
+    (kernel,) = program.lowered.kernels.values()
+    assert "columns: 8 x 16" in kernel.schedule
+
+
+@pytest.mark.parametrize(("n", "width"), [(512, 512), (131072, 16384), (1000, 1008), (48, 48),
+                                          (16391, 16384), (7, 16)])  # fmt: skip
+def test_width_of_strips(n, width):
+    assert strip_width(n, 16384, 16) == width
