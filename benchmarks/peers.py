@@ -93,7 +93,8 @@ class Torch(Peer):
         import torch
 
         torch.set_num_threads(case.threads)
-        torch.set_num_interop_threads(1)
+        if torch.get_num_interop_threads() != 1:  # may be set but once
+            torch.set_num_interop_threads(1)
         torch.set_grad_enabled(False)
         self.net = case.row.net(case.small)
 

@@ -2,7 +2,8 @@
 
     y = resize(x, sizes=(1, 3, 2*h, 2*w), mode="linear")
 
-A resize handles one dimension after the other: positions and weights are vectors over the result's
+A resize handles one dimension after the other, the last one first, where elements are picked one by
+one: what the others then take are whole rows. Positions and weights are vectors over the result's
 dimension, computed in f64 from sizes alone (so they fold to constants where sizes are static), and
 each result element is a weighted sum of a few gathered ones.
 """
@@ -186,7 +187,7 @@ def _expand_resize(
     region=None, outside=0.0,
 ):  # fmt: skip
     y = x if mode == "nearest" else widened(x) if x.dtype.is_float else cast(x, dtype=f32)
-    for axis, (old, new) in enumerate(zip(x.shape, sizes)):
+    for axis, (old, new) in reversed([*enumerate(zip(x.shape, sizes))]):
         scale = None if scales is None else scales[axis]
         if _is_kept(old, new, scale, coordinates):
             continue

@@ -12,16 +12,19 @@ from __future__ import annotations
 
 import numpy as np
 
+from tensorwright.ir.dtype import f32
 from tensorwright.ir.graph import CONST, Node, array_of
 from tensorwright.ir.match import P, V, once, rule
 from tensorwright.ops.elementwise import add, mul
 from tensorwright.ops.linalg import free_axes
 from tensorwright.ops.movement import broadcast_to, reshape
+from tensorwright.ops.reduce import reduce_sum
 from tensorwright.passes.fold_constants import fold_node
 from tensorwright.passes.layout_rules import with_attrs
 
 x, w, b, k = V("x"), V("w", const=True), V("b", const=True), V("k", const=True)
-y = V("y")
+y, z = V("y"), V("z")
+SHORTEST = 16  # elements of a row that is worth a sum of its own
 
 
 def is_ordinary(k: Node) -> bool:
@@ -113,6 +116,24 @@ def dot_of_scaled(node: Node, x: Node, w: Node, k: Node) -> Node | None:
     return None
 
 
+def product_of_one_row(node: Node, y: Node, z: Node) -> Node | None:
+    """A single row of x against the rows of w, one such product for each step of a batch (one
+    token's scores): w is read once, as it lies, where a contraction would turn it first."""
+    x, w, batch = y, z, tuple(range(len(node.attrs["batch"][0])))
+    plain = all(tuple(axes) == batch for axes in node.attrs["batch"]) and x.dtype is w.dtype
+    ends = len(batch) + 2 == w.rank and [a % w.rank for a in node.attrs["contract"][1]] == [
+        w.rank - 1]  # fmt: skip
+    rows, _ = dot_axes(node)
+    length = w.shape[-1]
+    if not (batch and plain and ends and w.dtype is f32 and w.op is not CONST):
+        return None
+    if any(x.shape[a] != 1 for a in rows) or not isinstance(length, int) or length < SHORTEST:
+        return None
+    one = reshape(x, shape=(*x.shape[: len(batch)], 1, length))
+    sums = reduce_sum(mul(w, one), axes=(w.rank - 1,))
+    return reshape(sums, shape=node.shape)
+
+
 def is_weighted(node: Node) -> bool:
     """A contraction with constant weights."""
     return node.op.name in ("conv_general", "dot_general") and node.args[1].op is CONST
@@ -128,5 +149,11 @@ CONTRACTIONS = (
     rule("scale-before-convolution", P.conv_general(once(P.mul(x, k)), w), conv_of_scaled),
     rule("scale-into-product", P.mul(once(P.dot_general(x, w)), k), scaled_dot),
     rule("scale-before-product", P.dot_general(once(P.mul(x, k)), w), dot_of_scaled),
+    rule(
+        "product-of-one-row",
+        P.dot_general(y, z),
+        product_of_one_row,
+        when=lambda node: node.attrs["dtype"] in (None, f32),
+    ),
     rule("scale-of-sum", P.mul(once(P.add(once(y), b)), k), distributed),
 )

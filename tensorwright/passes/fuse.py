@@ -107,6 +107,8 @@ class Fusion:
             return f"the group of {group.root} is full"
         if node.op.name in DEAR and node.type.size != group.root.type.size:
             return f"the kernel of {group.root} would compute its elements again and again"
+        if picks_elements(node) and is_smaller(node, group.root):
+            return f"the kernel of {group.root} would pick its elements again and again"
         if not has_form([*group.nodes, node], group.root, self.known):
             return f"no rule schedules {node.op.name} together with the kernel of {group.root}"
         return ""
@@ -174,6 +176,16 @@ def hidden_sizes(nodes: list[Node], inputs: list[Node]) -> tuple[Expr, ...]:
     used = set().union(*map(node_symbols, nodes)) - type_symbols(*(x.type for x in inputs))
     hidden = used - type_symbols(nodes[0].type) - {s for n in nodes for s in bound_symbols(n)}
     return tuple(map(sym, sorted(hidden, key=lambda s: (s.name, s.serial))))
+
+
+def picks_elements(node: Node) -> bool:
+    """Whether neighbouring results come from anywhere: one element at a time is fetched."""
+    return node.op.name == "gather" and node.attrs["axis"] % node.args[0].rank == node.rank - 1
+
+
+def is_smaller(node: Node, other: Node) -> bool:
+    a, b = node.type.size, other.type.size
+    return isinstance(a, int) and isinstance(b, int) and a < b
 
 
 def group_graph(nodes: list[Node], root: Node) -> tuple[Graph, list[Node]]:

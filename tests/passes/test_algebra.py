@@ -221,6 +221,21 @@ def test_batch_norm_after_product():
     assert folded(norm(y), x) == ["dot_general", "add"]
 
 
+def test_one_row_against_rows_is_a_sum():
+    q, k = x_of(2, 3, 1, 32, name="q"), x_of(2, 3, 9, 32, name="k")
+    batched = {"batch": ((0, 1), (0, 1)), "contract": ((3,), (3,))}
+    check(dot_general(q, k, **batched), q, k, ops=["reshape", "mul", "reduce_sum", "reshape"],
+          tol=1e-5, special=False)  # fmt: skip
+    turned = x_of(2, 3, 32, 9, name="k")
+    other = {"batch": ((0, 1), (0, 1)), "contract": ((3,), (2,))}
+    check(dot_general(q, turned, **other), q, turned, ops=["dot_general"], tol=1e-5, special=False)
+    two, alone = x_of(2, 3, 2, 32, name="q"), x_of(1, 32, name="q")
+    check(dot_general(two, k, **batched), two, k, ops=["dot_general"], tol=1e-5, special=False)
+    w = x_of(9, 32, name="w")
+    check(dot_general(alone, w, contract=((1,), (1,))), alone, w, ops=["dot_general"], tol=1e-5,
+          special=False)  # fmt: skip
+
+
 def test_scale_before():
     x = x_of(2, 3, 5, 5)
     y = mul(x, reshape(weight(3), shape=(3, 1, 1)))

@@ -161,6 +161,15 @@ def test_fused_graphs_mean_the_same(g, n):
     assert_equal_results(before, lower(fuse(before)), {"n": n}, tol=1e-4)
 
 
+def test_elements_are_picked_once():
+    x, i, j = x_of(5, 6), x_of(7, d="i64", name="i"), x_of(9, d="i64", name="j")
+    rows = gather(neg(gather(x, i, axis=1)), j, axis=0)
+    before = module(rows, x, i, j)
+    assert groups(fuse(before)) == [["gather"], ["neg", "gather"]]
+    few = gather(neg(gather(x, j, axis=1)), x_of(2, d="i64", name="k"), axis=0)
+    assert len(groups(fuse(module(few, x, j, few.args[1])))) == 1
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 def test_gather_joins_maps(axis):
     x, i = x_of(5, 6), x_of(3, d="i64", name="i")
