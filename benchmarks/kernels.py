@@ -17,6 +17,7 @@ from pathlib import Path
 
 from benchmarks import results, zoo
 from benchmarks.bench import Plan, Worker, check, load, run_rounds
+from benchmarks.causes import cause_of
 from benchmarks.results import OURS, Result
 
 PEERS = ("ort", "openvino", "torch")
@@ -104,6 +105,16 @@ def table(found: list[Result], threads: int, machine) -> tuple[list[str], list[l
     return header, lines
 
 
+def losses(found: list[Result], threads: int) -> list[str]:
+    """A line for each row in which a peer wins, the worst first."""
+    lost = []
+    for (name, count), group in results.grouped(found).items():
+        against = results.ratio({p: r for p, r in group.items() if not is_wrong(r)})
+        if count == threads and against is not None and against[1] < 1:
+            lost.append((against[1], f"- `{name}` {against[1]:.2f}x: {cause_of(name)}"))
+    return [line for _, line in sorted(lost)]
+
+
 def is_wrong(r: Result) -> bool:
     return r.error is not None and r.error > results.TOLERANCE
 
@@ -147,6 +158,8 @@ def main(argv: list[str] | None = None) -> list[Result]:
         levels = ", ".join(f"{n} {v:.0f}" for n, v in machine.gbytes.items())
         parts.append(f"Measured limits: {machine.gflops:.0f} GFLOP/s; GB/s: {levels}.\n")
         parts.append(results.markdown_table(header, lines))
+        if lost := losses(found, threads):
+            parts.append("\nWhere a peer wins, and why:\n\n" + "\n".join(lost) + "\n")
         print(results.markdown_table(header, lines))
         if args.json:
             args.json.write_text(json.dumps([r.record() for r in found]))

@@ -10,8 +10,8 @@ temporary.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
+from math import log2, prod
 
 from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import Buffer, bounds, const, is_const, sym
@@ -169,7 +169,7 @@ def choose_accumulators(length: int, lanes: int, choices: Choices) -> int:
     fitting = [n for n in ACCUMULATORS if n == 1 or n * lanes <= length]
 
     def cycles(n: int) -> float:
-        return -(-length // (n * lanes)) * max(n, LATENCY) + LATENCY * math.log2(n)
+        return -(-length // (n * lanes)) * max(n, LATENCY) + LATENCY * log2(n)
 
     return choices.pick("accumulators", fitting, cycles)
 
@@ -207,7 +207,7 @@ def is_streamed_from_afar(stage: Stage, target: Target) -> bool:
     """Whether what is reduced comes from beyond the L2 cache, which is fast only for long runs."""
     reads = {e.value for e in loads_of(stage.step.value) if e.value is not stage.acc}
     known = all(isinstance(d, int) for b in reads for d in b.shape)
-    return known and sum(math.prod(b.shape) * b.dtype.bytes for b in reads) > target.caches[1]
+    return known and sum(prod(b.shape) * b.dtype.bytes for b in reads) > target.caches[1]
 
 
 def schedule_strips(k: Kernel, stage: Stage, target: Target) -> Kernel:
