@@ -28,6 +28,7 @@ from tensorwright.passes.precision import PRECISIONS
 from tensorwright.passes.schedule_kernels import schedule_kernels
 from tensorwright.passes.winograd import FAST_MATH
 from tensorwright.runtime.program import Program, thread_count
+from tensorwright.schedule.records import Schedules
 from tensorwright.target.host import find
 from tensorwright.target.target import Target
 
@@ -35,6 +36,7 @@ from tensorwright.target.target import Target
 def compile(
     model, example_inputs=None, *, target="host", threads: int | None = None,
     precision: str = "model", shapes=None, verify: bool = False, observe=None, fast_math=None,
+    schedules=None,
 ) -> Program:  # fmt: skip
     """Compile a model into a native program.
 
@@ -48,12 +50,15 @@ def compile(
     shapes: {"x": "n[1..64], 3, h{224,320}, w=h"} or what torch.export takes.
     fast_math: rounding errors accepted for speed. 0: those of the operators' definitions; 1
         (default, or TW_FAST_MATH): 1e-6 of a layer's results; 2: 1e-5; see docs/floors/passes.md.
+    schedules: the choices that kernels are scheduled with instead of the default ones: a file that
+        `tw explain --write-schedules` wrote, or what `program.schedules()` gave. Those of kernels
+        that the program does not have are told by `program.explain()`; it is an error if all are.
     verify: run the verifier after every pass, and prove the memory plan.
     observe: called with "import" and the name of each pass and the module after it, then with
         "code" and (objects compiled so far, how many there are).
     Raises FrontendError (model not understood) or CompileError (cannot be compiled so).
     """
-    machine = asked(find(target), precision, fast_math)
+    machine = asked(find(target), precision, fast_math, schedules)
     used = checked_threads(threads)
     watched = verify or observe is not None
     kept = None if watched else KnownPrograms.of(model, machine, shapes)
@@ -110,8 +115,15 @@ def bind(program: BoundProgram, convention, module: Module) -> None:
         part.know(module.data_types())
 
 
-def asked(machine: Target, precision: str, fast_math: int | None = None) -> Target:
-    """The machine, asked to compute in a precision and with rounding errors up to some."""
+def asked(
+    machine: Target, precision: str, fast_math: int | None = None,
+    schedules: Schedules | str | os.PathLike | None = None,
+) -> Target:  # fmt: skip
+    """The machine, asked to compute in a precision, with rounding errors up to some, and as some
+    schedules say."""
+    if schedules is not None:
+        given = schedules if isinstance(schedules, Schedules) else Schedules.read(schedules)
+        machine = given.on(machine)
     if precision not in PRECISIONS:
         raise CompileError(
             f"precision {precision!r} is not supported",

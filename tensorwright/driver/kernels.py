@@ -4,16 +4,16 @@
     k = known.schedule(kernel, target)      # as scheduled; its body is made when it is looked at
     known.records.get(k)                    # what compiling it gave the last time
 
-The key is the kernel's text without its name, the target, the versions of LLVM and of the
-compiler's own sources: nothing else may decide what a kernel becomes. Options that change or report
-decisions switch this off.
+The key is the kernel's text without its name, the choices recorded for it, the target, the versions
+of LLVM and of the compiler's own sources: nothing else may decide what a kernel becomes. Options
+that change or report decisions switch this off.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import llvmlite
@@ -23,7 +23,7 @@ from tensorwright.base import config, trace
 from tensorwright.driver.objects import ObjectCache
 from tensorwright.ir.loop import Kernel, Pack
 from tensorwright.ir.module import digest
-from tensorwright.ir.printer import to_text
+from tensorwright.schedule.records import identity, recorded
 from tensorwright.schedule.rules import schedule
 from tensorwright.target.target import Target
 
@@ -86,7 +86,7 @@ class KnownKernels:
     def schedule(self, k: Kernel, target: Target) -> Kernel:
         if self.salt is None:
             return schedule(k, target)
-        key = digest(to_text(replace(k, name="k", sources=(), work=None)), self.salt)
+        key = digest(identity(k), repr(recorded(k, target)), self.salt)
         record = self.read(key)
         code = None if record is None else self.cache.object(record.object)
         if code is None:

@@ -33,6 +33,7 @@ from tensorwright.ops.movement import pad, reshape, transpose
 from tensorwright.passes.lower import lower_to_kernel
 from tensorwright.runtime.copies import copy_all
 from tensorwright.runtime.pages import constant_empty
+from tensorwright.schedule.records import report_unused
 from tensorwright.schedule.rules import schedule
 from tensorwright.target.target import Target
 
@@ -46,12 +47,18 @@ def schedule_kernels(
     """`m` with every kernel scheduled for the target. `ready` is told of those that will stay as
     they are while others are still to come."""
     kernels: dict[str, Kernel] = {}
+    seen: list[Kernel] = []
+
+    def scheduled(k: Kernel) -> Kernel:
+        seen.append(k)
+        return schedule(k, target)
+
     shared = readers_of_shared(m)
     for name, k in m.kernels.items():
-        kernels[name] = schedule(k, target)
+        kernels[name] = scheduled(k)
         if name not in shared:
             ready(kernels[name])
-    kernels |= shared_panels(m, kernels, lambda k: schedule(k, target))
+    kernels |= shared_panels(m, kernels, scheduled)
     wanted = {name: k.packs for name, k in kernels.items() if k.packs}
     made: dict[str, Kernel] = dict(kernels)
     done: dict[tuple[Node, Pack], Node] = {}
@@ -76,7 +83,8 @@ def schedule_kernels(
 
     graphs = {name: rebuild(g, visit) for name, g in m.graphs.items()}
     copy_all(copies)
-    made.update((n, schedule(k, target)) for n, k in made.items() if n not in kernels)
+    made.update((n, scheduled(k)) for n, k in made.items() if n not in kernels)
+    report_unused(seen, target)
     return replace(m, graphs=graphs, kernels=made)
 
 

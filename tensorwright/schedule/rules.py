@@ -16,8 +16,9 @@ from tensorwright.schedule.form import read_form
 from tensorwright.schedule.legal import ScheduleError, why_not_parallel
 from tensorwright.schedule.maps import accesses, is_small, schedule_map, vectorize_innermost
 from tensorwright.schedule.nest import affine
+from tensorwright.schedule.records import recorded
 from tensorwright.schedule.rows import schedule_columns, schedule_rows
-from tensorwright.schedule.space import Choices
+from tensorwright.schedule.space import ChoiceError, Choices
 from tensorwright.schedule.steps import schedule_steps
 from tensorwright.schedule.stores import store_rows
 from tensorwright.schedule.windows import schedule_windows
@@ -27,17 +28,29 @@ from tensorwright.target.target import Target
 
 def schedule(k: Kernel, target: Target, choices: Choices | None = None) -> Kernel:
     """The kernel in the shape that the rule for its form gives it. choices: decisions that are not
-    to be made by cost; raises ChoiceError for one that does not fit."""
-    choices = Choices() if choices is None else choices
-    k, reason = k.with_body(without_empty_loops(k.body)), ""
+    to be made by cost, by default those that the target has a record of. Raises ChoiceError for one
+    that does not fit."""
+    choices = Choices(recorded(k, target)) if choices is None else choices
+    try:
+        made = schedule_as(k.with_body(without_empty_loops(k.body)), target, choices)
+        choices.check_used()
+    except ChoiceError as e:
+        raise e.located((f"kernel {k.name}", *k.sources[:1])) from None
+    return made
+
+
+def schedule_as(k: Kernel, target: Target, choices: Choices) -> Kernel:
+    """The same with these choices, those that no rule asks for left over."""
+    reason = ""
     try:
         made = schedule_by_form(k, target, choices)
     except ScheduleError as e:  # correct as it stands, and the trace says what was not possible
+        if choices.given:
+            raise ChoiceError(f"the given choices do not apply: {e.message}") from e
         made, reason = None, f": {e.message}"
     if made is None:
         choices.forget()
         made = schedule_plain(k, target, f"as defined{reason}")
-    choices.check_used()
     return made
 
 

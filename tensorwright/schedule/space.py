@@ -88,7 +88,8 @@ class Choices:
 
     def values(self) -> dict[str, Value]:
         """The decisions that had an alternative: with these given, the same kernel comes out."""
-        return {name: d.value for name, d in self.made.items() if len(d.values) > 1}
+        made = {name: d.value for name, d in self.made.items() if len(d.values) > 1}
+        return {name: tuple(v) if isinstance(v, tuple) else v for name, v in made.items()}
 
 
 class Samples(Choices):

@@ -5,7 +5,7 @@ Everything that depends on the machine is a field here; nothing asks the host di
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Target:
     fast_math: int = 1  # rounding errors accepted for speed: 0 (none), 1 or 2
     precision: str = "model"  # what f32 models are to be computed in: "model" (f32) or "bf16"
     conversions: tuple[str, ...] = ("f16",)  # narrow floats with instructions from and to f32
+    # kernel -> choices recorded for it
+    schedules: tuple[tuple[str, tuple], ...] = field(default=(), repr=False)
 
     @property
     def llvm_features(self) -> str:

@@ -12,11 +12,16 @@ from collections import Counter
 from dataclasses import dataclass
 
 from tensorwright.base import trace
-from tensorwright.driver.pipeline import stages
+from tensorwright.driver.pipeline import run_pipeline, stages
 from tensorwright.ir.expr import as_expr, text_of
 from tensorwright.ir.loop import Call, Kernel, statements
 from tensorwright.ir.module import Module
+from tensorwright.passes.schedule_kernels import schedule_kernels
 from tensorwright.runtime.program import Program
+from tensorwright.schedule.records import Record, Schedules, recorded
+from tensorwright.schedule.rules import schedule
+from tensorwright.schedule.space import Choices
+from tensorwright.target.target import Target
 from tensorwright.tools.dimensions import Dimensions, dimensions
 from tensorwright.tools.memory import placed
 from tensorwright.tools.summary import short_source, summarize
@@ -84,6 +89,23 @@ def explain(program: Program, module: Module) -> Explanation:
         memory=memory_note(program),
         dimensions=dimensions(module, final, program.built.host[0]),
     )
+
+
+def schedules_of(module: Module, target: Target) -> Schedules:
+    """How every kernel of a program is scheduled, in the order in which that is decided."""
+    found: dict[str, Record] = {}
+
+    def scheduled(k: Kernel, target: Target) -> Kernel:
+        choices = Choices(recorded(k, target))
+        made = schedule(k, target, choices)
+        record = Record.of(k, made, target, choices)
+        found.setdefault(record.kernel, record)
+        return made
+
+    run_pipeline(
+        module, target, instead={"schedule": lambda m, t: schedule_kernels(m, t, scheduled)}
+    )
+    return Schedules(tuple(found.values()))
 
 
 def _name(subject) -> str:

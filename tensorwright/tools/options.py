@@ -47,6 +47,7 @@ class Request:
     precision: str = "model"
     shapes: str | None = None
     verify: bool = False
+    schedules: str | None = None
     inputs: tuple[str, ...] = ()
     sizes: dict[str, int] = field(default_factory=dict)
     seed: int = 0
@@ -62,7 +63,7 @@ class Request:
     @property
     def machine(self) -> Target:
         """The target, asked for the precision."""
-        return asked(find(self.target), self.precision)
+        return asked(find(self.target), self.precision, None, self.schedules)
 
     def program(self, output: Output) -> Program:
         """The model compiled, or the artifact loaded."""
@@ -74,6 +75,7 @@ class Request:
                 return compile(
                     self.path, target=self.target, threads=self.threads, precision=self.precision,
                     shapes=self.shapes, verify=self.verify, observe=progress,
+                    schedules=self.schedules,
                 )  # fmt: skip
             except (FrontendError, CompileError):
                 raise
@@ -156,13 +158,13 @@ def model_options(f: Callable) -> Callable:
     """MODEL and how to compile it, passed on as `request` together with the input options."""
 
     @functools.wraps(f)
-    def run(model, target, threads, precision, shape, verify, **values):
+    def run(model, target, threads, precision, shape, verify, schedules, **values):
         inputs = values.pop("inputs", ())
         sizes = dict(values.pop("sizes", ()))
         seed = values.pop("seed", 0)
         shapes = "; ".join(shape) or None
         request = Request(
-            model, target, threads, precision, shapes, verify, inputs, sizes, seed
+            model, target, threads, precision, shapes, verify, schedules, inputs, sizes, seed
         )  # fmt: skip
         return f(request=request, **values)
 
@@ -176,6 +178,8 @@ def model_options(f: Callable) -> Callable:
         click.option("--shape", multiple=True, metavar="SPEC",
                      help="Dimensions of an input: 'x: n[1..64],3,224,224'."),
         click.option("--verify", is_flag=True, help="Check the program after every pass."),
+        click.option("--schedules", metavar="FILE",
+                     help="Schedule kernels as this file says; see `tw explain`."),
     )):  # fmt: skip
         run = option(run)
     return run

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from tensorwright.driver.compile import compile
 from tensorwright.runtime.program import Program
+from tensorwright.schedule.records import Schedules
 from tensorwright.tools.compare import Comparison, compare
-from tensorwright.tools.explain import Explanation, explain
+from tensorwright.tools.explain import Explanation, explain, schedules_of
 from tensorwright.tools.report import write_report
 from tensorwright.tools.show import text_after
 from tensorwright.tools.signature import module_of
@@ -30,6 +31,12 @@ def program_explain(program: Program) -> Explanation:
     return explain(program, module_of(program))
 
 
+def program_schedules(program: Program) -> Schedules:
+    """The choices with which every kernel was scheduled: print them, write them, compile with them
+    again (`tw.compile(..., schedules=...)`)."""
+    return schedules_of(module_of(program), program.target)
+
+
 def program_compare(program: Program, against: str = "reference", *inputs, **options) -> Comparison:
     """See `tw.compare`."""
     return compare(program, against, *inputs, **options)
@@ -43,6 +50,7 @@ def program_report(program: Program, path="report.html", *inputs, **named) -> Pa
 
 Program.text = program_text
 Program.explain = program_explain
+Program.schedules = program_schedules
 Program.compare = program_compare
 Program.report = program_report
 

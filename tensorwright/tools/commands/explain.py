@@ -15,15 +15,20 @@ SHOWN = 5  # places in the model for each kernel, unless it was asked for by nam
 
 @command()
 @model_options
+@click.option("--write-schedules", "path", default="", metavar="FILE",
+              help="Write how kernels are scheduled, for `--schedules`.")  # fmt: skip
 @click.option("--kernel", default="", metavar="TEXT", help="Kernels whose name has this in it.")
-def command(request: Request, output: Output, kernel: str) -> None:
+def command(request: Request, output: Output, path: str, kernel: str) -> None:
     """Tell what the compiler decided, and why.
 
     \b
         tw explain model.onnx
         tw explain model.onnx --kernel conv
+        tw explain model.onnx --write-schedules model.json
     """
     program = request.program(output)
+    if path:
+        program.schedules().write(path)
     found = program_explain(program)
     kernels = [k for k in found.kernels if kernel in k.name]
     if output.as_json:

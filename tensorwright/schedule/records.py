@@ -1,0 +1,136 @@
+"""Schedules as records: which choices every kernel was scheduled with; written, read, replayed.
+
+    {"format": "tensorwright schedules", "version": 1, "schedules": [
+      {"kernel": "3f2a...", "target": "x86-64-avx2", "name": "dense",
+       "choices": {"tile": [6, 2, 8]}, "does": ["contraction: 6 x 2 x 8 register tile"]}]}
+
+A record belongs to the kernels of one structure (`identity`) on the target of that name; `name` and
+`does` are for people. Records of other versions, and values that no candidate of the kernel's space
+is, are errors. A target that carries records (`Schedules.on`) makes `schedule` follow them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tensorwright.base import trace
+from tensorwright.base.errors import ArtifactError, CompileError
+from tensorwright.ir.loop import Kernel
+from tensorwright.ir.module import digest
+from tensorwright.ir.printer import to_text
+from tensorwright.schedule.space import Choices, Value
+from tensorwright.target.target import Target
+
+FORMAT, VERSION = "tensorwright schedules", 1
+
+
+def identity(k: Kernel) -> str:
+    """Of what a kernel computes and how it was defined; its name and its origin do not matter."""
+    return digest(to_text(replace(k, name="k", sources=(), work=None)))
+
+
+@dataclass(frozen=True)
+class Record:
+    """The choices of one kernel on one target. does: what the rule then did, in words."""
+
+    kernel: str
+    target: str
+    name: str
+    choices: dict[str, Value]
+    does: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(k: Kernel, made: Kernel, target: Target, choices: Choices) -> Record:
+        return Record(identity(k), target.name, k.name, choices.values(), made.schedule)
+
+    def __str__(self) -> str:
+        head = f"{self.name}  {self.kernel[:12]}  {self.target}"
+        choices = (f"{n} = {v}" for n, v in self.choices.items())
+        return "\n    ".join((head, *self.does, *choices))
+
+
+@dataclass(frozen=True)
+class Schedules:
+    """Records, in order. Print them, write them, compile with them."""
+
+    records: tuple[Record, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.records))
+
+    def to_json(self) -> str:
+        rows = [vars(r) for r in self.records]
+        head = {"format": FORMAT, "version": VERSION}
+        return json.dumps({**head, "schedules": rows}, indent=1) + "\n"
+
+    @staticmethod
+    def from_json(text: str) -> Schedules:
+        """Raises ValueError that says what is wrong."""
+        data = json.loads(text)
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise ValueError("it holds no schedules")
+        if data.get("version") != VERSION:
+            raise ValueError(f"its version is {data.get('version')}, not {VERSION}")
+        try:
+            return Schedules(tuple(
+                Record(**{**row, "choices": {n: frozen(v) for n, v in row["choices"].items()},
+                          "does": tuple(row.get("does", ()))})
+                for row in data["schedules"]
+            ))  # fmt: skip
+        except (TypeError, KeyError, AttributeError) as e:
+            raise ValueError(f"a record is not as it should be: {e}") from e
+
+    def write(self, path: str | os.PathLike) -> None:
+        Path(path).write_text(self.to_json())
+
+    @staticmethod
+    def read(path: str | os.PathLike) -> Schedules:
+        """Raises ArtifactError for a file that cannot be read or is of another kind."""
+        try:
+            return Schedules.from_json(Path(path).read_text())
+        except (OSError, ValueError) as e:
+            raise ArtifactError(f"the schedules in {path} cannot be read: {e}") from e
+
+    def on(self, target: Target) -> Target:
+        """The target, asked to schedule by the records for it."""
+        own = [r for r in self.records if r.target == target.name]
+        if self.records and not own:
+            others = ", ".join(sorted({r.target for r in self.records}))
+            raise CompileError(f"the schedules are for {others}, not for {target.name}",
+                               help="name the target, or write schedules for this one")  # fmt: skip
+        rows = {r.kernel: tuple(r.choices.items()) for r in own}
+        return replace(target, schedules=tuple(rows.items()))
+
+
+def frozen(value) -> Value:
+    """What JSON gave, with tuples for lists."""
+    return tuple(map(frozen, value)) if isinstance(value, list) else value
+
+
+def recorded(k: Kernel, target: Target) -> dict[str, Value]:
+    """The choices that the target's records have for a kernel."""
+    if not target.schedules:
+        return {}
+    return dict(dict(target.schedules).get(identity(k), ()))
+
+
+def report_unused(kernels: Iterable[Kernel], target: Target) -> None:
+    """Tell of the target's records that are for none of the kernels; raises CompileError if none is
+    for any."""
+    if not target.schedules:
+        return
+    found = {identity(k) for k in kernels}
+    unused = [key for key, _ in target.schedules if key not in found]
+    reason = "no kernel of this program has the structure that it is for"
+    for key in unused:
+        trace.decision("schedules", f"record {key[:12]}", "not used", reason)
+    if len(unused) == len(target.schedules):
+        raise CompileError(
+            f"none of the {len(unused)} schedules is for a kernel of this program",
+            help="write them anew: a kernel's structure follows from the model, its sizes and"
+            " types, the target and the version of the compiler",
+        )
