@@ -95,8 +95,8 @@ class Choices:
 class Samples(Choices):
     """Choices at random, each candidate with the same probability."""
 
-    def __init__(self, random: Random) -> None:
-        super().__init__()
+    def __init__(self, random: Random, given: Mapping[str, Value] | None = None) -> None:
+        super().__init__(given)
         self.random = random
 
     def prefer(self, values: tuple[Value, ...], cost: Cost) -> Value:

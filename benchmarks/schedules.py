@@ -1,0 +1,311 @@
+"""Spaces of schedules: what the cost model says of them and what the clock says.
+
+    python -m benchmarks.schedules --samples 32 --families matmul,rows
+
+Of every kernel the default schedule and random ones are compiled and run in turn on one thread; the
+least CPU time of several rounds counts, every result is compared with the default's. Spearman's
+rho compares the order by estimated cycles with the order by time: 1 is the same order, 0 none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from random import Random
+
+import numpy as np
+
+from benchmarks import results
+from benchmarks.scatter import scatter
+
+TOLERANCE = 2e-4
+LEAST_SECONDS = 2e-3  # of calls that are timed together
+MODEL_BOUND = 0.1  # how far the default may be from the best before it is marked
+SIZES = {
+    "matmul": ((128, 768, 768), (128, 768, 3072), (512, 768, 768), (197, 192, 768)),
+    "thin matmul": ((1, 1024, 4096), (4, 1024, 2816), (16, 1024, 1024)),
+    # rows and columns, channels, outputs, window, stride
+    "direct convolution": ((56, 64, 64, 3, 1), (28, 128, 128, 3, 2), (14, 256, 1024, 1, 1)),
+    "winograd": ((56, 64, 64), (28, 128, 128), (14, 256, 256)),
+    "depthwise": ((56, 144, 3, 1), (28, 192, 3, 2), (14, 384, 5, 1)),
+    "rows": (("softmax", 512, 768), ("layer_norm", 512, 768), ("softmax", 128, 4096)),
+    "columns": ((1000, 768), (196, 2048)),
+    "windows": ((112, 64, 3, 2), (56, 96, 2, 2)),
+    "transposes": ((768, 3072), (3136, 64), (128, 1024)),
+    "attention": ((12, 128, 64), (12, 512, 64), (8, 1024, 128)),
+}
+
+
+@dataclass
+class Sample:
+    """One schedule: its choices, estimated cycles, least seconds of one call."""
+
+    choices: dict
+    cost: float
+    seconds: float = float("inf")
+
+
+@dataclass
+class Kernel:
+    """The first of the samples is the default."""
+
+    family: str
+    name: str
+    samples: list[Sample] = field(default_factory=list)
+
+    @property
+    def times(self) -> np.ndarray:
+        return np.array([s.seconds for s in self.samples])
+
+    @property
+    def rho(self) -> float:
+        return spearman([s.cost for s in self.samples], self.times)
+
+    @property
+    def rank(self) -> int:
+        return 1 + int((self.times < self.times[0]).sum())
+
+    @property
+    def ratio(self) -> float:
+        """The default's time over the least."""
+        return self.times[0] / self.times.min()
+
+
+def ranks(values) -> np.ndarray:
+    """Ranks from 0; equal values share the mean of theirs."""
+    values = np.asarray(values, float)
+    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    return (ends - (counts + 1) / 2)[group]
+
+
+def spearman(a, b) -> float:
+    """Spearman's rank correlation; nan where all of one are equal."""
+    a, b = ranks(a), ranks(b)
+    return float(np.corrcoef(a, b)[0, 1]) if a.std() and b.std() else float("nan")
+
+
+# ---- kernels -----------------------------------------------------------------------------------
+
+
+def model(family: str, size: tuple):
+    """(module, operands, level of fast_math)"""
+    from tensorwright.ir.graph import constant, graph, param
+    from tensorwright.ir.module import Module
+    from tensorwright.ir.type import tensor
+    from tensorwright.ops.table import BY_NAME as op
+
+    random = np.random.default_rng(0)
+    arrays: list[np.ndarray] = []
+    params: list = []
+
+    def x(*shape: int):
+        arrays.append(random.normal(size=shape).astype(np.float32))
+        params.append(param(f"x{len(params)}", tensor("f32", *shape)))
+        return params[-1]
+
+    def w(*shape: int):
+        return constant((random.normal(size=shape) / 8).astype(np.float32), "w")
+
+    def conv(rows, channels, outputs, window, stride=1):
+        reach = (rows - 1) * stride + window
+        y = op["conv_general"](x(1, reach, reach, channels), w(window, window, channels, outputs),
+                               strides=(stride, stride), layout="NLAST")  # fmt: skip
+        return op["relu"](op["add"](y, w(outputs)))
+
+    def depthwise(rows, channels, window, stride):
+        reach = (rows - 1) * stride + window
+        y = op["conv_general"](x(1, reach, reach, channels), w(window, window, 1, channels),
+                               strides=(stride, stride), groups=channels, layout="NLAST")  # fmt: skip
+        return op["relu"](op["add"](y, w(channels)))
+
+    def product(m, k, n):
+        return op["relu"](op["add"](op["matmul"](x(m, k), w(k, n)), w(n)))
+
+    def row(name, n, m):
+        if name == "softmax":
+            return op["softmax"](x(n, m), axis=1)
+        return op["layer_norm"](x(n, m), w(m), w(m), axes=(1,))
+
+    def window(rows, channels, size, stride):
+        reach = (rows - 1) * stride + size
+        return op["max_pool"](x(1, channels, reach, reach), window=(size, size),
+                              strides=(stride, stride))  # fmt: skip
+
+    make: dict[str, Callable] = {
+        "matmul": product, "thin matmul": product, "direct convolution": conv,
+        "winograd": lambda rows, *channels: conv(rows, *channels, 3), "depthwise": depthwise,
+        "rows": row, "columns": lambda n, m: op["reduce_sum"](x(n, m), axes=(0,)),
+        "windows": window, "transposes": lambda n, m: op["transpose"](x(n, m), perm=(1, 0)),
+        "attention": lambda h, n, d: op["attention"](x(1, h, n, d), x(1, h, n, d), x(1, h, n, d)),
+    }  # fmt: skip
+    result = make[family](*size)
+    m = Module({"main": graph("main", params, [result])})
+    return m, arrays, int(family == "winograd")
+
+
+class Space:
+    """A model of one kernel that matters, lowered up to its schedule."""
+
+    def __init__(self, family: str, size: tuple, target):
+        from tensorwright.driver.compile import asked
+        from tensorwright.driver.pipeline import run_pipeline
+        from tensorwright.schedule.records import identity
+
+        module, self.arrays, level = model(family, size)
+        self.target = asked(target, "model", level)
+        self.lowered = run_pipeline(module, self.target, instead={"schedule": lambda m, t: m})
+        work = lambda k: 0 if k.work is None else sum(int(w.value) for w in k.work)
+        self.key = identity(max(self.lowered.kernels.values(), key=work))
+
+    def program(self, choices):
+        """The program with the kernel that matters scheduled by these choices."""
+        from tensorwright.driver.compile import build_native
+        from tensorwright.passes.schedule_kernels import schedule_kernels
+        from tensorwright.schedule.records import identity
+        from tensorwright.schedule.rules import schedule
+
+        def scheduled(k, target):
+            return schedule(k, target, choices if identity(k) == self.key else None)
+
+        made = schedule_kernels(self.lowered, self.target, scheduled)
+        return build_native(made, self.target, "sample", threads=1)
+
+
+def sampled(space: Space, kernel: Kernel, count: int, seed: int) -> list:
+    """Programs of the default schedule and of `count` others, or of as many as there are; how often
+    threads are used is left as it is."""
+    from tensorwright.schedule.space import Choices, Samples
+
+    default = Choices()
+    programs = [space.program(default)]
+    expected = programs[0](*space.arrays)
+    kernel.samples = [Sample(default.values(), default.cost)]
+    fixed = {n: v for n, v in default.values().items() if n.split(".")[-1] == "threads"}
+    random = Random(seed)
+    for _ in range(4 * count):
+        if len(programs) > count:
+            break
+        choices = chosen(space, Samples(random, fixed))
+        if choices.values() in [s.choices for s in kernel.samples]:
+            continue
+        program = space.program(Choices(choices.values()))
+        error = np.abs(program(*space.arrays) - expected).max() / np.abs(expected).max()
+        if not error < TOLERANCE:
+            raise SystemExit(f"{kernel.name}: {choices.values()} is wrong by {error:.1e}")
+        kernel.samples.append(Sample(choices.values(), choices.cost))
+        programs.append(program)
+    return programs
+
+
+def chosen(space: Space, choices):
+    """The choices, asked for by the rule."""
+    from tensorwright.schedule.records import identity
+    from tensorwright.schedule.rules import schedule
+
+    (k,) = (k for k in space.lowered.kernels.values() if identity(k) == space.key)
+    schedule(k, space.target, choices)
+    return choices
+
+
+def time_all(programs: list, kernel: Kernel, arrays: list[np.ndarray], rounds: int) -> None:
+    """The least CPU time of one call of each, in turn."""
+    calls = [max(1, int(LEAST_SECONDS / max(once(p, arrays, 1), 1e-7))) for p in programs]
+    for _ in range(rounds):
+        for p, s, n in zip(programs, kernel.samples, calls):
+            s.seconds = min(s.seconds, once(p, arrays, n))
+
+
+def once(program, arrays: list[np.ndarray], calls: int) -> float:
+    program(*arrays)
+    start = time.process_time()
+    for _ in range(calls):
+        program(*arrays)
+    return (time.process_time() - start) / calls
+
+
+# ---- tables ------------------------------------------------------------------------------------
+
+HEADER = ["family", "kernel", "schedules", "rho", "default ms", "least ms", "default / least",
+          "rank", "most / least"]  # fmt: skip
+
+
+def line(k: Kernel) -> list[str]:
+    mark = " (!)" if k.ratio > 1 + MODEL_BOUND else ""
+    return [k.family, k.name, str(len(k.samples)), f"{k.rho:.2f}", f"{1e3 * k.times[0]:.3g}",
+            f"{1e3 * k.times.min():.3g}", f"{k.ratio:.2f}{mark}", str(k.rank),
+            f"{k.times.max() / k.times.min():.1f}"]  # fmt: skip
+
+
+def mean_lines(kernels: list[Kernel]) -> list[list[str]]:
+    """Of each family: the mean rho, the geometric mean of the ratios."""
+    found = []
+    for family in dict.fromkeys(k.family for k in kernels):
+        own = [k for k in kernels if k.family == family]
+        rho = np.nanmean([k.rho for k in own])
+        ratio = np.exp(np.mean([np.log(k.ratio) for k in own]))
+        count = sum(len(k.samples) for k in own)
+        found.append([family, str(len(own)), str(count), f"{rho:.2f}", f"{ratio:.2f}"])
+    return found
+
+
+def page(kernels: list[Kernel]) -> str:
+    about = __doc__.partition("\n")[2].strip()
+    families = results.markdown_table(
+        ["family", "kernels", "schedules", "mean rho", "default / least"], mean_lines(kernels)
+    )
+    table = results.markdown_table(HEADER, [line(k) for k in kernels])
+    return (
+        f"# Schedules\n\n{about}\n\n- Machine: {results.machine()}\n\n## Families\n\n{families}\n\n"
+        f"## Kernels\n\nMarked (!) where the default takes {MODEL_BOUND:.0%} more than the least "
+        f"of the schedules that were tried.\n\n{table}\n\n## Every schedule\n\nOver the estimated "
+        "cycles (of the default: 1) the measured time (of the fastest: 1), both logarithmic; the "
+        "default is the ring.\n\n![scatter](schedules.svg)\n"
+    )
+
+
+def kernel_name(size: tuple) -> str:
+    return "x".join(map(str, size))
+
+
+def main(argv: list[str] | None = None) -> list[Kernel]:
+    from tensorwright.target.host import find
+
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.schedules", description=__doc__)
+    comma = lambda text: [part for part in text.split(",") if part]
+    parser.add_argument("--families", type=comma, default=list(SIZES))
+    parser.add_argument("--samples", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--target", default="host")
+    parser.add_argument("--json", type=Path, help="keep the rows, and those of other families")
+    parser.add_argument("--markdown", type=Path, help="write the page, and the picture beside it")
+    args = parser.parse_args(argv)
+    known = {} if args.json is None or not args.json.exists() else json.loads(args.json.read_text())
+    for family in args.families:
+        known[family] = []
+        for size in SIZES[family]:
+            space = Space(family, size, find(args.target))
+            kernel = Kernel(family, kernel_name(size))
+            programs = sampled(space, kernel, args.samples, args.seed)
+            time_all(programs, kernel, space.arrays, args.rounds)
+            known[family].append(asdict(kernel))
+            print("  ".join(line(kernel)), file=sys.stderr, flush=True)
+    kernels = [replace(Kernel(**k), samples=[Sample(**s) for s in k["samples"]])
+               for f in SIZES for k in known.get(f, ())]  # fmt: skip
+    if args.json is not None:
+        args.json.write_text(json.dumps(known))
+    if args.markdown is not None:
+        args.markdown.write_text(page(kernels))
+        args.markdown.with_suffix(".svg").write_text(scatter(kernels))
+    print(results.markdown_table(HEADER, [line(k) for k in kernels]))
+    return kernels
+
+
+if __name__ == "__main__":
+    main()
