@@ -27,7 +27,7 @@ from tensorwright.frontend.tracer import (
     wrap,
 )  # fmt: skip
 from tensorwright.ir.dtype import DType, boolean
-from tensorwright.ir.expr import var
+from tensorwright.ir.expr import Expr, var
 from tensorwright.ir.graph import Graph, Node, graph, param
 from tensorwright.ir.type import FunctionType, TensorType
 from tensorwright.ops import control as ct
@@ -167,11 +167,12 @@ def while_loop(cond_fn: Callable, body_fn: Callable, init):
 def _settled(f: Callable, spec, nodes: list[Node], leaves, carried: int, extra=()):
     """(start values, body, types of its state) with types that the body keeps."""
     types = [n.type for n in nodes]
+    own: set[Expr] = set()  # symbols of dimensions that a step changes
     for _ in range(ROUNDS):
         body = Body(f, spec, [*types, *extra], "body")
         if len(body.leaves) < carried:
             return nodes, body, types  # the caller reports the structure
-        new = [_joined(t, v, is_weak(leaf) or leaf is None)
+        new = [_joined(t, v, is_weak(leaf) or leaf is None, own)
                for t, v, leaf in zip(types, _first(body, carried), leaves)]  # fmt: skip
         if new == types:
             return nodes, body, types
@@ -189,7 +190,7 @@ def _first(body: Body, carried: int) -> list:
         return [v if is_weak(v) else node_of(v) for v in body.leaves[:carried]]
 
 
-def _joined(before: TensorType, after, weak: bool) -> TensorType:
+def _joined(before: TensorType, after, weak: bool, own: set[Expr]) -> TensorType:
     """The type of a state that is `before` at the start and `after` after a step."""
     if isinstance(after, Node) and (type(before), type(after.type)) != (TensorType, TensorType):
         if before != after.type:
@@ -203,20 +204,18 @@ def _joined(before: TensorType, after, weak: bool) -> TensorType:
         after = after.type
     if before.rank != after.rank:
         raise traced_error(f"the state of the loop is {before} before and {after} after a step")
-    shape = tuple(
-        a if a == b or _is_loop_symbol(a) else var("d", min=0)
-        for a, b in zip(before.shape, after.shape)
-    )
+    shape = []
+    for a, b in zip(before.shape, after.shape):
+        if a != b and a not in own:
+            a = var("d", min=0)
+            own.add(a)
+        shape.append(a)
     if before.dtype is not after.dtype and not weak:
         raise traced_error(
             f"the state of the loop is {before} before and {after} after a step",
             help="start from the type that the body gives, or cast its result",
         )
-    return TensorType(after.dtype, shape)
-
-
-def _is_loop_symbol(d) -> bool:
-    return not isinstance(d, int) and d.op == "sym" and d.value.name == "d"
+    return TensorType(after.dtype, tuple(shape))
 
 
 def scan(f: Callable, init, xs=None, length=None, reverse: bool = False):

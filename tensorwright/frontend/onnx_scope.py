@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from tensorwright.frontend.onnx_model import GraphRecord, NodeRecord
-from tensorwright.ir.expr import Symbol
-from tensorwright.ir.graph import CONST, PARAM, Graph, Node, graph, node_symbols, param
-from tensorwright.ir.type import type_symbols
+from tensorwright.ir.graph import CONST, Graph, Node, graph, param
 
 
 class _Poison:
@@ -124,11 +122,8 @@ def live_nodes(nodes: Sequence[NodeRecord], outputs: Iterable[str]) -> list[Node
 
 
 def closed_graph(name: str, params: Sequence[Node], results: Sequence[Node]) -> Graph:
-    """A graph that binds only the symbols whose binders it computes itself."""
-    g = graph(name, unique_names(params), results)
-    known = type_symbols(*(p.type for p in g.params))
-    inside = tuple(b for b in g.binders if _is_inside(b, set(g.params), known))
-    return Graph(g.name, g.params, g.results, inside, g.result_names)
+    """The graph of a body, its parameters under names of their own."""
+    return graph(name, unique_names(params), results)
 
 
 def unique_names(params: Sequence[Node]) -> list[Node]:
@@ -138,19 +133,3 @@ def unique_names(params: Sequence[Node]) -> list[Node]:
         if k > 1:
             object.__setattr__(p, "name", f"{p.name}_{k}")
     return list(params)
-
-
-def _is_inside(binder: Node, params: set[Node], known: set[Symbol]) -> bool:
-    """Whether everything the binder is computed from is a parameter here, a size of one or a
-    constant."""
-    todo, seen = [binder], set()
-    while todo:
-        n = todo.pop()
-        if n is None or n in seen:
-            continue
-        seen.add(n)
-        if n.op is PARAM and n not in params:
-            return False
-        todo.extend(n.args)
-        todo.extend(s.origin for s in node_symbols(n) - known if s.origin is not None)
-    return True

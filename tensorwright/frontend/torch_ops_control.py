@@ -1,4 +1,4 @@
-"""torch.cond, torch.while_loop and scan: graphs inside the graph.
+"""torch.cond, while_loop, scan and map: graphs inside the graph.
 
 The bodies come as graph modules; each becomes a graph of ours whose parameters are everything that
 it reads. A size that a body needs is passed through the shapes of its operands.
@@ -65,6 +65,14 @@ def _scan(c, combine_graph, init, xs, extra=()):
     body = body_of(c, "step", combine_graph, [*init, *rows, *extra])
     operands = [*init, *xs, *tensors(extra)]
     return list(ct.items(ct.scan(operands, body, carried=len(init), scanned=len(xs))))
+
+
+@CONTROL.row("map_impl")
+def _map(c, body_graph, xs, extra=()):
+    """A function of the slices along axis 0, its results stacked."""
+    rows = [param(f"row_{k}", TensorType(x.dtype, x.shape[1:])) for k, x in enumerate(xs)]
+    body = body_of(c, "step", body_graph, [*rows, *extra])
+    return list(ct.items(ct.scan([*xs, *tensors(extra)], body, scanned=len(xs))))
 
 
 @CONTROL.row("invoke_subgraph")

@@ -142,7 +142,7 @@ def order(params: Iterable[Node], roots: Iterable[Node], binders: Iterable[Node]
 
 def graph(name: str, params, results, result_names=(), state=()) -> Graph:
     """A Graph over nodes as a front end made them. Binders are found through the origins that
-    `build` recorded for their symbols."""
+    `build` recorded for their symbols; a body does not have those that are computed around it."""
     params, results = tuple(params), tuple(results)
     binders: dict[Node, None] = {}
     todo, seen = list(results), set()
@@ -157,12 +157,40 @@ def graph(name: str, params, results, result_names=(), state=()) -> Graph:
             if origin is not None and origin not in binders:
                 binders[origin] = None
                 todo.append(origin)
+    if any(n.op is PARAM and n not in params for n in seen):
+        inside = _computed_from(params)
+        binders = {b: None for b in binders if inside(b)}
     before, ordered = None, tuple(binders)
     while ordered != before:  # an order that the graph printed and parsed keeps
         before = ordered
         nodes = order(params, (*ordered, *results), ordered)
         ordered = tuple(n for n in nodes if n in binders)
     return Graph(name, params, results, ordered, tuple(result_names), tuple(state))
+
+
+def _computed_from(params: tuple[Node, ...]) -> Callable[[Node], bool]:
+    """Whether a node is computed from nothing but these parameters, their sizes and constants."""
+    known, found = type_symbols(*(p.type for p in params)), dict.fromkeys(params, True)
+
+    def inside(node: Node) -> bool:
+        stack = [node]
+        while stack:
+            n = stack[-1]
+            own = bound_symbols(n)
+            needed = [a for a in n.args if a is not None]
+            needed += [s.origin for s in node_symbols(n) - known
+                       if s.origin is not None and s not in own]  # fmt: skip
+            if n in found:
+                stack.pop()
+            elif n.op is PARAM or not all(found.get(a, True) for a in needed):
+                found[stack.pop()] = False
+            elif all(a in found for a in needed):
+                found[stack.pop()] = True
+            else:
+                stack += [a for a in needed if a not in found]
+        return found[node]
+
+    return inside
 
 
 def rebuild(g: Graph, make: Callable[[Node, tuple[Node, ...]], Node]) -> Graph:

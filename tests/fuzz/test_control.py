@@ -1,7 +1,9 @@
-"""Random programs with branches, loops, recursion, data types and functions as values.
+"""Random programs with branches, loops, recursion, data types, functions as values and sizes that
+vary: with the input, with what branches choose, with every step of a loop, with data.
 
 Each is run by the reference interpreter, compiled as it is defined (every operator a kernel of its
-own) and compiled as usual; all must agree, and leave no objects behind.
+own) and compiled as usual, its memory full of NaN until it is written; all must agree for inputs of
+several sizes, and leave no objects behind.
 """
 
 from __future__ import annotations
@@ -10,11 +12,12 @@ import ctypes
 from collections.abc import Callable
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import tensorwright as tw
 from tensorwright import numpy as tnp
+from tensorwright.base.config import options
 from tensorwright.base.value import Value
 from tensorwright.codegen.support_objects import ALIVE
 from tensorwright.frontend.function import trace
@@ -41,6 +44,7 @@ class Tree:
 
 
 Rows = tw.List[tw.f32[N]]
+Sized = tw.List[tw.f32["m", N]]  # matrices, each with its own number of rows
 Vector = tw.f32[N]
 Step = Callable[[tw.f32[N]], tw.f32[N]]
 
@@ -80,6 +84,11 @@ def pushed(n: tw.i64, x: Vector, xs: Rows) -> Rows:
     return tw.cond(n <= 0, lambda: xs, lambda: pushed(n - 1, x * 0.5, Rows.Cons(x, xs)))
 
 
+@tw.function
+def stacked(xs: Sized, done: Vector) -> Vector:
+    return tw.match(xs, Nil=lambda: done, Cons=lambda h, t: stacked(t, done + tnp.mean(h, axis=0)))
+
+
 class Generator:
     """Writes one program, choice by choice."""
 
@@ -91,9 +100,9 @@ class Generator:
         return 0 if self.fuel < 0 else self.data.draw(st.integers(0, options - 1))
 
     def vector(self, env):
-        v, _t, _xs, n = env
+        v, _t, _xs, n, _m = env
         a = lambda: self.vector(env)
-        match self.pick(10):
+        match self.pick(14):
             case 0:
                 return v
             case 1:
@@ -119,14 +128,55 @@ class Generator:
             case 8:
                 state, ys = tw.scan(lambda s, x: (tnp.tanh(s + x), s), a(), tnp.stack([v, a()]))
                 return state + tnp.sum(ys, axis=0)
-            case _:
+            case 9:
                 return v + n
+            case 10:
+                return tnp.mean(self.matrix(env), axis=0)
+            case 11:
+                kind = self.pick(4)
+                step = lambda s, x: (self.small(s + x, kind), tnp.sum(s))
+                state, ys = tw.scan(step, a(), self.matrix(env))
+                return tnp.tanh(state) + tnp.max(ys)
+            case 12:
+                x = self.matrix(env)
+                return stacked(Sized.Cons(x, Sized.Cons(tnp.concat([x, x]), Sized.Nil())), a())
+            case _:
+                x = self.matrix(env)
+                return tnp.tanh(x[-1] + x[0])
+
+    def matrix(self, env):
+        """A matrix of one row or more."""
+        v, _t, _xs, n, m = env
+        b = lambda: self.matrix(env)
+        match self.pick(7):
+            case 0:
+                return m
+            case 1:
+                return tnp.concat([b(), tnp.expand_dims(self.vector(env), axis=0)])
+            case 2:
+                x = b()
+                scores = x @ tnp.matrix_transpose(x)
+                e = tnp.exp(scores - tnp.max(scores, axis=-1, keepdims=True))
+                return (e / tnp.sum(e, axis=-1, keepdims=True)) @ x
+            case 3:
+                x = b()
+                return tw.cond(tnp.sum(v) > 0, lambda: tnp.concat([x, m]), lambda: tnp.tanh(x))
+            case 4:
+                row = tnp.expand_dims(v, axis=0)
+                step = lambda s: (s[0] + 1, tnp.concat([tnp.tanh(s[1]), row]))
+                return tw.while_loop(lambda s: s[0] < n, step, (tnp.asarray(0), b()))[1]
+            case 5:
+                x = b()
+                chosen = tnp.take(x, tnp.nonzero(tnp.sum(x, axis=1) > 0)[0], axis=0)
+                return tnp.concat([chosen, tnp.expand_dims(v, axis=0)])
+            case _:
+                return tnp.tanh(b()) * 0.5 + v
 
     def small(self, x, kind: int):
         return [lambda: x, lambda: tnp.tanh(x), lambda: x * 0.5 + 1, lambda: -x][kind]()
 
     def tree(self, env):
-        v, t, _xs, n = env
+        v, t, _xs, n, _m = env
         match self.pick(7):
             case 0:
                 return t
@@ -145,7 +195,7 @@ class Generator:
                 return tw.while_loop(lambda s: s[0] < n, step, (tnp.asarray(0), self.tree(env)))[1]
 
     def rows(self, env):
-        v, _t, xs, n = env
+        v, _t, xs, n, _m = env
         match self.pick(5):
             case 0:
                 return xs
@@ -178,25 +228,29 @@ def grown(draw, depth: int):
 
 
 @settings(max_examples=10, deadline=None, derandomize=True, database=None,
-          suppress_health_check=list(HealthCheck))  # fmt: skip
+          suppress_health_check=list(HealthCheck), phases=(Phase.explicit, Phase.generate))  # fmt: skip
 @given(st.data())
 def test_programs(data):
     make = Generator(data)
 
-    def program(v: Vector, t: Tree, xs: Rows, n: tw.i64):
-        env = (v, t, xs, n)
-        return make.vector(env), make.tree(env), make.rows(env)
+    def program(v: Vector, t: Tree, xs: Rows, n: tw.i64, m: tw.f32["rows", N]):
+        env = (v, t, xs, n, m)
+        return make.vector(env), make.tree(env), make.rows(env), make.matrix(env)
 
     m = trace(tw.function(program))
     verify(m)
     inputs = [np.float32([0.5, -1, 0.25]), grown(data.draw, 3),
               Rows.of([np.float32([k, 1, -k]) for k in range(data.draw(st.integers(0, 3)))]),
               np.array(data.draw(st.integers(0, 4)))]  # fmt: skip
-    expected = run_module(m, inputs)
     plain = compile_as_defined(resolve_functions(m))
-    for compiled in (plain, tw.compile(m, threads=1, verify=True)):
-        for _ in range(2):
-            for a, b in zip(compiled(*inputs), expected, strict=True):
-                agree(a, b)
-        alive = [ctypes.c_int64.from_address(s.context + ALIVE).value for s in compiled._slots]
-        assert not any(alive)
+    with options(poison=True):
+        usual = tw.compile(m, threads=1, verify=True)
+    for count in (1, 5):
+        given = [*inputs, np.float32([[k - 2, 0.5, -k] for k in range(count)]) / 4]
+        expected = run_module(m, given)
+        for compiled in (plain, usual):
+            for _ in range(2):
+                for a, b in zip(compiled(*given), expected, strict=True):
+                    agree(a, b)
+            alive = [ctypes.c_int64.from_address(s.context + ALIVE).value for s in compiled._slots]
+            assert not any(alive)
