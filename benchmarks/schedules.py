@@ -120,8 +120,9 @@ def model(family: str, size: tuple):
 
     def depthwise(rows, channels, window, stride):
         reach = (rows - 1) * stride + window
-        y = op["conv_general"](x(1, reach, reach, channels), w(window, window, 1, channels),
-                               strides=(stride, stride), groups=channels, layout="NLAST")  # fmt: skip
+        taps = w(window, window, 1, channels)
+        y = op["conv_general"](x(1, reach, reach, channels), taps, strides=(stride, stride),
+                               groups=channels, layout="NLAST")  # fmt: skip
         return op["relu"](op["add"](y, w(channels)))
 
     def product(m, k, n):

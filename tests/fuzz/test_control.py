@@ -228,7 +228,8 @@ def grown(draw, depth: int):
 
 
 @settings(max_examples=10, deadline=None, derandomize=True, database=None,
-          suppress_health_check=list(HealthCheck), phases=(Phase.explicit, Phase.generate))  # fmt: skip
+          suppress_health_check=list(HealthCheck),
+          phases=(Phase.explicit, Phase.generate))  # fmt: skip
 @given(st.data())
 def test_programs(data):
     make = Generator(data)
