@@ -105,6 +105,8 @@ def main() -> None:
     parser.add_argument("model", nargs="?", type=Path, help="an ONNX file; otherwise the examples")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
+    if args.model and not args.model.is_file():
+        parser.error(f"there is no file {args.model}")
     if args.model:
         program = any_model(args.model, args.threads)
     else:

@@ -199,6 +199,13 @@ def input_options(f: Callable) -> Callable:
     return f
 
 
+class EngineName(click.Choice):
+    """The name of an engine; `ort` is short for the longest."""
+
+    def convert(self, value, param, ctx):
+        return super().convert("onnxruntime" if value == "ort" else value, param, ctx)
+
+
 class Size(click.ParamType):
     """`n=4`."""
 

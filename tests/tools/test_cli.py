@@ -100,6 +100,16 @@ def test_bench(capsys):
     assert capsys.readouterr().out.startswith("| engine |")
 
 
+def test_bench_against_a_list(capsys):
+    pytest.importorskip("onnxruntime")
+    code, found = as_json(
+        capsys, "bench", MODEL, "--seconds", "0.1", "--against", "ort,onnxruntime"
+    )
+    assert code == 0 and [r["engine"] for r in found["results"]] == ["tensorwright", "onnxruntime"]
+    assert tw("bench", MODEL, "--against", "ort,nothing") == 2
+    assert "'nothing' is not one of" in capsys.readouterr().err
+
+
 def test_profile(capsys, tmp_path):
     trace = tmp_path / "trace.json"
     code, found = as_json(capsys, "profile", MODEL, "--trace", trace)

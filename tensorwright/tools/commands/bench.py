@@ -8,11 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 import rich_click as click
 
+from tensorwright.base.errors import TensorwrightError
 from tensorwright.runtime.program import Program
 from tensorwright.tools.compare import as_list
 from tensorwright.tools.engines import ENGINES, open_engine
 from tensorwright.tools.numbers import error
-from tensorwright.tools.options import Request, command, input_options, model_options
+from tensorwright.tools.options import (
+    EngineName,
+    Request,
+    command,
+    input_options,
+    model_options,
+)  # fmt: skip
 from tensorwright.tools.output import Column, Output
 from tensorwright.tools.timing import Latency, interleaved
 
@@ -21,6 +28,13 @@ COLUMNS = (
     Column("min", True), Column("p90", True), Column("p99", True), Column("runs", True),
     Column("threads", True), Column("speed", True), Column("error", True),
 )  # fmt: skip
+
+
+def engines_of(context, parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    """The engines of lists like `ort,torch`, each once."""
+    known = EngineName(ENGINES[:-1])
+    names = [n.strip() for text in given for n in text.split(",")]
+    return tuple(dict.fromkeys(known.convert(n, parameter, context) for n in names if n))
 
 
 @dataclass(frozen=True)
@@ -36,8 +50,8 @@ class Result:
 @command()
 @model_options
 @input_options
-@click.option("--against", multiple=True, type=click.Choice(ENGINES[:-1]),
-              help="Time these as well, in turn with ours; repeatable.")  # fmt: skip
+@click.option("--against", multiple=True, metavar="ENGINES", callback=engines_of,
+              help=f"Time these too, in turn with ours: {', '.join(ENGINES[:-1])}.")  # fmt: skip
 @click.option("--seconds", default=2.0, show_default=True, help="To measure each engine for.")
 @click.option("--markdown", is_flag=True, help="Print a Markdown table.")
 def command(
@@ -47,15 +61,19 @@ def command(
 
     \b
         tw bench model.onnx --threads 2
-        tw bench model.onnx --against onnxruntime --against openvino
+        tw bench model.onnx --against ort,openvino,torch
         tw bench model.onnx --input x=8x3x224x224 --seconds 10 --markdown
 
     Engines run the same inputs in f32 with the same number of threads, in interleaved rounds.
+    One that cannot run the model is left out, with the reason.
     `speed` is how many times as fast as each other engine ours is.
     """
     program = request.program(output)
     feeds = request.feeds(program)
-    results = measure(program, request.path, feeds, against, seconds, output)
+    engines, absent = opened(request.path, against, program.threads)
+    for name, why in absent.items():
+        output.remark(f"{name} is left out: {why}")
+    results = measure(program, engines, feeds, seconds, output)
     if output.as_json:
         output.json({"model": request.name, "inputs": {n: list(a.shape) for n, a in feeds.items()},
                      "results": results})  # fmt: skip
@@ -66,9 +84,21 @@ def command(
         output.table(COLUMNS, rows(results), f"{request.name}: {shapes}")
 
 
-def measure(program: Program, source, feeds, against, seconds: float, output: Output) -> list:
+def opened(source, names: tuple[str, ...], threads: int) -> tuple[dict, dict[str, str]]:
+    """(engines, why the others cannot run this model); if none can, the first says so itself."""
+    engines, absent = {}, {}
+    for name in names:
+        try:
+            engines[name] = open_engine(name, source, None, threads)
+        except TensorwrightError as e:
+            if len(names) == 1:
+                raise
+            absent[name] = e.message
+    return engines, absent
+
+
+def measure(program: Program, engines: dict, feeds, seconds: float, output: Output) -> list:
     ours = as_list(program(**feeds))
-    engines = {n: open_engine(n, source, None, program.threads) for n in against}
     errors = [0.0]
     for run in engines.values():
         theirs = list(map(np.asarray, run(feeds)))

@@ -9,14 +9,14 @@ import rich_click as click
 from tensorwright.driver.textfile import arrays_path
 from tensorwright.tools.bisect import Culprit, bisect, write_culprit
 from tensorwright.tools.engines import ENGINES, open_engine
-from tensorwright.tools.options import Request, command, input_options, model_options
+from tensorwright.tools.options import EngineName, Request, command, input_options, model_options
 from tensorwright.tools.output import Output
 
 
 @command()
 @model_options
 @input_options
-@click.option("--against", type=click.Choice(ENGINES), default="reference", show_default=True,
+@click.option("--against", type=EngineName(ENGINES), default="reference", show_default=True,
               help="Whose results are right; another engine also judges the import.")  # fmt: skip
 @click.option("--tolerance", type=float, help="Accepted error; default: by type, f32 1e-4.")
 @click.option("--output", "-o", "path", metavar="FILE.py",

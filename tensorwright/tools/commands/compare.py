@@ -8,7 +8,7 @@ from rich.text import Text
 from tensorwright.tools.compare import Comparison, compare
 from tensorwright.tools.engines import ENGINES
 from tensorwright.tools.numbers import Difference
-from tensorwright.tools.options import Request, command, input_options, model_options
+from tensorwright.tools.options import EngineName, Request, command, input_options, model_options
 from tensorwright.tools.output import Column, Output
 
 COLUMNS = (
@@ -21,7 +21,7 @@ COLUMNS = (
 @command()
 @model_options
 @input_options
-@click.option("--against", type=click.Choice(ENGINES), default="onnxruntime", show_default=True)
+@click.option("--against", type=EngineName(ENGINES), default="onnxruntime", show_default=True)
 @click.option("--layers", is_flag=False, flag_value="kernels", default=None,
               type=click.Choice(["kernels", "all"]),
               help="Inside too: what kernels leave in memory, or all named values.")  # fmt: skip
