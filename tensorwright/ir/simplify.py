@@ -411,11 +411,31 @@ def div_of_mod(a, b):
 
 @rule("mod")
 def mod_of_mod(a, b):
-    """(x % (c*k)) % c = x % c for c > 0"""
-    nested = b.op == "const" and a.op == "mod" and a.args[1].op == "const"
-    if nested and b.value > 0 and a.args[1].value > 0 and a.args[1].value % b.value == 0:
-        return _mod(a.args[0], b)
-    return None
+    """(s + k * (x % (c*d))) % c = (s + k * x) % c for c > 0"""
+    if b.op != "const" or b.value <= 0:
+        return None
+    terms, constant = _terms(a)
+    within = [t for t in terms if t.op == "mod" and t.args[1].op == "const"
+              and t.args[1].value > 0 and t.args[1].value % b.value == 0]  # fmt: skip
+    if not within:
+        return None
+    total = from_linear({t: c for t, c in terms.items() if t not in within}, constant)
+    for t in within:
+        total = _add(total, _mul(t.args[0], const(terms[t])))
+    return _mod(total, b)
+
+
+@rule("mod")
+def mod_of_negative(a, b):
+    """-x % c = (x + c - 1) // c * c - x for c > 0: what is missing to a multiple of c"""
+    if b.op != "const" or b.value <= 0:
+        return None
+    terms, constant = _terms(a)
+    if constant % b.value or not terms or any(c > 0 for c in terms.values()):
+        return None
+    x = from_linear({t: -c for t, c in terms.items()})
+    up = _floordiv(_add(x, const(b.value - 1)), b)
+    return _sub(_mul(up, b), x)
 
 
 @rule("floordiv")

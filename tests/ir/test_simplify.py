@@ -116,6 +116,8 @@ def test_rules_by_z3():
             (x / c) / d == x / (c * d),
             (x / c + q) / d == (x + c * q) / (c * d),
             z3.Implies(x % (c * d) == 0, x / (c * d) * d == x / c),
+            (q - 3 * (x % (c * d))) % c == (q - 3 * x) % c,
+            -x % c == (x + c - 1) / c * c - x,
             (x % (c * d)) % c == x % c,
             z3.Implies(z3.And(r >= 0, r < c), (c * q + r) / c == q),
             z3.Implies(z3.And(r >= 0, r < c), (c * q + r) % c == r),
@@ -152,6 +154,7 @@ def test_sizes_of_layers_that_halve():
     assert ((h + 1) // 2 + 1) // 2 is (h + 3) // 4
     assert (((h - 1) // 2 + 1 - 1) // 2 + 1 - 1) // 2 + 1 is (h + 7) // 8
     w = var("w", min=0, multiple_of=8)
+    assert h + (4 - h % 4) % 4 is (h + 3) // 4 * 4
     assert w // 8 * 4 is w // 2 and w // 4 * 6 + h is w // 2 * 3 + h
 
 
