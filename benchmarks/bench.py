@@ -116,6 +116,7 @@ def load(worker: Worker, result: Result, plan: Plan) -> None:
     if not result.failure:
         result.version = reply["version"]
         result.cold_s, result.warm_s = reply["cold_s"], reply["warm_s"]
+        result.peak = reply["peak"]
     time.sleep(plan.gap)
 
 

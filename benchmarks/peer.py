@@ -36,5 +36,8 @@ class Peer:
     def compile(self, case: Case) -> Call:
         raise NotImplementedError
 
+    def settle(self) -> None:
+        """Wait for what compiling left to be done in the background."""
+
     def arrays(self, result: object) -> list[np.ndarray]:
         return [np.asarray(a) for a in (result if isinstance(result, tuple | list) else [result])]

@@ -32,6 +32,11 @@ class Tensorwright(Peer):
         inputs = case.artifact.inputs
         return lambda: program(**inputs)
 
+    def settle(self) -> None:
+        from tensorwright.driver import programs
+
+        programs.settle()
+
 
 class OnnxRuntime(Peer):
     package = "onnxruntime"

@@ -25,6 +25,7 @@ class Result:
     version: str = ""
     cold_s: float = 0.0
     warm_s: float = 0.0
+    peak: int = 0  # bytes in memory while compiling, beyond those before
     times: list[float] = field(default_factory=list)
     error: float | None = None
     failure: str = ""
@@ -125,7 +126,7 @@ def compile_rows(results: list[Result]) -> list[list[str]]:
 def _compile_cell(result: Result | None) -> str:
     if result is None or result.failure:
         return ""
-    return f"{result.cold_s:.2f} / {result.warm_s:.2f}"
+    return f"{result.cold_s:.2f} / {result.warm_s:.2f} / {result.peak / 1e6:.0f}"
 
 
 def failures(results: list[Result]) -> list[list[str]]:
@@ -163,7 +164,7 @@ def write_markdown(path: Path, results: list[Result], note: str) -> None:
     for threads in sorted({r.threads for r in results}):
         parts.append(f"\n## Latency, {threads} thread{'s' if threads > 1 else ''}\n")
         parts.append(markdown_table(latency_header(results), latency_rows(results, threads)))
-    parts.append("## Compile time in seconds, cold / warm\n")
+    parts.append("## Compile time in seconds, cold / warm, and its peak of memory in MB\n")
     parts.append(markdown_table(["model", *peers_of(results)], compile_rows(results)))
     for title, header, rows in (
         ("Could not run", ["model", "threads", "peer", "error"], failures(results)),

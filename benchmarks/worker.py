@@ -8,6 +8,7 @@ to a file), quit. Invariant: one JSON object out per line in; what libraries pri
 
 import json
 import os
+import resource
 import sys
 import tempfile
 import time
@@ -35,9 +36,11 @@ class Session:
         folder = Path(tempfile.mkdtemp(dir=os.environ.get("TW_BENCH_FOLDER")))
         case = Case(row, row.artifact(small), threads, small, folder)
         self.peer.prepare(case)
+        before = most_memory()
         cold = self._compile(case)
-        warm = self._compile(case)
-        return {"version": self.peer.version(), "cold_s": cold, "warm_s": warm}
+        reply = {"version": self.peer.version(), "cold_s": cold, "peak": most_memory() - before}
+        self.peer.settle()
+        return reply | {"warm_s": self._compile(case)}
 
     def _compile(self, case: Case) -> float:
         self.call = None
@@ -65,6 +68,11 @@ class Session:
         if self.call is None:
             raise RuntimeError("nothing is loaded")
         return self.call
+
+
+def most_memory() -> int:
+    """Bytes that this process had in memory at most so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
 def first_line(error: BaseException) -> str:

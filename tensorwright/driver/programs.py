@@ -125,6 +125,12 @@ def wait_for(path: Path) -> None:
         writer.join()
 
 
+def settle() -> None:
+    """Wait until all files are written."""
+    for path in list(_writers):
+        wait_for(path)
+
+
 def program_cache(folder: Path) -> ObjectCache:
     return ObjectCache(folder, max(config.get("cache_programs"), 0) << 20, "programs", ".tw")
 

@@ -27,6 +27,7 @@ from tensorwright.ir.graph import (
 )  # fmt: skip
 from tensorwright.ir.loop import Kernel, Pack
 from tensorwright.ir.module import Module
+from tensorwright.ir.type import tensor
 from tensorwright.ops.elementwise import bitcast
 from tensorwright.ops.kernel import call_kernel, fused
 from tensorwright.ops.movement import pad, reshape, transpose
@@ -160,17 +161,34 @@ def pack_operand(
     """`x` in the layout that a kernel wants: at compile time for a constant, by a kernel
     otherwise. What is still to be copied for that goes to `copies`."""
     if x.op is CONST:
-        value = evaluate(packed(param("w", x.type), pack), x)
-        made = constant_empty(value.shape, value.dtype)  # where programs read it from
-        if np.may_share_memory(value, x.attrs["value"]):
-            copies.append((made, value))
-        else:  # a padded copy, which should not wait for all the others
-            copy_all([(made, value)])
+        made = pack_constant(x.attrs["value"], pack, copies)
         return constant(made, f"{x.name}.packed" if x.name else "")
     inner = param("x", x.type)
     return lower_to_kernel(
         fused(x, body=Graph("pack", (inner,), (packed(inner, pack),))), kernels, known
     )
+
+
+def pack_constant(
+    value: np.ndarray, pack: Pack, copies: list[tuple[np.ndarray, np.ndarray]]
+) -> np.ndarray:
+    """An array in panels: those that are full straight from the array, the last one padded."""
+    type_ = packed(param("w", tensor(value.dtype, *value.shape)), pack).type
+    made = constant_empty(type_.shape, type_.dtype.numpy)  # where programs read it from
+    size = value.shape[pack.axis]
+    full = size // pack.width * pack.width
+    for begin, end in ((0, full), (full, size)):
+        if begin == end:
+            continue
+        part = value[(slice(None),) * pack.axis + (slice(begin, end),)]
+        laid = evaluate(packed(param("w", tensor(part.dtype, *part.shape)), pack), part)
+        panels = slice(begin // pack.width, -(-end // pack.width))
+        target = made[(slice(None),) * len(pack.lead) + (panels,)]
+        if np.may_share_memory(laid, part):
+            copies.append((target, laid))
+        else:  # a copy already, which should not wait for all the others
+            copy_all([(target, laid)])
+    return made
 
 
 def packed(x: Node, pack: Pack) -> Node:
@@ -198,13 +216,12 @@ def packed(x: Node, pack: Pack) -> Node:
     return bitcast(x, dtype=u32) if words >= 0 else x
 
 
-def evaluate(result: Node, source: Node) -> np.ndarray:
-    """The value of a chain of unary operators on a constant; most often a view of it."""
+def evaluate(result: Node, value: np.ndarray) -> np.ndarray:
+    """The value of a chain of unary operators on an array; most often a view of it."""
     chain = []
     while result.op is not PARAM:
         chain.append(result)
         result = result.args[0]
-    value = source.attrs["value"]
     for node in reversed(chain):
         value = node.op.reference(value, **node.attrs)
     return value

@@ -12,7 +12,8 @@ from tensorwright.ops.linalg import dot_general, matmul
 from tensorwright.passes.expand import expand_composites
 from tensorwright.passes.fuse import fuse
 from tensorwright.passes.lower import lower
-from tensorwright.passes.schedule_kernels import evaluate, packed, schedule_kernels
+from tensorwright.passes.schedule_kernels import evaluate, pack_constant, packed, schedule_kernels
+from tensorwright.runtime.copies import copy_all
 from tensorwright.target.host import find
 from tests.passes.equivalence import module, x_of
 
@@ -95,10 +96,16 @@ def test_packed_is_a_layout():
     w = random(3, 10)
     p = param("w", tensor("f32", 3, 10))
     spec = Pack(param=0, axis=1, width=4, lead=(), rest=(0,))
-    found = evaluate(packed(p, spec), constant(w))
+    found = evaluate(packed(p, spec), w)
     expected = np.zeros((3, 12), np.float32)
     expected[:, :10] = w
-    np.testing.assert_array_equal(found, expected.reshape(3, 3, 4).transpose(1, 0, 2))
+    expected = expected.reshape(3, 3, 4).transpose(1, 0, 2)
+    np.testing.assert_array_equal(found, expected)
+    copies = []
+    made = pack_constant(w, spec, copies)  # full panels are views, the last one is copied already
+    assert [target.shape for target, _ in copies] == [(2, 3, 4)]
+    copy_all(copies)
+    np.testing.assert_array_equal(made, expected)
 
 
 def test_batches_of_products():
