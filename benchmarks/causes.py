@@ -14,8 +14,8 @@ ROWS_GUESS = (
     "cache line, and steps of two cost shuffles."
 )
 EXPONENTIALS = (
-    "the loop of exponentials has 9 instructions a vector for the FMA pipe (machine code), of which "
-    "one of 512 bits starts a cycle (measured); "
+    "the loop of exponentials has 9 instructions a vector for the FMA pipe (machine code), of "
+    "which one of 512 bits starts a cycle (measured); "
 )
 
 CAUSES = {
