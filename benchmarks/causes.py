@@ -1,55 +1,57 @@
 """Why single kernels are slower than the best peer, as far as it was found out.
 
-The command `python -m benchmarks.kernels` writes these beside the rows that lose. A row that has
-none is said to have none.
+The command `python -m benchmarks.kernels` writes these beside the rows that lose. What was read off
+the machine code or measured is said to be so; the rest is said to be a guess, or not known. Single
+numbers in here are from the machine that the page names.
 """
 
-TURNED = (
-    "the operands come channels first and the result leaves so: both are turned here, which takes "
-    "a third of the time; the peer computes along rows. Inside a model nothing is turned."
+UNSTEADY = (
+    "not settled: another run of the same code gave {}x. The machine was shared with other work, "
+    "and runs differ by more than the two programs do."
 )
-SHORT_ROWS = (
-    "rows of 7 or 14 results: turning a map of 7 x 7 stores quarters of vectors; stores and "
-    "shuffles, not arithmetic, take most of the time."
+ROWS_GUESS = (
+    "runs along rows, nothing is turned. A guess, not measured: most loads of a window cross a "
+    "cache line, and steps of two cost shuffles."
 )
-LOADS = "bound by loads: at rows of 112 to 28 results two of three loads cross a cache line."
-NEAR = "both are at the FMA limit within a few percent."
+EXPONENTIALS = (
+    "the loop of exponentials has 9 instructions a vector for the FMA pipe (machine code), of "
+    "which one of 512 bits starts a cycle (measured); "
+)
 
 CAUSES = {
-    "conv_c1": "the window's 7 x 3 elements are read one by one (the image has three channels) "
-               "and the 64 channels of the result are turned at the store; " + NEAR,
-    "conv_c4": NEAR + " What differs is turning the operand with its padding.",
-    "conv_c7": NEAR,
-    "conv_c10": NEAR + " 4.7 MB of weights are read from the L3 cache by every block of rows.",
-    "conv_r_1x1_7": NEAR + " 4 MB of weights are read once; the tile's 49 rows make 8 tiles of 6 "
-                    "and 7, and the result is turned.",
-    "conv_dilated": NEAR + " Dilated windows have no Winograd form here.",
-    "conv_transposed": NEAR + " The four phases of the result are interleaved in a pass apart.",
-    "conv_grouped32": "groups of 8 channels fill half of a vector's distinct elements: the other "
-                      "operand is two elements spread over a vector, a load and a shuffle for each "
-                      "multiply-add. Winograd for groups is not built.",
-    "depthwise_d1": TURNED, "depthwise_d3": TURNED, "depthwise_d5": TURNED, "depthwise_d7": TURNED,
-    "depthwise_d2": LOADS, "depthwise_d4": LOADS, "depthwise_d6": LOADS,
-    "depthwise_d8": SHORT_ROWS, "depthwise_d9": SHORT_ROWS,
-    "rows_softmax": "exponentials take 9 to 10 cycles a vector, which is the FMA pipe's limit for "
-                    "a polynomial of degree 6 with its reduction; the rest are three more passes "
-                    "over a row in the L1 cache.",
-    "map_tanh": "one division and ten multiply-adds a vector; the peer's rational form is shorter "
-                "and less exact.",
-    "map_add": "bound by memory; new results are not written past the cache.",
-    "reduce_sum_axis2": "bound by memory.",
-    "recurrent_gru_64": "weights of 4.7 MB are read from the L3 cache in every step, by both.",
-    "matmul_512x768x3072": NEAR,
-    "matmul_128x768x50257": "154 MB of weights and 26 MB of results are bound by memory in part; "
-                            "results are stored through the cache.",
-    "move_concat": "bound by the bandwidth of the cache, as the peer is.",
-    "move_embedding": "bound by the bandwidth of the cache, as the peer is.",
-    "attention": "scores and products run at 85 to 90 % of the FMA limit; exponentials and sums "
-                 "run between them, not beside them.",
+    "attention_4096": UNSTEADY.format("1.26"),
+    "conv_c4": "not known; the share of turning and padding the operand was not separated.",
+    "conv_dilated": "near the FMA limit, as the peer; there is no Winograd form for dilation.",
+    "conv_grouped32": "a load and a permutation for each multiply-add (machine code: 10, 9 and 9 "
+                      "in the inner loop), as groups of 8 channels fill half a vector. Winograd "
+                      "is not built for groups.",
+    "depthwise_d1": "operand and result are turned from and to channels first; how much of the "
+                    "time that takes was not measured for this row.",
+    "depthwise_d2": ROWS_GUESS, "depthwise_d4": ROWS_GUESS, "depthwise_d6": ROWS_GUESS,
+    "depthwise_d8": "not known; operand and result are turned, as in d9.",
+    "depthwise_d9": "a profile gave 28 % of the time to turning and padding the operand, 68 % to "
+                    "the convolution, which turns its result as it stores it: not separated "
+                    "further.",
+    "map_add": "not known. That new results fault in page by page was a part: one run with memory "
+               "of its own for each result took 49 ms where three that used it again took 17 to "
+               "21. Stores past the cache were not tried.",
+    "map_exp": EXPONENTIALS + "what the peer does was not looked at.",
+    "map_gelu_512": UNSTEADY.format("1.19"),
+    "map_tanh": "not known; the loop has 27 instructions a vector (machine code), one of them a "
+                "division, which takes 6 cycles (measured).",
+    "matmul_128x768x3072": UNSTEADY.format("1.03"),
+    "matmul_16x4096": UNSTEADY.format("1.20"),
+    "move_concat": "at the measured bandwidth of the L3 cache, as the peer.",
+    "move_embedding": "not known.",
+    "move_heads": "at 94 % of the measured bandwidth of the L3 cache, as the peer.",
+    "reduce_max_axis2": UNSTEADY.format("1.13"),
+    "reduce_sum_axis2": UNSTEADY.format("1.24"),
+    "rows_softmax": EXPONENTIALS + "the maximum, the sum and the division are three more passes "
+                    "over the row. The sum is not joined with the exponentials yet.",
 }  # fmt: skip
 
 
 def cause_of(name: str) -> str:
     """The cause known for a row, by the longest key that its name begins with."""
     known = [key for key in CAUSES if name.startswith(key)]
-    return CAUSES[max(known, key=len)] if known else "no cause is known yet."
+    return CAUSES[max(known, key=len)] if known else "not known."
