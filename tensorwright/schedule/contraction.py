@@ -76,9 +76,9 @@ def choose_tile(
     m, n = max(m, 1), max(n, 1)
     while lanes > 4 and n <= lanes // 2:
         lanes //= 2
-    tiles = []
+    tiles, products = [], 0 if target.fma else 1  # that are still to be added
     for rows, vectors in itertools.product(range(1, 15), range(1, 9)):
-        if rows * vectors + vectors + 1 > target.vector_registers or rows > max(m, 1):
+        if rows * vectors + vectors + 1 + products > target.vector_registers or rows > m:
             continue
         if vectors > 1 and (vectors - 1) * lanes >= n:
             continue
