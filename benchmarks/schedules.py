@@ -36,7 +36,7 @@ SIZES = {
     "rows": (("softmax", 512, 768), ("layer_norm", 512, 768), ("softmax", 128, 4096)),
     "columns": ((1000, 768), (196, 2048)),
     "windows": ((112, 64, 3, 2), (56, 96, 2, 2)),
-    "transposes": ((768, 3072), (3136, 64), (128, 1024)),
+    "transposes": ((768, 3072), (3136, 64), (128, 1024), (512, 768), (197, 768)),
     "attention": ((12, 128, 64), (12, 512, 64), (8, 1024, 128)),
 }
 
@@ -120,9 +120,8 @@ def model(family: str, size: tuple):
 
     def depthwise(rows, channels, window, stride):
         reach = (rows - 1) * stride + window
-        taps = w(window, window, 1, channels)
-        y = op["conv_general"](x(1, reach, reach, channels), taps, strides=(stride, stride),
-                               groups=channels, layout="NLAST")  # fmt: skip
+        operands = x(1, reach, reach, channels), w(window, window, 1, channels)
+        y = op["conv_general"](*operands, strides=(stride, stride), groups=channels, layout="NLAST")
         return op["relu"](op["add"](y, w(channels)))
 
     def product(m, k, n):

@@ -18,7 +18,13 @@ from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import Buffer, Symbol, as_expr, bounds, is_const, minimum, sym
 from tensorwright.ir.loop import Alloc, For, Kernel, Seq, Stmt, seq
 from tensorwright.schedule import primitives as p
-from tensorwright.schedule.contraction import BYTES_A_CYCLE, choose_tile, extent_of, tile_nest
+from tensorwright.schedule.contraction import (
+    L2_BYTES_A_CYCLE,
+    choose_tile,
+    extent_of,
+    reduction_length,
+    tile_nest,
+)
 from tensorwright.schedule.form import MAX_ROW_BYTES, Form, inverse, temps_in_order
 from tensorwright.schedule.legal import ScheduleError
 from tensorwright.schedule.maps import fuse_all, in_parallel, total
@@ -59,9 +65,11 @@ def schedule_attention(form: Form, target: Target, choices: Choices) -> Kernel:
     place = row.begin + minimum(sym(tile) * height + sym(three[1]), row.extent - 1)
     body = skip_masked(body, [p.find(body, v) for v in three], place)
     k = k.with_body(body, f"attention: tiles of {height} rows over {rows} shared loops")
+    tiles = prod(extent_of(f) for f in parts[:-1]) * -(-extent_of(row) // height)
     for name, v in (("scores", three[0]), ("values", three[2])):
-        k = contract_part(k, v, target, choices.within(name))
-    body = p.replace_loop(k.body, three[1], lambda s: rows_part(s, target, choices))
+        k = contract_part(k, v, target, choices.within(name, tiles))
+    between = choices.within("", tiles * height)
+    body = p.replace_loop(k.body, three[1], lambda s: rows_part(s, target, between))
     return replace(k, body=fuse_all(body, [*loops, tile]))
 
 
@@ -119,7 +127,7 @@ def tile_height(row: For, form: Form, choices: Choices) -> int:
     scores = form.stages[0]
     streamed = 4 * 2 * width * prod(extent_of(f) for f in scores.reduce)
     repeats = prod(extent_of(f) for f in scores.spatial[: form.rows - 1])
-    read = repeats * streamed / BYTES_A_CYCLE
+    read = repeats * streamed / L2_BYTES_A_CYCLE
     return choices.pick("height", heights, lambda h: -(-whole // h) * read)
 
 
@@ -138,7 +146,8 @@ def contract_part(k: Kernel, v: Symbol, target: Target, choices: Choices) -> Ker
     roles = find_roles(stage)
     columns = bounds(roles.column.extent)[1]
     rows = p.find(k.body, v).extent.value
-    tile = choose_tile(rows, columns, target, target.lanes(stage.acc.dtype), choices)
+    tile = choose_tile(rows, columns, target, target.lanes(stage.acc.dtype), choices,
+                       depth=reduction_length(stage))  # fmt: skip
     pairs = pair_variable(stage, roles, target)
     spec = choose_pack(k, stage, roles, tile, pairs)
     if spec is not None and spec.words >= 0:

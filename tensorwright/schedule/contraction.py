@@ -38,36 +38,47 @@ from tensorwright.schedule.space import Choices
 from tensorwright.target.target import Target
 
 MAX_WINDOW = 7  # of a depthwise convolution whose inputs stay in registers
-DECODING, TILE_IN_MEMORY = 0.25, 2.5  # cycles: of an operation, and of a vector stored and loaded
-BYTES_A_CYCLE = 8  # from memory
+DECODING, TILE_IN_MEMORY = 0.6, 6  # cycles: of an operation, and of a vector stored and loaded
+BYTES_A_CYCLE, L2_BYTES_A_CYCLE = 8, 32  # from memory and from the L2 cache
+LATENCY = 4  # cycles of a multiply-add
+ALONE = 0.25  # what a load costs more whose neighbours are not loaded
 
 
-def tile_cost(m: int, n: int, tile: Tile, broadcast: bool) -> float:
-    """Cycles per step of the reduction, for all tiles: multiply-adds against loads, latency."""
+def tile_cost(
+    m: int, n: int, tile: Tile, target: Target, broadcast: bool, window: int = 1, depth: int = 1
+) -> float:  # fmt: skip
+    """Cycles per step of the reduction, for all tiles: the most of multiply-adds, loads and
+    latency, and a share of what does not overlap. depth: steps of the reduction, which say whether
+    a panel of weights stays in the L1 cache."""
     row_tiles = -(-m // tile.rows)
     rows = m / row_tiles
     columns = -(-n // tile.width)
+    bits = tile.lanes * 32
+    one = max(bits / target.cycle_bits, 0.5)  # cycles of an operation on vectors: two at a time
     fmas = rows * tile.vectors
-    others = rows if broadcast else fmas
-    loads = others + tile.vectors
-    # whole vectors of weights come from further away than elements of a few rows
-    cycles = max(fmas / 2, loads / 2, 4 if fmas < 8 else 0) + 0.15 * others + 0.25 * tile.vectors
-    return row_tiles * columns * cycles
+    near = depth * tile.width * 4 <= target.caches[0] // 2
+    weights = tile.vectors * (one if near else bits / 8 / L2_BYTES_A_CYCLE)
+    # each vector that a window slides over is loaded once; lines next to each other come together
+    seen = (rows + window - 1) / window * tile.vectors if window > 1 else fmas
+    others = rows / 2 if broadcast else seen * one * (1 + ALONE / tile.vectors)
+    cycles = max(fmas * one, others + weights, LATENCY)
+    rest = 0.3 * (rows if broadcast else seen) + 0.5 * tile.vectors
+    return row_tiles * columns * (cycles + rest * one)
 
 
 def choose_tile(
     m: int, n: int, target: Target, lanes: int, choices: Choices, broadcast: bool = True,
-    window: int = 1, steps: int = 1,
+    window: int = 1, depth: int = 1,
 ) -> Tile:  # fmt: skip
-    """The tile for an m x n output, all of which is gone over `steps` times; small n narrows the
-    vectors. window: how many rows see one vector of the other operand, all of which then stay in
-    registers."""
+    """The tile for an m x n output, summed up over `depth` steps; small n narrows the vectors.
+    window: how many rows see one vector of the other operand, all of which then stay in registers.
+    """
     m, n = max(m, 1), max(n, 1)
     while lanes > 4 and n <= lanes // 2:
         lanes //= 2
-    tiles = []
+    tiles, products = [], 0 if target.fma else 1  # that are still to be added
     for rows, vectors in itertools.product(range(1, 15), range(1, 9)):
-        if rows * vectors + vectors + 1 > target.vector_registers or rows > max(m, 1):
+        if rows * vectors + vectors + 1 + products > target.vector_registers or rows > m:
             continue
         if vectors > 1 and (vectors - 1) * lanes >= n:
             continue
@@ -76,7 +87,11 @@ def choose_tile(
         if window > 1 and rows > 1 and 2 * rows + 2 * window > target.vector_registers:
             continue
         tiles.append(Tile(rows, vectors, lanes))
-    return choices.pick("tile", tiles, lambda tile: steps * tile_cost(m, n, tile, broadcast))
+
+    def cycles(tile: Tile) -> float:
+        return depth * tile_cost(m, n, tile, target, broadcast, window, depth)
+
+    return choices.pick("tile", tiles, cycles)
 
 
 def extent_of(f: For | None, default: int = 1) -> int:
@@ -100,10 +115,10 @@ def schedule_contraction(
         return None
     lanes = target.lanes(stage.acc.dtype)
     window = sliding_window(stage, roles)
-    steps = prod(extent_of(f) for f in (*roles.outer, *stage.reduce))
     tile = choose_tile(
-        extent_of(roles.row), extent_of(roles.column), target, lanes, choices, roles.broadcast,
-        1 if window is None else window.extent.value, steps,
+        extent_of(roles.row), extent_of(roles.column), target, lanes,
+        choices.within("", prod(extent_of(f) for f in roles.outer)), roles.broadcast,
+        1 if window is None else window.extent.value, reduction_length(stage),
     )  # fmt: skip
     pairs = pair_variable(stage, roles, target)
     pack = choose_pack(k, stage, roles, tile, pairs)
@@ -140,6 +155,10 @@ def schedule_contraction(
     trace = f"contraction: {tile.rows} x {tile.vectors} x {tile.lanes} register tile"
     trace += ", pairs of bf16" if pack is not None and pack.words >= 0 else ""
     return replace(k.with_body(body, trace), params=params, packs=packs)
+
+
+def reduction_length(stage: Stage) -> int:
+    return prod(extent_of(f) for f in stage.reduce)
 
 
 def is_rolled(s: Stage, choices: Choices) -> bool:
@@ -191,10 +210,10 @@ def panel_position(roles: Roles, width: int, target: Target, choices: Choices) -
     weights, other = operand_bytes(roles.weights), operand_bytes(roles.other)
     repeats = prod(extent_of(f) for f in free)
     panels = -(-extent_of(roles.column) // width)
-    read = {"inside": weights * repeats if weights > target.caches[1] // 2 else 0}
+    read = {"inside": weights * (repeats - 1) if weights > target.caches[1] // 2 else 0}
     first = next((k for k, f in enumerate(roles.outer) if f in free), len(roles.outer))
     if first < len(roles.outer) and all(f in free for f in roles.outer[first:]):
-        read["around"] = other * panels
+        read["around"] = other * (panels - 1) if roles.broadcast else 0
     where = choices.pick("panels", read, lambda name: read[name] / BYTES_A_CYCLE)
     return first if where == "around" else len(roles.outer)
 

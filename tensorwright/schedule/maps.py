@@ -20,6 +20,7 @@ from tensorwright.target.target import Target
 MAX_PARTS = 64  # of a loop that reads different operands
 BLOCK = 16  # elements of a cache line
 BLOCKS = (BLOCK, 8, 32, 4)
+SET_BYTES = 4096  # between lines of one set of the L1 cache
 PARALLEL_WORK = 1 << 14  # elements below which forking costs more than it gains
 
 
@@ -241,7 +242,7 @@ def schedule_transposed(
     along which is written, so that what is fetched from memory is used at once."""
     body, last = k.body, loops[-1]
     extent = p.find(body, along).extent
-    block = choose_block(extent, target, choices)
+    block = choose_block(extent, in_one_set(body, along, last), target, choices)
     whole = extent if is_const(extent % block, 0) else extent // block * block
     body = p.reorder(body, [along, *(v for v in loops if v not in (along, last)), last])
     parts = [along]
@@ -259,13 +260,26 @@ def schedule_transposed(
     return k.with_body(body, f"map: transposed in blocks of {block}")
 
 
-def choose_block(extent: Expr, target: Target, choices: Choices) -> int:
+def in_one_set(body: Stmt, along: Symbol, last: Symbol) -> bool:
+    """Whether the lines that a vector is gathered from all compete for one set of the L1 cache."""
+    steps = [affine(flat, sym(last)) for flat in accesses(body)
+             if (own := affine(flat, sym(along))) is not None and is_const(own, 1)]  # fmt: skip
+    return any(s is not None and is_const(s) and s.value * 4 % SET_BYTES == 0 for s in steps)
+
+
+def choose_block(extent: Expr, crowded: bool, target: Target, choices: Choices) -> int:
     """Steps of a block: what is read of a cache line is used at once if the block is as long as the
-    line, and stays in registers if it is not much longer."""
+    line, and stays in registers if it is not much longer. Lines that crowd each other out cost less
+    if their neighbours are used together with them."""
     if is_const(extent) and extent.value <= BLOCK:
         return extent.value
     spilled = {n: max(n - target.vector_registers, 0) / n for n in BLOCKS}
-    return choices.pick("block", BLOCKS, lambda n: -(-n // BLOCK) * BLOCK / n + spilled[n])
+    again = BLOCK / 2 if crowded else 0
+
+    def cycles(n: int) -> float:
+        return (-(-n // BLOCK) * BLOCK + again) / n + spilled[n]
+
+    return choices.pick("block", BLOCKS, cycles)
 
 
 def block_of(extent: Expr, most: int) -> int:

@@ -17,7 +17,13 @@ from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import Buffer, bounds, const, is_const, sym
 from tensorwright.ir.loop import Alloc, For, Kernel, Seq, Stmt, loop_symbol, seq
 from tensorwright.schedule import primitives as p
-from tensorwright.schedule.contraction import choose_tile, extent_of, nest_of, spread
+from tensorwright.schedule.contraction import (
+    choose_tile,
+    extent_of,
+    nest_of,
+    reduction_length,
+    spread,
+)
 from tensorwright.schedule.form import Form
 from tensorwright.schedule.maps import (
     collapse,
@@ -47,10 +53,11 @@ def schedule_rows(form: Form, target: Target, choices: Choices) -> Kernel:
     shared = [loop_symbol(f"row{n}", const(0), e)
               for n, e in enumerate(extents)]  # fmt: skip
     inner = []
+    count = prod(extent_of(f) for f in form.stages[0].spatial[:rows])
     for n, nest in enumerate(nests):
         for v in shared:
             nest = ir.substitute(nest.body, {sym(nest.var): sym(v)})
-        inner.append(schedule_inside(nest, target, choices.within(f"stage{n}")))
+        inner.append(schedule_inside(nest, target, choices.within(f"stage{n}", count)))
     body = seq(*inner)
     for v, e in reversed(list(zip(shared, extents))):
         body = For(v, const(0), e, body)
@@ -189,7 +196,8 @@ def schedule_columns(k: Kernel, stage: Stage, target: Target, choices: Choices) 
     if is_streamed_from_afar(stage, target):
         return schedule_strips(k, stage, target)
     n = stage.spatial[-1].extent
-    tile = choose_tile(1, n.value if is_const(n) else 1024, target, lanes, choices)
+    tile = choose_tile(1, n.value if is_const(n) else 1024, target, lanes, choices,
+                       depth=reduction_length(stage))  # fmt: skip
     body = k.body
     if stage.acc is stage.out:
         body = p.cache_write(body, stage.init)

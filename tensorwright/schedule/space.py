@@ -45,7 +45,7 @@ class Choices:
     def __init__(self, given: Mapping[str, Value] | None = None) -> None:
         self.given = dict(given or {})
         self.made: dict[str, Decision] = {}
-        self.prefix = ""
+        self.prefix, self.times = "", 1
 
     def pick(self, name: str, values: Iterable[Value], cost: Cost) -> Value:
         """One of `values`, which come in order of preference among those that cost the same."""
@@ -56,17 +56,19 @@ class Choices:
             raise ChoiceError(f"{name} = {value} is not in the space of this kernel",
                               help=f"candidates: {shown}")  # fmt: skip
         value = values[values.index(value)]  # of the rule's own class
-        self.made[name] = Decision(value, values, cost(value))
+        self.made[name] = Decision(value, values, cost(value) * self.times)
         return value
 
     def prefer(self, values: tuple[Value, ...], cost: Cost) -> Value:
         """What to take where nothing is given."""
         return least(values, cost)
 
-    def within(self, part: str) -> Choices:
-        """The same choices for one part of a kernel: names begin with `part` and a dot."""
+    def within(self, part: str, times: int = 1) -> Choices:
+        """The same choices for one part of a kernel, which runs so many times: names begin with
+        `part` and a dot."""
         inner = copy.copy(self)
-        inner.prefix = f"{self.prefix}{part}."
+        inner.prefix = f"{self.prefix}{part}." if part else self.prefix
+        inner.times = self.times * times
         return inner
 
     def forget(self) -> None:

@@ -19,7 +19,7 @@ from tensorwright.ir.loop import Alloc, For, Kernel, Stmt, loop_symbol, seq
 from tensorwright.ir.simplify import linear
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.form import Form
-from tensorwright.schedule.maps import fuse_all, in_parallel, lanes_for, total
+from tensorwright.schedule.maps import element_bits, fuse_all, in_parallel, lanes_for, total
 from tensorwright.schedule.nest import Stage
 from tensorwright.schedule.rows import shrink
 from tensorwright.schedule.space import Choices
@@ -59,7 +59,13 @@ def choose_lanes(body: Stmt, extent: Expr, target: Target, choices: Choices) -> 
     widest = lanes_for(body, target)
     few = [n for n in (widest, widest // 2, widest // 4) if n >= FEWEST_LANES] or [widest]
     length = extent.value if is_const(extent) else 1 << 10
-    return choices.pick("lanes", few, lambda n: -(-length // n))
+    bits = element_bits(body)
+    repeats = max(target.cycle_bits // 2, 1)  # wider vectors take two operations
+
+    def cycles(n: int) -> float:
+        return -(-length // n) * max(n * bits / repeats, 1)
+
+    return choices.pick("lanes", few, cycles)
 
 
 def temps(form: Form) -> list:

@@ -11,12 +11,20 @@ Transforms are vectors of channels, their intermediate values registers.
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import Buffer, Expr, as_expr, compare, const, sym
 from tensorwright.ir.loop import Alloc, For, Kernel, Stmt, loop_symbol, seq
 from tensorwright.schedule import primitives as p
-from tensorwright.schedule.contraction import BYTES_A_CYCLE, choose_tile, nest_of, tile_nest
+from tensorwright.schedule.contraction import (
+    BYTES_A_CYCLE,
+    choose_tile,
+    extent_of,
+    nest_of,
+    reduction_length,
+    tile_nest,
+)
 from tensorwright.schedule.form import Form, inverse
 from tensorwright.schedule.maps import fuse_all
 from tensorwright.schedule.nest import Stage, read_nest
@@ -43,7 +51,7 @@ def schedule_winograd(form: Form, target: Target, choices: Choices) -> Kernel:
     if size == 0:
         k = in_stages(form.kernel, t, target, choices)
         return k.with_body(k.body, f"winograd: {count} tiles, stage by stage")
-    k = in_blocks(form.kernel, t, size, target, choices)
+    k = in_blocks(form.kernel, t, size, target, choices.within("", -(-count // size)))
     return k.with_body(k.body, f"winograd: {count} tiles, blocks of {size}")
 
 
@@ -81,7 +89,7 @@ def block_size(t: Transformed, target: Target, choices: Choices) -> int:
     def cycles(size: int) -> float:
         repeats = -(-count // size) if size else 1
         outside = count * passed * 2 / BYTES_A_CYCLE if (size or count) * passed > room else 0
-        return max(repeats * weights, count * weights / MIN_TILES) + outside
+        return max(repeats - count / MIN_TILES, 0) * weights + outside
 
     return choices.pick("block", [*(n for n in sizes if n not in large), 0, *large], cycles)
 
@@ -180,8 +188,10 @@ def contract(
     k = replace(k, body=body)
     stage = read_nest(p.find(k.body, root.var))
     roles = find_roles(stage)
-    tile = choose_tile(roles.row.extent.value if roles.row else 1, roles.column.extent.value,
-                       target, target.lanes(stage.acc.dtype), choices)  # fmt: skip
+    points = prod(extent_of(f) for f in roles.outer)
+    tile = choose_tile(extent_of(roles.row), extent_of(roles.column), target,
+                       target.lanes(stage.acc.dtype), choices.within("", points),
+                       depth=reduction_length(stage))  # fmt: skip
     spec = choose_pack(k, stage, roles, tile)
     if spec is not None:
         k = pack(k, spec)

@@ -22,6 +22,7 @@ class Target:
     vector_bits: int = 128
     vector_registers: int = 16
     fma: bool = True
+    cycle_bits: int = 512  # of vectors that are multiplied and added in a cycle, two at least
     caches: tuple[int, ...] = (32 << 10, 1 << 20, 16 << 20)
     cores: int = 1
     required: tuple[str, ...] = ()
