@@ -16,14 +16,13 @@ import functools
 from collections.abc import Sequence
 from fractions import Fraction
 from itertools import chain
-from math import prod
 
 import numpy as np
 
 from tensorwright.ir.dtype import f32
-from tensorwright.ir.expr import Buffer, Expr, all_of, compare, const, fma
+from tensorwright.ir.expr import Buffer, Expr, all_of, as_dim, as_expr, compare, const, fma
 from tensorwright.ir.loop import Alloc, If, Stmt, loops, seq, store
-from tensorwright.ir.type import TensorType
+from tensorwright.ir.type import Dim, Shape, TensorType, product, shape_of
 from tensorwright.ops.define import accumulate, check_dtype, define, require
 
 WINDOW = 3
@@ -77,14 +76,14 @@ def transformed_weights(w: np.ndarray, tile: int) -> np.ndarray:
     return u.reshape(-1, *w.shape[2:])
 
 
-def tiles(size: Sequence[int], tile: int) -> tuple[int, int]:
+def tiles(size: Sequence[Dim], tile: int) -> tuple[Dim, Dim]:
     """Tiles along both dimensions of a result."""
-    return tuple(-(-d // tile) for d in size)
+    return tuple((d + (tile - 1)) // tile for d in size)
 
 
-def padded_size(size: Sequence[int], tile: int) -> tuple[int, int]:
+def padded_size(size: Sequence[Dim], tile: int) -> Shape:
     """What x must be along both dimensions, so that every tile is whole."""
-    return tuple(n * tile + WINDOW - 1 for n in tiles(size, tile))
+    return shape_of(n * tile + (WINDOW - 1) for n in tiles(size, tile))
 
 
 # ---- the operator ------------------------------------------------------------------------------
@@ -96,7 +95,8 @@ def _infer(x: TensorType, u: TensorType, *, tile, size) -> TensorType:
     check_dtype(op, u, (f32,))
     require(tile in POINTS, f"{op}: tiles of {tile} x {tile} are not among {TILES}")
     require(x.rank == 4 and u.rank == 3, f"{op}: x has rank {x.rank}, u has rank {u.rank}")
-    require(all(isinstance(d, int) for d in (*x.shape, *u.shape)), f"{op}: sizes must be known")
+    require(all(isinstance(d, int) for d in (x.shape[3], *u.shape)),
+            f"{op}: the numbers of channels must be known")  # fmt: skip
     needed = padded_size(size, tile)
     require(x.shape[1:3] == needed, f"{op}: x is {x.shape[1:3]}; {size} results need {needed}")
     require(u.shape[:2] == (reach(tile) ** 2, x.shape[3]),
@@ -108,7 +108,8 @@ def _infer(x: TensorType, u: TensorType, *, tile, size) -> TensorType:
 def _lower(out: Buffer, x: Buffer, u: Buffer, *, tile, size) -> Stmt:
     """Three nests over the tiles: inputs transformed, products, results transformed back."""
     grid = (x.shape[0], *tiles(size, tile))
-    count, a, t = prod(grid), reach(tile), out.dtype
+    count, a, t = product(grid), reach(tile), out.dtype
+    rows, columns = map(as_expr, grid[1:])
     v = Buffer("inputs", t, (a * a, count, x.shape[3]), "temp")
     m = Buffer("products", t, (a * a, count, out.shape[3]), "temp")
     back, _, into = matrices(tile)
@@ -116,8 +117,10 @@ def _lower(out: Buffer, x: Buffer, u: Buffer, *, tile, size) -> Stmt:
     def number(n: Expr, i: Expr, j: Expr) -> Expr:
         return (n * grid[1] + i) * grid[2] + j
 
-    def inputs(n: Expr, i: Expr, j: Expr, c: Expr) -> Stmt:
-        h, w, t = i * tile, j * tile, number(n, i, j)
+    def inputs(t: Expr, c: Expr) -> Stmt:
+        """By number: with sizes that vary, that each has a place of its own is plain to see."""
+        n, i, j = t // (rows * columns), t // columns % rows, t % columns
+        h, w = i * tile, j * tile
         body = Lets()
         found = body.both(into, [[x[n, h + r, w + k, c] for k in range(a)] for r in range(a)])
         return body.then(store(v, (p, t, c), e) for p, e in enumerate(chain(*found)))
@@ -136,7 +139,7 @@ def _lower(out: Buffer, x: Buffer, u: Buffer, *, tile, size) -> Stmt:
         )  # fmt: skip
 
     return seq(
-        Alloc(v), Alloc(m), loops(("n", "i", "j", "c"), (*grid, x.shape[3]), inputs),
+        Alloc(v), Alloc(m), loops(("t", "c"), (count, x.shape[3]), inputs),
         loops(("p", "t", "o"), m.shape, products),
         loops(("n", "i", "j", "o"), (*grid, out.shape[3]), results),
     )  # fmt: skip
@@ -144,9 +147,14 @@ def _lower(out: Buffer, x: Buffer, u: Buffer, *, tile, size) -> Stmt:
 
 def inside(place, size, offset, tile: int, s: Stmt) -> Stmt:
     """`s` where a result of a tile exists: the last tiles may be cut off."""
-    unsure = [compare("lt", i, const(d)) for i, d, k in zip(place, size, offset)
-              if 0 < d % tile <= k]  # fmt: skip
+    unsure = [compare("lt", i, as_expr(d)) for i, d, k in zip(place, size, offset)
+              if not _is_whole(as_dim(as_expr(d) % tile), k)]  # fmt: skip
     return If(all_of(unsure), s) if unsure else s
+
+
+def _is_whole(rest: Dim, offset: int) -> bool:
+    """Whether every tile has results at an offset, if the last one has `rest` (0: it is whole)."""
+    return isinstance(rest, int) and not 0 < rest <= offset
 
 
 class Lets:
@@ -252,6 +260,7 @@ winograd = define(
     samples=(
         "f32[1,6,6,3] f32[16,3,5] tile=2 size=(4,3)", "f32[2,6,10,4] f32[36,4,3] tile=4 size=(4,7)",
         "f32[1,10,6,2] f32[36,2,20] tile=4 size=(5,1)",
+        "f32[2,(h+3)//4*4+2,10,4] f32[36,4,3] tile=4 size=(h,7) h=3,4",
         "f32[1,8,14,2] f32[64,2,3] tile=6 size=(6,8)", "f32[0,6,6,1] f32[36,1,1] tile=4 size=(4,4)",
     ),
     doc="Channels-last convolution by 3x3 windows on tiles of results; x is padded, u transformed.",

@@ -3,10 +3,11 @@
     conv_general(x, w: f32[3,3,64,32], padding=((1,1),(1,1)))     # f32[1,14,14,32]
 ->  winograd(pad(x, low=(0,1,1,0), high=(0,3,3,0)), u: f32[36,64,32], tile=4, size=(14,14))
 
-The weights are transformed here, so they must be constant; sizes must be known. Which tile is
-taken, or none, follows from cycles estimated for each: multiply-adds, vectors that the transforms
-load, compute and store, and weights that come from memory. What rounding errors are accepted is the
-option `fast_math`. An infinity or NaN reaches all results of the tiles that it lies in.
+The weights are transformed here, so they must be constant. Which tile is taken, or none, follows
+from cycles estimated for each, at usual sizes where they vary: multiply-adds, vectors that the
+transforms load, compute and store, and weights that come from memory. What rounding errors are
+accepted is the option `fast_math`. An infinity or NaN reaches all results of the tiles that it
+lies in.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ from math import prod
 
 from tensorwright.base import trace
 from tensorwright.ir.dtype import f32
+from tensorwright.ir.expr import symbols_of
+from tensorwright.ir.facts import evaluate
 from tensorwright.ir.graph import CONST, Node, array_of, constant
 from tensorwright.ir.match import P, V, rewrite, rule
 from tensorwright.ir.module import Module, map_graphs
+from tensorwright.ir.type import Dim
 from tensorwright.ops.movement import pad
 from tensorwright.ops.winograd import (
     ERROR,
@@ -38,6 +42,7 @@ ACCEPTED = (0.0, 1e-6, 1e-5)
 FAST_MATH = range(len(ACCEPTED))
 FEWEST = 8  # channels
 BYTES_A_CYCLE = 8  # of weights, from where they lie to where they are used
+USUAL = 32  # the size of a dimension that varies
 GAIN = 0.9  # of the cycles of the direct form, what another must stay below
 
 
@@ -60,8 +65,9 @@ def on_tiles(node: Node, x: Node, w: Node, target: Target) -> Node | None:
         trace.decision("winograd", node, "no", reason)
         return None
     size, (batch, channels, outputs) = node.shape[1:3], (x.shape[0], w.shape[2], w.shape[3])
-    direct = direct_cycles(prod(size) * batch, channels, outputs, target)
-    cycles = {m: tiled_cycles(m, batch, size, channels, outputs, target)
+    usual = [usual_size(d) for d in (batch, *size)]
+    direct = direct_cycles(prod(usual), channels, outputs, target)
+    cycles = {m: tiled_cycles(m, usual[0], usual[1:], channels, outputs, target)
               for m in TILES if ERROR[m] <= accepted}  # fmt: skip
     best = min(cycles, key=cycles.get)
     told = ", ".join(f"F({m},3) {c / direct:.2f}" for m, c in cycles.items())
@@ -93,9 +99,18 @@ def obstacle(node: Node, w: Node) -> str:
         return "its weights are not constant"
     if min(w.shape[2:]) < FEWEST:
         return f"{min(w.shape[2:])} channels fill no vector"
-    if not all(isinstance(d, int) for d in (*node.shape, *node.args[0].shape)) or 0 in node.shape:
-        return "its sizes are not known"
-    return ""
+    return "it is empty" if 0 in node.shape else ""
+
+
+def usual_size(d: Dim) -> int:
+    """A size, for estimates."""
+    if isinstance(d, int):
+        return d
+    values = {}
+    for s in symbols_of(d):
+        size = max(USUAL if s.max is None else min(USUAL, s.max), s.min or 0, s.multiple_of)
+        values[s] = size // s.multiple_of * s.multiple_of
+    return max(evaluate(d, values), 1)
 
 
 # ---- costs -------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from dataclasses import replace
 from math import prod
 
 from tensorwright.ir import loop as ir
-from tensorwright.ir.expr import Buffer, Expr, as_expr, compare, const, sym
+from tensorwright.ir.expr import Buffer, Expr, compare, const, is_const, sym
 from tensorwright.ir.loop import Alloc, For, Kernel, Stmt, loop_symbol, seq
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.contraction import (
@@ -36,6 +36,7 @@ from tensorwright.schedule.transformed import Transformed, read_transformed, sto
 from tensorwright.target.target import Target
 
 MIN_TILES = 12  # of a block: fewer rows and the products read weights more than they compute
+USUAL_BLOCK = 12  # where their number varies
 FEWEST_TILES = 4  # of a block that is worth a look
 SPREAD = 16  # elements between what is written at once, so that it falls into different cache sets
 
@@ -46,7 +47,7 @@ def schedule_winograd(form: Form, target: Target, choices: Choices) -> Kernel:
     if len(form.stages) == 2:
         t = with_epilogue(t, form.stages[1])
     t = replace(t, inputs=over_tiles(t.inputs), results=over_tiles(t.results))
-    count = t.inputs.extent.value
+    count = t.inputs.extent
     size = block_size(t, target, choices)
     if size == 0:
         k = in_stages(form.kernel, t, target, choices)
@@ -77,11 +78,13 @@ def block_size(t: Transformed, target: Target, choices: Choices) -> int:
     """Tiles of a block, 0 if the stages should run apart. Every block reads the weights once, which
     takes longer than its products if it is small; what passes between the stages leaves the L2
     cache if a block is large, or is all."""
-    count = t.inputs.extent.value
     points, _, channels = t.v.shape
     passed = points * (channels + t.m.shape[2]) * t.v.dtype.bytes  # of a tile
     weights = points * channels * t.m.shape[2] * t.v.dtype.bytes / BYTES_A_CYCLE
     room = target.caches[1] * 5 // 8
+    if not is_const(t.inputs.extent):  # rows that no tile fills cost time: blocks are small
+        return max(min(USUAL_BLOCK, room // passed), FEWEST_TILES)
+    count = t.inputs.extent.value
     blocks = range(2, count // FEWEST_TILES + 1, 2)  # as many for each of two threads
     sizes = dict.fromkeys(-(-count // n) for n in blocks)
     large = [n for n in sizes if n * passed > room]
@@ -126,19 +129,20 @@ def spread_out(t: Transformed, tiles: int, scope: str) -> Transformed:
 
 
 def in_blocks(k: Kernel, t: Transformed, size: int, target: Target, choices: Choices) -> Kernel:
-    count = t.inputs.extent.value
-    block = loop_symbol("block", const(0), as_expr(-(-count // size)))
+    count = t.inputs.extent
+    blocks = (count + (size - 1)) // size
+    block = loop_symbol("block", const(0), blocks)
     t = spread_out(t, size, "local")
     first, last = (part_of(transform_part(s, target), t, sym(block), size, count)
                    for s in (t.inputs, t.results))  # fmt: skip
     middle = shortened(t.products, size)
     body = seq(Alloc(t.v), Alloc(t.m), first, middle, last)
     # blocks are parallel because tiles are
-    nest = For(block, const(0), as_expr(-(-count // size)), body, "parallel")
+    nest = For(block, const(0), blocks, body, "parallel")
     return contract(replace(k, body=seq(*t.rest, nest)), middle, target, choices)
 
 
-def part_of(nest: For, t: Transformed, block: Expr, size: int, count: int) -> For:
+def part_of(nest: For, t: Transformed, block: Expr, size: int, count: Expr) -> For:
     """The tiles of one block: what passes to other stages is counted from its first one."""
     i = loop_symbol(nest.var.name, const(0), const(size))
     at = block * size + sym(i)
@@ -146,8 +150,8 @@ def part_of(nest: For, t: Transformed, block: Expr, size: int, count: int) -> Fo
     for b in (t.v, t.m):
         width = (b.shape[1] - SPREAD) // size
         body = rename_accesses(body, b, b, lambda x, w=width: (x[0], x[1] - block * (size * w)))
-    return For(i, const(0), const(size), body if count % size == 0 else ir.If(
-        compare("lt", at, const(count)), body))  # fmt: skip
+    return For(i, const(0), const(size), body if is_const(count % size, 0) else ir.If(
+        compare("lt", at, count), body))  # fmt: skip
 
 
 def shortened(products: For, size: int) -> For:

@@ -93,10 +93,12 @@ def test_few_results_do_not_pay_for_more_weights():
     assert verdict == "no" and "cycles" in reason
 
 
-def test_unknown_sizes_and_weights_stay_direct():
-    n = var("n", min=1)
-    x = x_of(1, n, 14, 64)
-    check(last(x, weight(3, 3, 64, 64)), x, ops=["conv_general"])
+def test_sizes_that_vary():
+    x = x_of(1, var("n", min=1), 14, 64)
+    check(last(x, weight(3, 3, 64, 64)), x, ops=["pad", "winograd"])
+
+
+def test_unknown_weights_stay_direct():
     x, w = x_of(1, 14, 14, 64), x_of(3, 3, 64, 64, name="v")
     check(last(x, w), x, w, ops=["conv_general"])
 
@@ -140,6 +142,22 @@ def test_compiled_with_everything_around(shape, outputs, level, threads):
     assert not any(k.endswith("pad_2") for k in program.lowered.kernels)
     _, direct = compiled(y, x, value, 0, threads=threads)
     assert error(found, direct.astype(np.float64)) < (5e-6 if level == 1 else 5e-5)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_compiled_for_all_sizes(threads):
+    """One program: fewer tiles than a block, whole and cut tiles, several images."""
+    b, h, w = var("b", min=1), var("h", min=1), var("w", min=1)
+    x = x_of(b, h, w, 24)
+    y = pad(relu(last(x, weight(3, 3, 24, 40))), low=(0, 1, 1, 0), high=(0, 1, 1, 0))
+    programs = [tw.compile(module(y, x), fast_math=k, threads=threads) for k in (1, 0)]
+    schedules = [s for k in programs[0].lowered.kernels.values() for s in k.schedule]
+    assert any("winograd: " in s for s in schedules), schedules
+    assert all("as defined" not in s for s in schedules), schedules
+    for shape in ((1, 1, 1), (2, 3, 4), (1, 8, 12), (3, 17, 6), (1, 30, 33)):
+        value = RNG.standard_normal((*shape, 24)).astype(np.float32)
+        found, direct = (np.asarray(p(value)) for p in programs)
+        assert error(found, direct.astype(np.float64)) < 5e-6
 
 
 @pytest.mark.parametrize("target", ["x86-64-avx2", "x86-64-sse4.2"])
