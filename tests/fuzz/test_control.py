@@ -234,7 +234,7 @@ def grown(draw, depth: int):
 def test_programs(data):
     make = Generator(data)
 
-    def program(v: Vector, t: Tree, xs: Rows, n: tw.i64, m: tw.f32["rows", N]):  # noqa: F821
+    def program(v: Vector, t: Tree, xs: Rows, n: tw.i64, m: tw.f32["rows", N]):
         env = (v, t, xs, n, m)
         return make.vector(env), make.tree(env), make.rows(env), make.matrix(env)
 

@@ -28,7 +28,7 @@ def doubled(xs: Rows) -> Rows:
 
 
 @tw.function
-def everything(x: tw.f32["n"], xs: Rows, k: tw.i64):  # noqa: F821
+def everything(x: tw.f32["n"], xs: Rows, k: tw.i64):
     """Sizes from data, a branch, a loop over a list that grows, a size that is checked."""
     xp = tw.numpy
     chosen = xp.take(x, xp.nonzero(x > 0)[0])

@@ -81,7 +81,7 @@ def test_a_life_that_ends_too_early_shows(size, unproved, monkeypatch):
 
 
 @tw.function
-def programs(x: tw.f32["n", 4], k: tw.i64, w: tw.f32[4, 4]):  # noqa: F821
+def programs(x: tw.f32["n", 4], k: tw.i64, w: tw.f32[4, 4]):
     xp = tw.numpy
 
     def step(state):
