@@ -44,6 +44,7 @@ from tensorwright.schedule.rows import schedule_inside
 from tensorwright.schedule.space import Choices
 from tensorwright.target.target import Target
 
+MANY = 64  # elements that a size of which nothing is known is taken to have
 MAX_ROWS = 48
 MIN_ROWS = 4  # of a tile, unless there is no room for as many
 
@@ -144,7 +145,7 @@ def contract_part(k: Kernel, v: Symbol, target: Target, choices: Choices) -> Ker
         k = replace(k, body=p.cache_write(k.body, stage.init))
         stage = read_nest(p.find(k.body, v))
     roles = find_roles(stage)
-    columns = bounds(roles.column.extent)[1]
+    columns = bounds(roles.column.extent)[1] or MANY  # a head whose size only the call tells
     rows = p.find(k.body, v).extent.value
     tile = choose_tile(rows, columns, target, target.lanes(stage.acc.dtype), choices,
                        depth=reduction_length(stage))  # fmt: skip

@@ -107,6 +107,12 @@ def test_symbolic_lengths(length, keys):
     check(g, arrays(g, {"n": length, "s": keys}), interpret=length < 10)
 
 
+@pytest.mark.parametrize("width", [1, 40])
+def test_values_of_unbounded_width(width):
+    g = model((1, 2, 5, 8), (1, 2, 20, 8), (1, 2, 20, var("d", min=1)))
+    check(g, arrays(g, {"d": width}))
+
+
 def test_large():
     g = model((1, 3, 131, 64), (1, 3, 197, 64), (1, 3, 197, 64), causal=True, start=66)
     check(g, arrays(g), interpret=False)
