@@ -50,7 +50,6 @@ OPTIONS = (
     Option("seed", "TW_SEED", int, 0, "seed of everything random in the compiler"),
     Option("target", "TW_TARGET", str, "", "the machine to compile for; this one if empty"),
     Option("fast_math", "TW_FAST_MATH", int, 1, "rounding errors accepted for speed: 0, 1 or 2"),
-    Option("tune_db", "TW_TUNE_DB", str, "", "file of measured schedules"),
     Option("no_color", "NO_COLOR", _flag, False, "plain text on terminals"),
 )
 _BY_NAME = {o.name: o for o in OPTIONS}

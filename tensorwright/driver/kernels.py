@@ -117,7 +117,7 @@ def is_watched() -> bool:
     return (
         trace.current() is not None
         or config.get("fuel") >= 0
-        or any(config.get(o) for o in ("log", "override", "dump", "tune_db"))
+        or any(config.get(o) for o in ("log", "override", "dump"))
     )
 
 

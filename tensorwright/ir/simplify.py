@@ -21,6 +21,7 @@ from itertools import pairwise
 from tensorwright.ir.dtype import boolean, index
 from tensorwright.ir.expr import INDEX_RULES, Expr, bounds, const, make, text_of, walk
 
+MOST = 1 << 31  # of a number that comes from several: expressions are evaluated in 64 bits
 Linear = tuple[dict[Expr, int], int]  # atoms with their non-zero coefficients, and the constant
 
 
@@ -390,7 +391,8 @@ def mod_common_factor(a, b):
 
 @rule("floordiv")
 def div_of_div(a, b):
-    """(x // c1 + k) // c2 = (x + c1*k) // (c1 * c2) for c2 > 0"""
+    """(x // c1 + k) // c2 = (x + c1*k) // (c1 * c2) for c2 > 0, while the numbers are so small that
+    what is made of them fits 64 bits"""
     if b.op != "const" or b.value <= 0:
         return None
     terms, k = _terms(a)
@@ -398,6 +400,8 @@ def div_of_div(a, b):
     if inner.op != "floordiv" or inner.args[1].op != "const":
         return None
     x, c = inner.args[0], inner.args[1].value
+    if max(abs(c * k), c * b.value) > MOST:
+        return None
     return _floordiv(_add(x, const(c * k)), const(c * b.value))
 
 

@@ -7,7 +7,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from tensorwright.ir.graph import constant, graph, param
+from tensorwright.ir.graph import graph, param
 from tensorwright.ir.interp import run_kernel
 from tensorwright.ir.loop import Kernel
 from tensorwright.ir.module import Module
@@ -60,8 +60,9 @@ def run(k: Kernel, arrays: list[np.ndarray]) -> np.ndarray:
     """A kernel on operands in the layouts that it wants."""
     arrays = list(arrays)
     for spec in k.packs:
-        c = constant(arrays[spec.param])
-        arrays[spec.param] = np.ascontiguousarray(evaluate(packed(param("x", c.type), spec), c))
+        x = arrays[spec.param]
+        laid = evaluate(packed(param("x", tensor(x.dtype, *x.shape)), spec), x)
+        arrays[spec.param] = np.ascontiguousarray(laid)
     return run_kernel(k, arrays)[0]
 
 
