@@ -190,9 +190,6 @@ def test_loading_many_objects_is_quick():
         .replace("@choose", "@choose_K")
     )
     objects = [assemble(kernel.replace("_K", f"_{i}")) for i in range(99)] + [assemble(OTHER)]
-    best = 1.0
-    for _ in range(5):
-        start = time.perf_counter()
-        load_objects(objects).close()
-        best = min(best, time.perf_counter() - start)
-    assert best < 0.1  # about 10 ms on an idle machine
+    start = time.process_time()
+    load_objects(objects).close()
+    assert time.process_time() - start < 1  # about 10 ms; what grows with the square takes seconds
