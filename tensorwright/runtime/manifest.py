@@ -30,9 +30,14 @@ class TensorInfo:
 
     @property
     def type(self) -> str:
-        if self.dtype[:1].isupper():  # a data type
+        if self.is_data:
             return self.dtype
         return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+
+    @property
+    def is_data(self) -> bool:
+        """Whether `dtype` is the name of a data type."""
+        return self.dtype[:1].isupper()
 
     @property
     def is_static(self) -> bool:

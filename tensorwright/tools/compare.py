@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tensorwright.base.errors import FrontendError
+from tensorwright.base.value import Value
 from tensorwright.driver.compile import build_native
 from tensorwright.driver.pipeline import PIPELINE, stages
 from tensorwright.ir.graph import CONST, PARAM, Graph, Node
@@ -30,6 +31,7 @@ from tensorwright.tools.limits import index_limits
 from tensorwright.tools.numbers import Difference, difference, tolerance_of
 from tensorwright.tools.signature import signature
 
+NOTHING = np.zeros((0,) * 9, np.float32)  # beside a tensor that the other side does not have
 FUSED = "fuse"  # the pass after which values that have no name left are inside kernels
 
 
@@ -74,12 +76,18 @@ def compare(
     theirs = open_engine(against, source, module, program.threads)(
         their_feeds(program, feeds, against)
     )
-    ours = as_list(run_flat(program, feeds))
     names = [o.name for o in program.outputs]
-    limits = [accepted(program, a) if tolerance is None else tolerance for a in ours]
+    ours = tensors(names, as_list(run_flat(program, feeds)))
+    theirs = tensors(names, theirs)
     found = tuple(
-        difference(n, a, np.asarray(b), dtype_name(a.dtype), limit)
-        for n, a, b, limit in zip(names, ours, theirs, limits)
+        difference(
+            n,
+            a := ours.get(n, NOTHING),
+            theirs.get(n, NOTHING),
+            dtype_name(a.dtype),
+            accepted(program, a) if tolerance is None else tolerance,
+        )
+        for n in dict.fromkeys((*ours, *theirs))
     )
     inner = compare_layers(program, against, feeds, layers == "all", tolerance) if layers else ()
     return Comparison(program.name, against, found, inner)
@@ -90,6 +98,21 @@ def accepted(program: Program, result: np.ndarray) -> float:
     name, machine = dtype_name(result.dtype), getattr(program, "target", None)
     asked = "model" if machine is None else machine.precision
     return tolerance_of(asked if name == "f32" and asked != "model" else name)
+
+
+def tensors(names: Sequence[str], results: Sequence) -> dict[str, np.ndarray]:
+    """Every tensor in the results, by its place: `y`, `list[2]`, `tree.Node.0`."""
+    found: dict[str, np.ndarray] = {}
+    stack = list(zip(names, results))[::-1]
+    while stack:
+        name, x = stack.pop()
+        if isinstance(x, list):
+            stack += [(f"{name}[{k}]", part) for k, part in enumerate(x)][::-1]
+        elif isinstance(x, Value):
+            stack += [(f"{name}.{x.case}.{k}", part) for k, part in enumerate(x.fields)][::-1]
+        elif x is not None:
+            found[name] = np.asarray(x)
+    return found
 
 
 def as_list(results) -> list[np.ndarray]:
@@ -116,7 +139,7 @@ def complete_feeds(program: Program, inputs: Sequence, named: Mapping, seed: int
     if given:
         given = {**given, **state}
         program._bind((), given)  # complains of what is missing or unknown
-        return {i.name: np.asarray(given[i.name]) for i in infos}
+        return {i.name: given[i.name] if i.is_data else np.asarray(given[i.name]) for i in infos}
     m = getattr(program, "module", None)
     limits = {} if m is None else index_limits(m)
     return {**make_inputs(infos, symbols, seed=seed, limits=limits), **state}

@@ -160,6 +160,11 @@ def default_size(name: str, info: SymbolInfo) -> int:
 
 
 def _make(info: TensorInfo, spec: Spec, values, rng, limit: int | None) -> np.ndarray:
+    if info.is_data:
+        raise RunError(
+            f"input '{info.name}' is a {info.type}, of which no value is made up",
+            help="give it from Python: program(...), program.compare(engine, ...)",
+        )
     dtype = numpy_dtype(spec.dtype or info.dtype)
     if spec.array is not None:
         return _fitting(info, spec.array, dtype)

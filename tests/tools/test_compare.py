@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from tensorwright.base.errors import CompileError, FrontendError
+from tensorwright.base.errors import CompileError, FrontendError, RunError
 from tensorwright.runtime.artifact import load
-from tensorwright.tools.compare import compare, named_values
+from tensorwright.tools.compare import compare, named_values, tensors
 from tensorwright.tools.program import compile
 from tests.tools.modules import DIGITS, mlp
 
@@ -59,3 +59,32 @@ def test_what_cannot_be_compared(program, tmp_path):
     program.save(tmp_path / "p.tw")
     with pytest.raises(FrontendError, match="does not hold"):
         compare(load(tmp_path / "p.tw"), "reference", X)
+
+
+def test_sequences_are_compared_by_element():
+    from onnx import helper
+
+    from tests.errors.models import array, model, node, value
+
+    m = model([node("SplitToSequence", ["x", "at"], ["s"]), node("SequenceAt", ["s", "k"], ["y"])],
+              [value("x", [4, 3]), helper.make_tensor_value_info("k", 7, [])],
+              [helper.make_value_info("s", helper.make_sequence_type_proto(
+                  helper.make_tensor_type_proto(1, None)))], [array("at", 2)])  # fmt: skip
+    x = np.arange(12, dtype=np.float32).reshape(4, 3)
+    found = compile(m).compare("reference", x, np.int64(0))
+    assert found.ok and [d.name for d in found.outputs] == ["s[0]", "s[1]"]
+    assert list(tensors(["s"], [[x, [x[0]], None]])) == ["s[0]", "s[1][0]"]
+
+
+def test_values_of_data_types_are_not_made_up():
+    from onnx import helper
+
+    from tests.errors.models import model, node
+
+    kind = helper.make_sequence_type_proto(helper.make_tensor_type_proto(1, [3]))
+    m = model([node("SequenceLength", ["s"], ["y"])], [helper.make_value_info("s", kind)],
+              [helper.make_tensor_value_info("y", 7, [])])  # fmt: skip
+    program = compile(m)
+    with pytest.raises(RunError, match="no value is made up"):
+        program.compare("reference")
+    assert program.compare("reference", [np.ones(3, np.float32)] * 2).ok
