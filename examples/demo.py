@@ -6,16 +6,19 @@ on the same cores in the same interleaved run. Ends with report.html about the l
 """
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import onnx
 from compare import Comparison, compare, random_feeds, reference_session
+from google.protobuf.message import DecodeError
 from rich.console import Console
 from rich.table import Table
 
 import tensorwright as tw
+from tensorwright.tools.report import write_report
 
 HERE = Path(__file__).resolve().parent
 SENTENCES = [
@@ -87,19 +90,6 @@ def any_model(path: Path, threads: int):
     return program
 
 
-def write_report(program) -> None:
-    """`tw report`, once it is part of this installation."""
-    try:
-        from tensorwright.tools.report import write_report as write
-    except ModuleNotFoundError as error:
-        if error.name != "tensorwright.tools.report":
-            raise
-        console.print("report.html: this installation has no report writer")
-        return
-    write(program, "report.html")
-    console.print("wrote report.html")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Compile and compare with ONNX Runtime.")
     parser.add_argument("model", nargs="?", type=Path, help="an ONNX file; otherwise the examples")
@@ -108,11 +98,15 @@ def main() -> None:
     if args.model and not args.model.is_file():
         parser.error(f"there is no file {args.model}")
     if args.model:
-        program = any_model(args.model, args.threads)
+        try:
+            program = any_model(args.model, args.threads)
+        except (tw.errors.TensorwrightError, DecodeError) as e:
+            sys.exit(f"{args.model}: {e}")
     else:
         digits(args.threads)
         program = sentences(args.threads)
-    write_report(program)
+    write_report(program, "report.html")
+    console.print("wrote report.html")
 
 
 if __name__ == "__main__":
