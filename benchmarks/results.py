@@ -4,6 +4,7 @@ Invariant: every (model, threads, peer) that was asked for has a `Result`; one t
 carries the first line of its error, and losing rows stay.
 """
 
+import math
 import platform
 import statistics
 from dataclasses import asdict, dataclass, field
@@ -109,6 +110,16 @@ def latency_rows(results: list[Result], threads: int) -> list[list[str]]:
     return rows
 
 
+def mean_speedup(results: list[Result], threads: int) -> str:
+    """The geometric mean over the models of the median speed-up."""
+    groups = [g for (_, count), g in grouped(results).items() if count == threads]
+    found = [r[1] for r in map(ratio, groups) if r]
+    if not found:
+        return ""
+    mean = math.exp(sum(map(math.log, found)) / len(found))
+    return f"Geometric mean of the speed-ups: {mean:.2f}x ({len(found)} models).\n"
+
+
 def latency_header(results: list[Result]) -> list[str]:
     return ["model", "GFLOP", "MB read", *peers_of(results), "median speed-up"]
 
@@ -126,7 +137,8 @@ def compile_rows(results: list[Result]) -> list[list[str]]:
 def _compile_cell(result: Result | None) -> str:
     if result is None or result.failure:
         return ""
-    return f"{result.cold_s:.2f} / {result.warm_s:.2f} / {result.peak / 1e6:.0f}"
+    peak = f" / {result.peak / 1e6:.0f}" if result.peak >= 1e6 else ""  # small ones are not seen
+    return f"{result.cold_s:.2f} / {result.warm_s:.2f}{peak}"
 
 
 def failures(results: list[Result]) -> list[list[str]]:
@@ -164,6 +176,7 @@ def write_markdown(path: Path, results: list[Result], note: str) -> None:
     for threads in sorted({r.threads for r in results}):
         parts.append(f"\n## Latency, {threads} thread{'s' if threads > 1 else ''}\n")
         parts.append(markdown_table(latency_header(results), latency_rows(results, threads)))
+        parts.append(mean_speedup(results, threads))
     parts.append("## Compile time in seconds, cold / warm, and its peak of memory in MB\n")
     parts.append(markdown_table(["model", *peers_of(results)], compile_rows(results)))
     for title, header, rows in (
