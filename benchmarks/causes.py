@@ -5,10 +5,6 @@ the machine code or measured is said to be so; the rest is said to be a guess, o
 numbers in here are from the machine that the page names.
 """
 
-UNSTEADY = (
-    "not settled: another run of the same code gave {}x. The machine was shared with other work, "
-    "and runs differ by more than the two programs do."
-)
 ROWS_GUESS = (
     "runs along rows, nothing is turned. A guess, not measured: most loads of a window cross a "
     "cache line, and steps of two cost shuffles."
@@ -19,7 +15,6 @@ EXPONENTIALS = (
 )
 
 CAUSES = {
-    "attention_4096": UNSTEADY.format("1.26"),
     "conv_c4": "not known; the share of turning and padding the operand was not separated.",
     "conv_dilated": "near the FMA limit, as the peer; there is no Winograd form for dilation.",
     "conv_grouped32": "a load and a permutation for each multiply-add (machine code: 10, 9 and 9 "
@@ -36,16 +31,11 @@ CAUSES = {
                "of its own for each result took 49 ms where three that used it again took 17 to "
                "21. Stores past the cache were not tried.",
     "map_exp": EXPONENTIALS + "what the peer does was not looked at.",
-    "map_gelu_512": UNSTEADY.format("1.19"),
     "map_tanh": "not known; the loop has 27 instructions a vector (machine code), one of them a "
                 "division, which takes 6 cycles (measured).",
-    "matmul_128x768x3072": UNSTEADY.format("1.03"),
-    "matmul_16x4096": UNSTEADY.format("1.20"),
     "move_concat": "at the measured bandwidth of the L3 cache, as the peer.",
     "move_embedding": "not known.",
     "move_heads": "at 94 % of the measured bandwidth of the L3 cache, as the peer.",
-    "reduce_max_axis2": UNSTEADY.format("1.13"),
-    "reduce_sum_axis2": UNSTEADY.format("1.24"),
     "rows_softmax": EXPONENTIALS + "the maximum, the sum and the division are three more passes "
                     "over the row. The sum is not joined with the exponentials yet.",
 }  # fmt: skip
