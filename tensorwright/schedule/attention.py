@@ -21,13 +21,14 @@ from tensorwright.schedule import primitives as p
 from tensorwright.schedule.contraction import (
     L2_BYTES_A_CYCLE,
     choose_tile,
+    cycles_of,
     extent_of,
     reduction_length,
     tile_nest,
 )
 from tensorwright.schedule.form import MAX_ROW_BYTES, Form, inverse, temps_in_order
 from tensorwright.schedule.legal import ScheduleError
-from tensorwright.schedule.maps import fuse_all, in_parallel, total
+from tensorwright.schedule.maps import in_parallel, share, total
 from tensorwright.schedule.masked import skip_masked
 from tensorwright.schedule.nest import Stage, read_nest
 from tensorwright.schedule.pairs import pack_pairs, pair_variable
@@ -64,14 +65,19 @@ def schedule_attention(form: Form, target: Target, choices: Choices) -> Kernel:
     body, tile, inner = p.split(body, row.var, height, clamp=not is_const(row.extent % height, 0))
     body, three = distribute(body, inner, cut_points(p.find(body, inner)))
     place = row.begin + minimum(sym(tile) * height + sym(three[1]), row.extent - 1)
-    body = skip_masked(body, [p.find(body, v) for v in three], place)
+    skipping = skip_masked(body, [p.find(body, v) for v in three], place)
+    if skipping is not body:
+        count = prod(map(extent_of, (*parts, *form.stages[0].spatial[rows:], values.spatial[-1])))
+        cycles = {"skipped": cycles_of(count, target), "computed": cycles_of(2 * count, target)}
+        if choices.pick("masked", cycles, cycles.get) == "skipped":
+            body = skipping
     k = k.with_body(body, f"attention: tiles of {height} rows over {rows} shared loops")
     tiles = prod(extent_of(f) for f in parts[:-1]) * -(-extent_of(row) // height)
     for name, v in (("scores", three[0]), ("values", three[2])):
         k = contract_part(k, v, target, choices.within(name, tiles))
     between = choices.within("", tiles * height)
     body = p.replace_loop(k.body, three[1], lambda s: rows_part(s, target, between))
-    return replace(k, body=fuse_all(body, [*loops, tile]))
+    return replace(k, body=share(body, [*loops, tile], choices))
 
 
 def together(body: Stmt, form: Form, values: Stage, temps: list[Buffer]) -> tuple[Stmt, list[For]]:

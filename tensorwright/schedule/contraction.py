@@ -18,10 +18,12 @@ import itertools
 from dataclasses import replace
 from math import prod
 
+from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import Expr, Symbol, bounds, is_const, sym, walk
-from tensorwright.ir.loop import For, If, Kernel, Stmt, seq
+from tensorwright.ir.loop import For, If, Kernel, Pack, Stmt, seq
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.form import EXPENSIVE, inverse
+from tensorwright.schedule.maps import in_parallel, share, total
 from tensorwright.schedule.nest import Stage, depends, loads_of, stride_of
 from tensorwright.schedule.pairs import multiply_pairs, pair_variable
 from tensorwright.schedule.roles import (
@@ -41,7 +43,15 @@ MAX_WINDOW = 7  # of a depthwise convolution whose inputs stay in registers
 DECODING, TILE_IN_MEMORY = 0.6, 6  # cycles: of an operation, and of a vector stored and loaded
 BYTES_A_CYCLE, L2_BYTES_A_CYCLE = 8, 32  # from memory and from the L2 cache
 LATENCY = 4  # cycles of a multiply-add
+L3_BYTES_A_CYCLE = 24
 ALONE = 0.25  # what a load costs more whose neighbours are not loaded
+LINE_BYTES = 64
+FAR_ROW, FAR_LINE = 2, 4  # cycles to begin with another row of weights, to wait for a line of it
+HIDDEN = 0.1  # of the time to read that multiply-adds do not hide
+STEP = 0.05  # cycles that a step of a loop takes beside what it does
+MOST_ORDERED = 3  # loops of a reduction that are ordered in any way
+STEPS = (1, 2, 4)  # of a reduction that are written out
+BLOCKS = (1, 2, 4, 8)  # of rows
 
 
 def tile_cost(
@@ -113,22 +123,25 @@ def schedule_contraction(
     roles = find_roles(stage)
     if roles is None:
         return None
+    roles = choose_order(stage, roles, target, choices)
     lanes = target.lanes(stage.acc.dtype)
-    window = sliding_window(stage, roles)
+    window = choose_window(stage, roles, choices)
     tile = choose_tile(
         extent_of(roles.row), extent_of(roles.column), target, lanes,
         choices.within("", prod(extent_of(f) for f in roles.outer)), roles.broadcast,
         1 if window is None else window.extent.value, reduction_length(stage),
     )  # fmt: skip
-    pairs = pair_variable(stage, roles, target)
-    pack = choose_pack(k, stage, roles, tile, pairs)
+    pairs = choose_products(stage, roles, target, choices)
+    pack = choose_panels(k, stage, roles, tile, pairs, target, choices)
     if pack is None and not is_streamed(roles.weights, sym(roles.column.var)):
         return None
     body = k.body
     if stage.acc is stage.out:
         body = p.cache_write(body, stage.init)
-    for f in stage.spatial:
-        body = p.set_kind(body, f.var, "parallel")
+    work = total([*stage.spatial, *stage.reduce])
+    if in_parallel(work, choices, cycles_of(1, target)):
+        for f in stage.spatial:
+            body = p.set_kind(body, f.var, "parallel")
     if len(stages) == 2:
         body = p.fuse_epilogue(body, stage, stages[1], inverse(stage, stages[1]))
     out = stages[-1].out
@@ -159,6 +172,73 @@ def schedule_contraction(
 
 def reduction_length(stage: Stage) -> int:
     return prod(extent_of(f) for f in stage.reduce)
+
+
+def cycles_of(products: float, target: Target) -> float:
+    """Of multiply-adds in f32 that fill vectors."""
+    return products * 32 / target.cycle_bits
+
+
+def choose_order(stage: Stage, roles: Roles, target: Target, choices: Choices) -> Roles:
+    """The loops of the reduction, outermost first, by their places in the definition. What the
+    innermost loop reads far apart is a cache line for each element; where such lines leave the L1
+    cache before the next element of theirs is read, they come from the L2 cache once an element."""
+    usual = reduction_order(stage, roles)
+    if roles.other is None or not 2 <= len(usual) <= MOST_ORDERED:
+        return roles
+    at = {sym(f.var): n for n, f in enumerate(stage.reduce)}
+    first = tuple(at[v] for v in usual)
+    orders = [first, *(o for o in itertools.permutations(sorted(first)) if o != first)]
+    elements = reduction_length(stage) * extent_of(roles.row)
+    steps = [stride_of(e, v) for e in loads_of(roles.other)[:1] for v in at]
+
+    def cycles(order: tuple[int, ...]) -> float:
+        step = steps[order[-1]] if steps else None
+        near = step is None or (is_const(step) and abs(step.value) * 4 < LINE_BYTES)
+        lines = extent_of(stage.reduce[order[-1]]) * extent_of(roles.row) * LINE_BYTES
+        if near or lines <= target.caches[0] // 2:
+            return 0
+        return elements * LINE_BYTES / L2_BYTES_A_CYCLE
+
+    order = choices.pick("order", orders, cycles)
+    return replace(roles, order=tuple(sym(stage.reduce[n].var) for n in order))
+
+
+def choose_window(stage: Stage, roles: Roles, choices: Choices) -> For | None:
+    """The loop of a sliding window to write out, if any; what it saves is in the tile's cost."""
+    window = sliding_window(stage, roles)
+    if window is None:
+        return None
+    kept = choices.pick("window", ("registers", "memory"), lambda _: 0.0)
+    return window if kept == "registers" else None
+
+
+def choose_products(stage: Stage, roles: Roles, target: Target, choices: Choices) -> Expr | None:
+    """The variable along which two products are one instruction, where there is such a one."""
+    pairs = pair_variable(stage, roles, target)
+    if pairs is None:
+        return None
+    count = reduction_length(stage) * prod(extent_of(f) for f in stage.spatial)
+    cycles = {"pairs": cycles_of(count / 2, target), "single": cycles_of(count, target)}
+    return pairs if choices.pick("products", cycles, cycles.get) == "pairs" else None
+
+
+def choose_panels(
+    k: Kernel, stage: Stage, roles: Roles, tile: Tile, pairs: Expr | None, target: Target,
+    choices: Choices,
+) -> Pack | None:  # fmt: skip
+    """Panels for the streamed operand, or none where it is to be read as it lies: in rows of which
+    a tile reads a part, which no prefetcher follows."""
+    spec = choose_pack(k, stage, roles, tile, pairs)
+    whole = is_const(roles.column.extent % tile.width, 0)  # nothing is read past the last column
+    lies = whole and is_streamed(roles.weights, sym(roles.column.var))
+    if spec is None or pairs is not None or not lies or any(g.param == spec.param for g in k.packs):
+        return spec
+    count = reduction_length(stage) * prod(extent_of(f) for f in stage.spatial)
+    weights = operand_bytes(roles.weights)
+    waiting = weights / LINE_BYTES * FAR_LINE if weights > target.caches[1] // 2 else 0
+    cycles = {"panels": 0.0, "rows": count / tile.width / tile.rows * FAR_ROW + waiting}
+    return spec if choices.pick("weights", cycles, cycles.get) == "panels" else None
 
 
 def is_rolled(s: Stage, choices: Choices) -> bool:
@@ -232,15 +312,66 @@ def tile_nest(body: Stmt, roles: Roles, tile: Tile, target: Target, choices: Cho
     body, jo, ji = p.split(body, roles.column.var, tile.width, guard=guard_last)
     body, jv, jl = p.split(body, ji, tile.lanes)
     outer = [f.var for f in roles.outer]
-    outer.insert(panel_position(roles, tile.width, target, choices), jo)
-    if roles.row is None:
+    at = panel_position(roles, tile.width, target, choices)
+    outer.insert(at, jo)
+    row = roles.row
+    if row is None:
         body = p.reorder(body, [*outer, jv, jl])
         body = p.set_kind(body, jl, "vector")
         body = spread(body, (jl, jv))
-        return fuse_outer(body, outer)
-    body = p.reorder(body, [*outer, roles.row.var, jv, jl])
-    body, tiles = split_rows(body, roles.row, tile.rows, [jv, jl])
-    return fuse_outer(body, [*outer, tiles])
+    else:
+        body = p.reorder(body, [*outer, row.var, jv, jl])
+        count = choose_blocks(roles, tile, at, target, choices)
+        if count > 1:
+            body, block, inner = p.split(body, row.var, row.extent.value // count)
+            outer.insert(at, block)
+            body, row = p.reorder(body, [*outer, inner]), p.find(body, inner)
+        body, tiles = split_rows(body, row, tile.rows, [jv, jl])
+        outer.append(tiles)
+    return fuse_outer(write_out(body, choices), outer, choices)
+
+
+def choose_blocks(roles: Roles, tile: Tile, at: int, target: Target, choices: Choices) -> int:
+    """Blocks of rows, each of which runs through all panels: what rows read then stays in the L2
+    cache, and every block reads the weights once more."""
+    row = roles.row
+    if not is_const(row.extent) or at < len(roles.outer) or not roles.broadcast:
+        return 1
+    rows = row.extent.value
+    counts = [n for n in BLOCKS if n == 1 or (rows % n == 0 and rows // n >= 2 * tile.rows)]
+    panels = -(-extent_of(roles.column) // tile.width)
+    weights, other = operand_bytes(roles.weights), operand_bytes(roles.other)
+    far = 1 / L3_BYTES_A_CYCLE - 1 / L2_BYTES_A_CYCLE  # cycles more, of a byte
+
+    def cycles(n: int) -> float:
+        again = (n - 1) * weights / (L3_BYTES_A_CYCLE if weights > target.caches[1] // 2
+                                     else L2_BYTES_A_CYCLE)  # fmt: skip
+        beyond = far * other * (panels - 1) if other > n * target.caches[1] // 2 else 0
+        return (again + beyond) * HIDDEN
+
+    return choices.pick("blocks", counts, cycles)
+
+
+def write_out(body: Stmt, choices: Choices) -> Stmt:
+    """Some steps of the reduction written out, in the innermost loops."""
+    loops = [f for f in ir.statements(body) if isinstance(f, For) and is_step(f)]
+    if not loops:
+        return body
+    counts = [n for n in STEPS if all(is_const(f.extent % n, 0) for f in loops)]
+    steps = max(extent_of(f) for f in loops)
+    count = choices.pick("steps", counts, lambda n: STEP * steps * n)
+    for f in loops if count > 1 else ():
+        body, _, inner = p.split(body, f.var, count)
+        body = p.set_kind(body, inner, "unroll")
+    return body
+
+
+def is_step(f: For) -> bool:
+    """A loop around nothing but what is written out, that adds up."""
+    inside = [s for s in ir.statements(f.body) if isinstance(s, For | ir.Store)]
+    stores = [s for s in inside if isinstance(s, ir.Store)]
+    flat = all(s.kind in ("unroll", "vector") for s in inside if isinstance(s, For))
+    return f.kind == "serial" and flat and all(map(ir.update, stores))
 
 
 def guard_last(body: Stmt, condition: Expr) -> Stmt:
@@ -307,12 +438,12 @@ def nest_of(s: Stmt) -> list[For]:
     return found
 
 
-def fuse_outer(body: Stmt, loops: list[Symbol]) -> Stmt:
+def fuse_outer(body: Stmt, loops: list[Symbol], choices: Choices) -> Stmt:
     """Fuse the outer loops, which are parallel, as far as they nest perfectly."""
-    first = loops[0]
+    nested = loops[:1]
     for v in loops[1:]:
-        outer = p.find(body, first)
-        if not (isinstance(outer.body, For) and outer.body.var is v):
+        inside = p.find(body, nested[-1]).body
+        if not (isinstance(inside, For) and inside.var is v):
             break
-        body, first = p.fuse(body, first, v)
-    return body
+        nested.append(v)
+    return share(body, nested, choices)

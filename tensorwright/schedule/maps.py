@@ -6,6 +6,7 @@ for i: for j: y[i, j] = f(x[i, j])   ->   for b in parallel(n * m // 16): for l 
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import Expr, Symbol, bounds, const, is_const, sym, walk
@@ -21,6 +22,9 @@ MAX_PARTS = 64  # of a loop that reads different operands
 BLOCK = 16  # elements of a cache line
 BLOCKS = (BLOCK, 8, 32, 4)
 SET_BYTES = 4096  # between lines of one set of the L1 cache
+UNKNOWN = 1 << 20  # iterations of a loop without a bound
+TESTS, NEW_LOOP = 1, 1  # cycles: of an element that tests a condition, of one loop more
+FEWEST_LANES = 4  # of a vector
 PARALLEL_WORK = 1 << 14  # elements below which forking costs more than it gains
 
 
@@ -88,10 +92,30 @@ def _other_uses(root: Stmt) -> list[Expr]:
     return found
 
 
-def vectorize_innermost(body: Stmt, v: Symbol, target: Target) -> tuple[Stmt, Symbol | None]:
-    """Vectors along `v`: as wide as the extent fills."""
+def choose_lanes(
+    body: Stmt, extent: Expr, target: Target, choices: Choices, decoding: float = 1
+) -> int:
+    """Elements of one vector along a loop: wide ones take more cycles each, and fewer of them have
+    to be decoded."""
+    widest = lanes_for(body, target)
+    few = [n for n in (widest, widest // 2, widest // 4) if n >= FEWEST_LANES] or [widest]
+    length = extent.value if is_const(extent) else 1 << 10
+    one = max(target.cycle_bits // 2, 1)  # bits; wider vectors take two operations
+    bits = element_bits(body)
+
+    def cycles(n: int) -> float:
+        return -(-length // n) * (max(n * bits / one, 1) + decoding)
+
+    return choices.pick("lanes", few, cycles)
+
+
+def vectorize_innermost(
+    body: Stmt, v: Symbol, target: Target, lanes: int = 0
+) -> tuple[Stmt, Symbol | None]:
+    """Vectors along `v`: as wide as the extent fills, of `lanes` elements at most if these are
+    given."""
     s = p.find(body, v)
-    lanes = lanes_for(s, target)
+    lanes = lanes or lanes_for(s, target)
     if is_const(s.extent):
         while lanes > 1 and s.extent.value <= lanes // 2:
             lanes //= 2
@@ -112,11 +136,11 @@ def is_small(n: Expr) -> bool:
     return is_const(n) and n.value < PARALLEL_WORK
 
 
-def in_parallel(work: Expr, choices: Choices) -> bool:
-    """Whether threads share the work, given in elements, that pays for waking them from
-    `PARALLEL_WORK` on."""
-    n = work.value if is_const(work) else 1 << 20
-    cycles = {"parallel": (n + PARALLEL_WORK) / 2, "serial": n}
+def in_parallel(work: Expr, choices: Choices, each: float = 1.0) -> bool:
+    """Whether threads share the work, given in elements that take so many cycles each; that pays
+    for waking them from `PARALLEL_WORK` on."""
+    n = work.value if is_const(work) else UNKNOWN
+    cycles = {"parallel": each * (n + PARALLEL_WORK) / 2, "serial": each * n}
     return choices.pick("threads", cycles, cycles.get) == "parallel"
 
 
@@ -135,16 +159,18 @@ def schedule_map(k: Kernel, spatial: tuple[For, ...], target: Target, choices: C
             return schedule_padded(k, padded, target, choices)
         return schedule_transposed(k.with_body(body), loops, along, small, target, choices)
     body, loops = lengthen(body, loops, target)
-    cuts = cut_points(p.find(body, loops[-1]))
+    innermost = p.find(body, loops[-1])
+    lanes = choose_lanes(innermost, innermost.extent, target, choices)
+    cuts = choose_cuts(innermost, cut_points(innermost), choices)
     body, parts = p.cut(body, loops[-1], cuts)
     vectors = []
     for v in parts:
-        body, outer = vectorize_innermost(body, v, target)
+        body, outer = vectorize_innermost(body, v, target, lanes)
         vectors.append(outer)
     loops = loops[:-1] if None in vectors or len(loops) > 1 else vectors
     if loops and not small and loops[-1] not in vectors:
-        body = fuse_all(body, loops)
-    trace = f"map: {len(loops) or 1} loops, vectors of {lanes_for(body, target)}"
+        body = share(body, loops, choices)
+    trace = f"map: {len(loops) or 1} loops, vectors of {lanes}"
     return k.with_body(body, trace + (f", in {len(parts)} parts" if cuts else ""))
 
 
@@ -188,6 +214,15 @@ def schedule_padded(k: Kernel, padded: Padded, target: Target, choices: Choices)
     return inside.with_body(ir.seq(border, inside.body), "map: border filled apart")
 
 
+def choose_cuts(s: For, points: list[int], choices: Choices) -> list[int]:
+    """Where to cut a loop, of the places where a condition turns: nowhere, and every element tests
+    it."""
+    if not points:
+        return []
+    cycles = {"cut": len(points) * NEW_LOOP, "whole": s.extent.value * TESTS}
+    return points if choices.pick("parts", cycles, cycles.get) == "cut" else []
+
+
 def cut_points(s: For) -> list[int]:
     """Where along a loop other operands are read (a concatenation): the places at which a condition
     on its variable alone turns. Too many to be worth it are none."""
@@ -204,6 +239,30 @@ def cut_points(s: For) -> list[int]:
                 found.add(at + 1 if (c.op == "le") == (terms[v] < 0) else at)
     inner = sorted(at for at in found if 0 < at < s.extent.value)
     return inner if len(inner) < MAX_PARTS else []
+
+
+def share(body: Stmt, loops: list[Symbol], choices: Choices) -> Stmt:
+    """One parallel loop over the outermost of them, whose iterations threads share; the others run
+    within one. One thread may be left with the last iteration."""
+    nest = p.find(body, loops[0])
+    if nest.kind != "parallel":
+        return fuse_all(body, loops)
+    extents = [p.find(body, v).extent for v in loops]
+    tasks = [prod(e.value if is_const(e) else UNKNOWN for e in extents[:n + 1])
+             for n in range(len(loops))]  # fmt: skip
+    work = iterations(nest)
+    counts = range(len(loops), 0, -1)
+    count = choices.pick("shared", counts, lambda n: work / max(tasks[n - 1], 1))
+    return fuse_all(body, loops[:count])
+
+
+def iterations(s: Stmt) -> int:
+    """Of a nest; the longest of several. An unknown extent counts as many."""
+    if isinstance(s, For):
+        return (s.extent.value if is_const(s.extent) else UNKNOWN) * iterations(s.body)
+    if isinstance(s, ir.Seq):
+        return max(map(iterations, s.body), default=1)
+    return 1
 
 
 def fuse_all(body: Stmt, loops: list[Symbol]) -> Stmt:

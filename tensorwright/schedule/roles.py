@@ -32,7 +32,8 @@ class Tile(NamedTuple):
 @dataclass(frozen=True)
 class Roles:
     """Which loops of a contraction do what: `column` runs over vectors, `row` (may be None) over
-    the rows of a tile, `weights` is the operand whose load moves along `column`."""
+    the rows of a tile, `weights` is the operand whose load moves along `column`. order: the
+    variables of the reduction, outermost first, if they are not to be in the usual one."""
 
     column: For
     row: For | None
@@ -40,6 +41,7 @@ class Roles:
     weights: Expr
     other: Expr | None
     broadcast: bool
+    order: tuple[Expr, ...] = ()
 
 
 def find_roles(stage: Stage) -> Roles | None:
@@ -128,7 +130,9 @@ def packed_index(i: tuple[Expr, ...], pack: Pack) -> tuple[Expr, ...]:
 
 def reduction_order(stage: Stage, roles: Roles) -> list[Expr]:
     """Reduction variables, outermost first: by falling stride of the operand that is not streamed,
-    so that the innermost loop walks through contiguous memory."""
+    so that the innermost loop walks through contiguous memory; or as the roles say."""
+    if roles.order:
+        return list(roles.order)
     variables = [sym(f.var) for f in stage.reduce]
     loads = loads_of(roles.other) if roles.other is not None else []
     if not loads:

@@ -18,6 +18,8 @@ from tensorwright.ir.expr import Buffer, bounds, const, is_const, sym
 from tensorwright.ir.loop import Alloc, For, Kernel, Seq, Stmt, loop_symbol, seq
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.contraction import (
+    BYTES_A_CYCLE,
+    L2_BYTES_A_CYCLE,
     choose_tile,
     extent_of,
     nest_of,
@@ -26,10 +28,11 @@ from tensorwright.schedule.contraction import (
 )
 from tensorwright.schedule.form import Form
 from tensorwright.schedule.maps import (
+    choose_lanes,
     collapse,
-    fuse_all,
     in_parallel,
     lanes_for,
+    share,
     total,
     vectorize_innermost,
 )
@@ -39,7 +42,9 @@ from tensorwright.target.target import Target
 
 ACCUMULATORS = (4, 2, 1, 8)
 LATENCY = 4  # of an addition
-ROWS_AT_ONCE = 4  # that are added to a strip of columns
+ROWS_AT_ONCE = (4, 2, 8, 1)  # that are added to a strip of columns
+SHORT_RUNS = 4  # bytes that come from memory in a cycle where only a few of them lie together
+NEW_RUN = 50  # cycles until the next row comes as fast as memory gives it
 
 
 def schedule_rows(form: Form, target: Target, choices: Choices) -> Kernel:
@@ -69,7 +74,7 @@ def schedule_rows(form: Form, target: Target, choices: Choices) -> Kernel:
         if in_parallel(work, choices):
             for v in shared:
                 body = p.set_kind(body, v, "parallel")
-            body = fuse_all(body, shared)
+            body = share(body, shared, choices)
     else:
         body = seq(*(Alloc(b) for b in private), body)
     kept = [a for a in allocs if a.buffer not in _names(private) and _used(body, a.buffer)]
@@ -145,7 +150,8 @@ def schedule_inside(s: Stmt, target: Target, choices: Choices) -> Stmt:
     if not loops:
         return s
     s, loops = collapse(s, loops)
-    return vectorize_innermost(s, loops[-1], target)[0]
+    extent = p.find(s, loops[-1]).extent
+    return vectorize_innermost(s, loops[-1], target, choose_lanes(s, extent, target, choices))[0]
 
 
 def _loops_in(s: Stmt) -> list[For]:
@@ -193,8 +199,8 @@ def _is_reducing(f: For) -> bool:
 def schedule_columns(k: Kernel, stage: Stage, target: Target, choices: Choices) -> Kernel:
     """A reduction whose output's last axis is contiguous: tiles of 1 x several vectors."""
     lanes = lanes_for(k.body, target)
-    if is_streamed_from_afar(stage, target):
-        return schedule_strips(k, stage, target)
+    if in_strips(stage, lanes, target, choices):
+        return schedule_strips(k, stage, target, choices)
     n = stage.spatial[-1].extent
     tile = choose_tile(1, n.value if is_const(n) else 1024, target, lanes, choices,
                        depth=reduction_length(stage))  # fmt: skip
@@ -208,17 +214,26 @@ def schedule_columns(k: Kernel, stage: Stage, target: Target, choices: Choices) 
     body = p.set_kind(body, jl, "vector")
     body = spread(body, (jl, jv))
     loops = [f.var for f in stage.spatial[:-1]] + [jo]
-    return k.with_body(fuse_all(body, loops), f"columns: {tile.vectors} x {tile.lanes}")
+    return k.with_body(share(body, loops, choices), f"columns: {tile.vectors} x {tile.lanes}")
 
 
-def is_streamed_from_afar(stage: Stage, target: Target) -> bool:
-    """Whether what is reduced comes from beyond the L2 cache, which is fast only for long runs."""
+def in_strips(stage: Stage, lanes: int, target: Target, choices: Choices) -> bool:
+    """Whether sums of many columns are kept in the cache rather than those of few in registers:
+    what comes from beyond the L2 cache is read in long runs then, but sums are moved."""
     reads = {e.value for e in loads_of(stage.step.value) if e.value is not stage.acc}
-    known = all(isinstance(d, int) for b in reads for d in b.shape)
-    return known and sum(prod(b.shape) * b.dtype.bytes for b in reads) > target.caches[1]
+    if not all(isinstance(d, int) for b in reads for d in b.shape):
+        return False
+    size = sum(prod(b.shape) * b.dtype.bytes for b in reads)
+    near = size <= target.caches[1]
+    moved = 2 * reduction_length(stage) * prod(extent_of(f) for f in stage.spatial) / lanes
+    cycles = {
+        "tiles": size / (L2_BYTES_A_CYCLE if near else SHORT_RUNS),
+        "strips": size / (L2_BYTES_A_CYCLE if near else BYTES_A_CYCLE) + near * moved,
+    }
+    return choices.pick("sums", cycles, cycles.get) == "strips"
 
 
-def schedule_strips(k: Kernel, stage: Stage, target: Target) -> Kernel:
+def schedule_strips(k: Kernel, stage: Stage, target: Target, choices: Choices) -> Kernel:
     """Sums of a strip of columns in the cache, to which rows are added: what is read lies together.
     Rows that do not follow each other are added several at once, so that the sums move less."""
     lanes, body = lanes_for(k.body, target), k.body
@@ -228,7 +243,7 @@ def schedule_strips(k: Kernel, stage: Stage, target: Target) -> Kernel:
         body = p.set_kind(body, f.var, "parallel")
     body, loops = collapse(body, [f.var for f in stage.spatial])
     n = p.find(body, loops[-1]).extent.value
-    width = strip_width(n, target.caches[1] // 16 // stage.acc.dtype.bytes, lanes)
+    width = choose_strip(n, stage, lanes, target, choices)
     body, jo, ji = p.split(body, loops[-1], width, guard=guard_reads)
     body, jv, jl = p.split(body, ji, lanes)
     body = p.fission(p.set_kind(body, jl, "vector"), jl)
@@ -237,11 +252,29 @@ def schedule_strips(k: Kernel, stage: Stage, target: Target) -> Kernel:
     steps = [stride_of(e, sym(last.var)) for e in loads_of(stage.step.value)
              if e.value is not stage.acc]  # fmt: skip
     apart = not all(is_const(s, width) for s in steps)
-    if apart and is_const(last.extent % ROWS_AT_ONCE, 0):
-        body, ro, ri = p.split(body, last.var, ROWS_AT_ONCE)
+    fitting = [r for r in ROWS_AT_ONCE if is_const(last.extent % r, 0)]
+    moves = prod(map(extent_of, (*stage.spatial, *stage.reduce))) / lanes
+    at_once = choices.pick("rows", fitting, lambda r: moves * (2 / r + r / 8)) if apart else 1
+    if at_once > 1:
+        body, ro, ri = p.split(body, last.var, at_once)
         _, _, columns, inner = (f.var for f in nest_of(p.find(body, ro)))
         body = p.set_kind(p.reorder(body, [ro, columns, ri, inner]), ri, "unroll")
-    return k.with_body(fuse_all(body, [*loops[:-1], jo]), f"columns: strips of {width}")
+    body = share(body, [*loops[:-1], jo], choices)
+    return k.with_body(body, f"columns: strips of {width}")
+
+
+def choose_strip(n: int, stage: Stage, lanes: int, target: Target, choices: Choices) -> int:
+    """Columns of a strip: so many that what is read are long runs, as long as their sums stay in a
+    part of the L2 cache."""
+    most = target.caches[1] // 16 // stage.acc.dtype.bytes
+    widths = dict.fromkeys(strip_width(n, m, lanes) for m in (most, most // 2, most // 4, 2 * most))
+    rows = reduction_length(stage)
+
+    def cycles(width: int) -> float:
+        far = rows * max(width - most, 0) * stage.acc.dtype.bytes / L2_BYTES_A_CYCLE
+        return -(-n // width) * (rows * NEW_RUN + far)
+
+    return choices.pick("strip", list(widths), cycles)
 
 
 def strip_width(n: int, most: int, lanes: int) -> int:

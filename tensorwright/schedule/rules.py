@@ -7,14 +7,20 @@ its outermost independent loops in parallel.
 from __future__ import annotations
 
 from tensorwright.ir import loop as ir
-from tensorwright.ir.expr import as_expr, const, is_const, sym
+from tensorwright.ir.expr import is_const, sym
 from tensorwright.ir.loop import For, Kernel, Seq, seq
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.attention import schedule_attention
 from tensorwright.schedule.contraction import schedule_contraction
 from tensorwright.schedule.form import read_form
 from tensorwright.schedule.legal import ScheduleError, why_not_parallel
-from tensorwright.schedule.maps import accesses, is_small, schedule_map, vectorize_innermost
+from tensorwright.schedule.maps import (
+    PARALLEL_WORK,
+    accesses,
+    iterations,
+    schedule_map,
+    vectorize_innermost,
+)
 from tensorwright.schedule.nest import affine
 from tensorwright.schedule.records import recorded
 from tensorwright.schedule.rows import schedule_columns, schedule_rows
@@ -104,7 +110,7 @@ def schedule_plain(k: Kernel, target: Target, trace: str = "as defined") -> Kern
     parts = k.body.body if isinstance(k.body, Seq) else (k.body,)
     out = []
     for s in parts:
-        if isinstance(s, For) and not is_small(_work(s)) and not why_not_parallel(s):
+        if isinstance(s, For) and iterations(s) >= PARALLEL_WORK and not why_not_parallel(s):
             s = p.set_kind(s, s.var, "parallel")
         out.append(vectors_inside(s, target))
     return k.with_body(seq(*out), trace)
@@ -130,13 +136,3 @@ def vectors_inside(s: ir.Stmt, target: Target) -> ir.Stmt:
     ):
         return s
     return vectorize_innermost(s, f.var, target)[0]
-
-
-def _work(s: ir.Stmt):
-    """Iterations of a nest, an unknown extent counting as many."""
-    if isinstance(s, For):
-        extent = s.extent if is_const(s.extent) else const(1 << 20)
-        return as_expr(extent) * _work(s.body)
-    if isinstance(s, Seq):
-        return max((_work(x) for x in s.body), key=lambda n: n.value, default=const(1))
-    return const(1)

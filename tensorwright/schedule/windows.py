@@ -19,14 +19,20 @@ from tensorwright.ir.loop import Alloc, For, Kernel, Stmt, loop_symbol, seq
 from tensorwright.ir.simplify import linear
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.form import Form
-from tensorwright.schedule.maps import element_bits, fuse_all, in_parallel, lanes_for, total
+from tensorwright.schedule.maps import (
+    FEWEST_LANES,
+    choose_cuts,
+    choose_lanes,
+    in_parallel,
+    share,
+    total,
+)
 from tensorwright.schedule.nest import Stage
 from tensorwright.schedule.rows import shrink
 from tensorwright.schedule.space import Choices
 from tensorwright.target.target import Target
 
 FEW_PARTS = 8  # of the loop along which vectors run
-FEWEST_LANES = 4
 
 
 def schedule_windows(form: Form, target: Target, choices: Choices) -> Kernel:
@@ -44,28 +50,14 @@ def schedule_windows(form: Form, target: Target, choices: Choices) -> Kernel:
         for v in shared:
             body = p.set_kind(body, v, "parallel")
     innermost = p.find(body, shared[-1])
-    points = turning_points(innermost)
+    lanes = choose_lanes(body, innermost.extent, target, choices, decoding=0)
+    points = choose_cuts(innermost, turning_points(innermost), choices)
     body, parts = p.cut(p.set_kind(body, shared[-1], "serial"), shared[-1], points)
-    lanes = choose_lanes(body, innermost.extent, target, choices)
     for v in parts:
         body = vectors(body, v, lanes)
     if parallel and len(shared) > 1:
-        body = fuse_all(body, shared[:-1])
+        body = share(body, shared[:-1], choices)
     return k.with_body(body, f"windows: vectors of {lanes}, in {len(parts)} parts")
-
-
-def choose_lanes(body: Stmt, extent: Expr, target: Target, choices: Choices) -> int:
-    """Results in one vector."""
-    widest = lanes_for(body, target)
-    few = [n for n in (widest, widest // 2, widest // 4) if n >= FEWEST_LANES] or [widest]
-    length = extent.value if is_const(extent) else 1 << 10
-    bits = element_bits(body)
-    repeats = max(target.cycle_bits // 2, 1)  # wider vectors take two operations
-
-    def cycles(n: int) -> float:
-        return -(-length // n) * max(n * bits / repeats, 1)
-
-    return choices.pick("lanes", few, cycles)
 
 
 def temps(form: Form) -> list:

@@ -52,7 +52,7 @@ def schedule_winograd(form: Form, target: Target, choices: Choices) -> Kernel:
     if size == 0:
         k = in_stages(form.kernel, t, target, choices)
         return k.with_body(k.body, f"winograd: {count} tiles, stage by stage")
-    k = in_blocks(form.kernel, t, size, target, choices.within("", -(-count // size)))
+    k = in_blocks(form.kernel, t, size, target, choices.within("", -(-extent_of(t.inputs) // size)))
     return k.with_body(k.body, f"winograd: {count} tiles, blocks of {size}")
 
 
