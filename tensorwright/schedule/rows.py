@@ -20,7 +20,6 @@ from tensorwright.schedule import primitives as p
 from tensorwright.schedule.contraction import (
     choose_tile,
     extent_of,
-    nest_of,
     reduction_length,
     spread,
 )
@@ -33,7 +32,7 @@ from tensorwright.schedule.maps import (
     total,
     vectorize_innermost,
 )
-from tensorwright.schedule.nest import Stage, loads_of, stride_of
+from tensorwright.schedule.nest import Stage, loads_of, nest_of, stride_of
 from tensorwright.schedule.space import Choices
 from tensorwright.target.target import Target
 
