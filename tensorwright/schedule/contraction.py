@@ -8,7 +8,8 @@
 `j`, the last axis of the output, runs over vectors; `i`, the innermost axis that the weights do not
 depend on, over the rows of a tile. The tile is the one that needs the fewest cycles by a count of
 multiply-adds, loads and waste at the edges, under the hard limit rows * vectors + vectors + 1 <=
-registers (one more and LLVM spills). Rows that do not divide evenly are balanced over two tile
+registers (one more and LLVM spills; a vector for each row in place of 1 where the target multiplies
+by one element of a vector). Rows that do not divide evenly are balanced over two tile
 heights; a symbolic number of rows gets a guarded last tile.
 """
 
@@ -22,9 +23,10 @@ from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import Expr, Symbol, bounds, is_const, sym, walk
 from tensorwright.ir.loop import For, If, Kernel, Pack, Stmt, seq
 from tensorwright.schedule import primitives as p
+from tensorwright.schedule.elements import multiply_by_element
 from tensorwright.schedule.form import EXPENSIVE, inverse
 from tensorwright.schedule.maps import in_parallel, share, total
-from tensorwright.schedule.nest import Stage, depends, loads_of, stride_of
+from tensorwright.schedule.nest import Stage, depends, loads_of, nest_of, stride_of
 from tensorwright.schedule.pairs import multiply_pairs, pair_variable
 from tensorwright.schedule.roles import (
     Roles,
@@ -71,8 +73,11 @@ def tile_cost(
     # each vector that a window slides over is loaded once; lines next to each other come together
     seen = (rows + window - 1) / window * tile.vectors if window > 1 else fmas
     others = rows / 2 if broadcast else seen * one * (1 + ALONE / tile.vectors)
-    cycles = max(fmas * one, others + weights, LATENCY)
     rest = 0.3 * (rows if broadcast else seen) + 0.5 * tile.vectors
+    if broadcast and target.by_element:  # one load for as many steps as a vector has elements
+        others = rows / 2 / tile.lanes
+        rest = 0.3 * rows / tile.lanes + 0.25 * tile.vectors
+    cycles = max(fmas * one, others + weights, LATENCY)
     return row_tiles * columns * (cycles + rest * one)
 
 
@@ -88,7 +93,8 @@ def choose_tile(
         lanes //= 2
     tiles, products = [], 0 if target.fma else 1  # that are still to be added
     for rows, vectors in itertools.product(range(1, 15), range(1, 9)):
-        if rows * vectors + vectors + 1 + products > target.vector_registers or rows > m:
+        others = rows if target.by_element and broadcast else 1
+        if rows * vectors + vectors + others + products > target.vector_registers or rows > m:
             continue
         if vectors > 1 and (vectors - 1) * lanes >= n:
             continue
@@ -309,6 +315,15 @@ def operand_bytes(e: Expr | None) -> int:
 
 def tile_nest(body: Stmt, roles: Roles, tile: Tile, target: Target, choices: Choices) -> Stmt:
     """Split column and row, put the tile inside, distribute it over the parts of the stage."""
+    body = spread_nest(body, roles, tile, target, choices)
+    if not target.by_element:
+        return body
+    tiles = -(-extent_of(roles.row) // tile.rows) * -(-extent_of(roles.column) // tile.width)
+    times = tiles * prod(extent_of(f) for f in roles.outer)
+    return multiply_by_element(body, tile, choices.within("", times))
+
+
+def spread_nest(body: Stmt, roles: Roles, tile: Tile, target: Target, choices: Choices) -> Stmt:
     body, jo, ji = p.split(body, roles.column.var, tile.width, guard=guard_last)
     body, jv, jl = p.split(body, ji, tile.lanes)
     outer = [f.var for f in roles.outer]
@@ -427,15 +442,6 @@ def spread_tile(body: Stmt, ii: Symbol) -> Stmt:
     element of the other operand live beside the accumulators, as `choose_tile` counts."""
     jv, jl = (f.var for f in nest_of(p.find(body, ii).body))
     return spread(p.reorder(body, [jv, ii]), (jl, ii, jv))
-
-
-def nest_of(s: Stmt) -> list[For]:
-    """The loops of a perfect nest, outermost first."""
-    found = []
-    while isinstance(s, For):
-        found.append(s)
-        s = s.body
-    return found
 
 
 def fuse_outer(body: Stmt, loops: list[Symbol], choices: Choices) -> Stmt:

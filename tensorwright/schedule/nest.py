@@ -91,6 +91,15 @@ def read_nest(s: Stmt) -> Stage | None:
     return Stage(root, tuple(spatial), final.buffer, final, init, tuple(reduce), step)
 
 
+def nest_of(s: Stmt) -> list[For]:
+    """The loops of a perfect nest, outermost first."""
+    found = []
+    while isinstance(s, For):
+        found.append(s)
+        s = s.body
+    return found
+
+
 def _is_identity(s: Store, spatial: Sequence[For]) -> bool:
     """Whether each element is stored once, its subscripts being the loop variables in order (units
     may be constants)."""

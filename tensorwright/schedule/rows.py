@@ -22,7 +22,6 @@ from tensorwright.schedule.contraction import (
     L2_BYTES_A_CYCLE,
     choose_tile,
     extent_of,
-    nest_of,
     reduction_length,
     spread,
 )
@@ -36,7 +35,7 @@ from tensorwright.schedule.maps import (
     total,
     vectorize_innermost,
 )
-from tensorwright.schedule.nest import Stage, loads_of, stride_of
+from tensorwright.schedule.nest import Stage, loads_of, nest_of, stride_of
 from tensorwright.schedule.space import Choices
 from tensorwright.target.target import Target
 

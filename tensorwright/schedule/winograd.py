@@ -21,13 +21,12 @@ from tensorwright.schedule.contraction import (
     BYTES_A_CYCLE,
     choose_tile,
     extent_of,
-    nest_of,
     reduction_length,
     tile_nest,
 )
 from tensorwright.schedule.form import Form, inverse
 from tensorwright.schedule.maps import fuse_all
-from tensorwright.schedule.nest import Stage, read_nest
+from tensorwright.schedule.nest import Stage, nest_of, read_nest
 from tensorwright.schedule.primitives_memory import pack
 from tensorwright.schedule.primitives_nests import rename_accesses
 from tensorwright.schedule.roles import choose_pack, find_roles

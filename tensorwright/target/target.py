@@ -26,6 +26,7 @@ class Target:
     caches: tuple[int, ...] = (32 << 10, 1 << 20, 16 << 20)
     cores: int = 1
     required: tuple[str, ...] = ()
+    by_element: bool = False  # vectors are multiplied by one element of another, and added, at once
     masked: bool = False  # masked loads and stores are single instructions
     dots: tuple[str, ...] = ()  # products of narrow pairs or quads summed in 32 bits: u8i8, bf16
     fast_math: int = 1  # rounding errors accepted for speed: 0 (none), 1 or 2

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import aarch64
 from tensorwright.base.config import options
 from tensorwright.driver.compile import compile
 from tensorwright.frontend.onnx import import_onnx
@@ -22,7 +23,6 @@ from tensorwright.runtime import cpu
 from tensorwright.schedule.contraction import choose_tile
 from tensorwright.schedule.space import Choices
 from tensorwright.target.host import TARGETS
-from tests.codegen import aarch64
 from tests.codegen.rows import MEMORY, batch, chosen_cases, undefined
 
 PARTS = 12

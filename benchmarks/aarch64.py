@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from tensorwright.ir.module import Module
 from tensorwright.runtime.buffer import numpy_dtype
 from tensorwright.runtime.manifest import Manifest
 from tensorwright.target.host import find
+from tensorwright.target.target import Target
 
 LD = shutil.which("aarch64-linux-gnu-ld")
 QEMU = shutil.which("qemu-aarch64")
@@ -104,16 +106,20 @@ class Block:
         return at
 
 
-def build(m: Module, target: str = "aarch64", threads: int = 1) -> Objects:
+def build(m: Module, target: str | Target = "aarch64", threads: int = 1) -> Objects:
     """The objects of a module for a target that this machine may not be."""
     machine = find(target)
     with options(cache="off"):
         return build_native(run_pipeline(m, machine), machine, m.entry, threads, make=Objects)
 
 
-def run(m: Module, arrays, folder: Path, threads: int = 1) -> list[np.ndarray]:
-    """The results of a module of static shapes on an emulated machine."""
-    built = build(m, threads=threads)
+def run(
+    m: Module, arrays, folder: Path, threads: int = 1, target: str | Target = "aarch64",
+    flags: Sequence = (),
+) -> list[np.ndarray]:  # fmt: skip
+    """The results of a module of static shapes on an emulated machine; the program stays in the
+    folder. flags: of the emulator."""
+    built = build(m, target, threads)
     block = Block()
     weights = [(block.add(np.ascontiguousarray(w).tobytes()), 0) for w in built.weights]
     dims = lambda shape: block.add(np.asarray(shape, np.int64).tobytes())
@@ -130,7 +136,7 @@ def run(m: Module, arrays, folder: Path, threads: int = 1) -> list[np.ndarray]:
     )  # fmt: skip
     program = link([*built.objects, compile_object(start, find("aarch64"))], folder)
     found = subprocess.run(
-        [QEMU, program], input=bytes(block.data), capture_output=True, timeout=300
+        [QEMU, *flags, program], input=bytes(block.data), capture_output=True, timeout=300
     )
     assert found.returncode == 0, f"exit code {found.returncode} {found.stderr[-300:]!r}"
     return [np.frombuffer(found.stdout, d, int(np.prod(s)), at - first).reshape(s)
