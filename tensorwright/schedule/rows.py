@@ -39,6 +39,7 @@ from tensorwright.target.target import Target
 
 ACCUMULATORS = (4, 2, 1, 8)
 LATENCY = 4  # of an addition
+SHORT, MOST_VECTORS = 64, 8  # elements of a window, and vectors of a tile
 ROWS_AT_ONCE = 4  # that are added to a strip of columns
 
 
@@ -193,9 +194,9 @@ def _is_reducing(f: For) -> bool:
 def schedule_columns(k: Kernel, stage: Stage, target: Target, choices: Choices) -> Kernel:
     """A reduction whose output's last axis is contiguous: tiles of 1 x several vectors."""
     lanes = lanes_for(k.body, target)
-    if is_streamed_from_afar(stage, target):
-        return schedule_strips(k, stage, target)
     n = stage.spatial[-1].extent
+    if is_streamed_from_afar(stage, target) and not is_short(stage, lanes):
+        return schedule_strips(k, stage, target)
     tile = choose_tile(1, n.value if is_const(n) else 1024, target, lanes, choices,
                        depth=reduction_length(stage))  # fmt: skip
     body = k.body
@@ -216,6 +217,14 @@ def is_streamed_from_afar(stage: Stage, target: Target) -> bool:
     reads = {e.value for e in loads_of(stage.step.value) if e.value is not stage.acc}
     known = all(isinstance(d, int) for b in reads for d in b.shape)
     return known and sum(prod(b.shape) * b.dtype.bytes for b in reads) > target.caches[1]
+
+
+def is_short(stage: Stage, lanes: int) -> bool:
+    """Whether a window of few elements reduces columns that fit a tile (pooling): what it reads
+    lies together, and neighbouring results read it again."""
+    width = bounds(stage.spatial[-1].extent)[1]
+    few = reduction_length(stage) <= SHORT
+    return few and width is not None and width <= MOST_VECTORS * lanes
 
 
 def schedule_strips(k: Kernel, stage: Stage, target: Target) -> Kernel:
