@@ -33,6 +33,8 @@ from tensorwright.passes.share import without_depths
 from tensorwright.schedule.form import read_form
 
 MAX_GROUP = 40
+LONGEST_EPILOGUE = 8  # nodes from a contraction to the last one that it stores
+CONTRACTIONS = ("dot_general", "conv_general", "winograd")
 SCALAR_ELEMENTS = 1  # constants up to this size are part of the group, as literals
 DEAR = ("random_bits",)  # operators of a hundred operations an element: computed once for each
 
@@ -111,7 +113,35 @@ class Fusion:
             return f"the kernel of {group.root} would pick its elements again and again"
         if not has_form([*group.nodes, node], group.root, self.known):
             return f"no rule schedules {node.op.name} together with the kernel of {group.root}"
+        if self.is_epilogue(node, group):
+            return f"{node.op.name} is done where a contraction stores, once for each element"
         return ""
+
+    def is_epilogue(self, node: Node, group: Group) -> bool:
+        """Whether a contraction leads to the node through maps of as many elements, could store
+        what the node makes, and cannot be in the group."""
+        chain = self.path(node, node, LONGEST_EPILOGUE)
+        if not chain or len(chain) == 1 or chain[-1].dtype.bytes < node.dtype.bytes:
+            return False
+        alone = self.can_grow(node) and has_form(chain, node, self.known)
+        return alone and not has_form([*group.nodes, *chain], group.root, self.known)
+
+    def path(self, node: Node, last: Node, steps: int) -> list[Node]:
+        """The nodes from this one to a contraction, which are used by one another alone and as
+        large as `last`; none if there is none."""
+        if node.op.name in CONTRACTIONS:
+            return [node]
+        if node.op in (PARAM, CONST) or steps == 0 or node.op.lower is None:
+            return []
+        for a in node.args:
+            if a is None or len(set(self.users[a])) != 1 or a in self.outputs:
+                continue
+            if not isinstance(a.type, TensorType) or a.type.size != last.type.size:
+                continue
+            rest = self.path(a, last, steps - 1)
+            if rest:
+                return [node, *rest]
+        return []
 
     def reach_back(self, node: Node) -> None:
         """Take in everything from an earlier contraction to this one, if the whole has a form where

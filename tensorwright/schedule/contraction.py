@@ -46,6 +46,7 @@ DECODING, TILE_IN_MEMORY = 0.6, 6  # cycles: of an operation, and of a vector st
 BYTES_A_CYCLE, L2_BYTES_A_CYCLE = 8, 32  # from memory and from the L2 cache
 LATENCY = 4  # cycles of a multiply-add
 L3_BYTES_A_CYCLE = 24
+NARROW = 1.05  # times what a step on whole vectors takes: one on halves of them
 ALONE = 0.25  # what a load costs more whose neighbours are not loaded
 LINE_BYTES = 64
 FAR_ROW, FAR_LINE = 2, 4  # cycles to begin with another row of weights, to wait for a line of it
@@ -92,7 +93,9 @@ def choose_tile(
     while lanes > 4 and n <= lanes // 2:
         lanes //= 2
     tiles, products = [], 0 if target.fma else 1  # that are still to be added
-    for rows, vectors in itertools.product(range(1, 15), range(1, 9)):
+    half = lanes >= 8 and 0 < n % lanes <= lanes // 2  # two halves take no longer than one vector
+    widths = (lanes, lanes // 2) if half else (lanes,)
+    for lanes, rows, vectors in itertools.product(widths, range(1, 15), range(1, 9)):
         others = rows if target.by_element and broadcast else 1
         if rows * vectors + vectors + others + products > target.vector_registers or rows > m:
             continue
@@ -105,7 +108,8 @@ def choose_tile(
         tiles.append(Tile(rows, vectors, lanes))
 
     def cycles(tile: Tile) -> float:
-        return depth * tile_cost(m, n, tile, target, broadcast, window, depth)
+        narrow = NARROW if tile.lanes < widths[0] else 1
+        return depth * narrow * tile_cost(m, n, tile, target, broadcast, window, depth)
 
     return choices.pick("tile", tiles, cycles)
 

@@ -19,6 +19,9 @@ from tensorwright.schedule.space import Choices
 from tensorwright.target.target import Target
 
 MAX_PARTS = 64  # of a loop that reads different operands
+FEW_NESTS = 4  # that a map is written out as
+FEWEST_LANES = 4  # of a vector that goes over results again
+MAX_STRIDE = 4  # of lanes that are loaded together and put in order
 BLOCK = 16  # elements of a cache line
 BLOCKS = (BLOCK, 8, 32, 4)
 SET_BYTES = 4096  # between lines of one set of the L1 cache
@@ -147,6 +150,9 @@ def in_parallel(work: Expr, choices: Choices, each: float = 1.0) -> bool:
 def schedule_map(k: Kernel, spatial: tuple[For, ...], target: Target, choices: Choices) -> Kernel:
     if not spatial:
         return k
+    deciding = deciding_loop(k.body, spatial)
+    if deciding is not None:
+        return schedule_apart(k, deciding, target, choices)
     body, small = k.body, not in_parallel(total(list(spatial)), choices)
     if not small:
         for f in spatial:
@@ -165,6 +171,10 @@ def schedule_map(k: Kernel, spatial: tuple[For, ...], target: Target, choices: C
     body, parts = p.cut(body, loops[-1], cuts)
     vectors = []
     for v in parts:
+        if takes_steps(p.find(body, v)):
+            body = whole_vectors(body, v, lanes)
+            vectors.append(None)
+            continue
         body, outer = vectorize_innermost(body, v, target, lanes)
         vectors.append(outer)
     loops = loops[:-1] if None in vectors or len(loops) > 1 else vectors
@@ -172,6 +182,65 @@ def schedule_map(k: Kernel, spatial: tuple[For, ...], target: Target, choices: C
         body = share(body, loops, choices)
     trace = f"map: {len(loops) or 1} loops, vectors of {lanes}"
     return k.with_body(body, trace + (f", in {len(parts)} parts" if cuts else ""))
+
+
+def deciding_loop(body: Stmt, spatial: tuple[For, ...]) -> For | None:
+    """A loop of few steps, each of which reads other operands along the innermost loop (channels of
+    joined operands, shuffled): what depends on both."""
+    last = sym(spatial[-1].var)
+    if not is_const(spatial[-1].extent) or not isinstance(body, For):
+        return None
+    chosen = [c for c in conditions(body) if last in walk(c)]
+    for f in spatial[:-1]:
+        few = is_const(f.extent) and 1 < f.extent.value <= FEW_NESTS
+        if few and any(sym(f.var) in walk(c) for c in chosen):
+            return f
+    return None
+
+
+def schedule_apart(k: Kernel, f: For, target: Target, choices: Choices) -> Kernel:
+    """A map of its own for each step of a loop."""
+    made = []
+    for step in range(f.extent.value):
+        nest = p.renew(p.replace_loop(k.body, f.var, lambda s, step=step: ir.substitute(
+            s.body, {sym(f.var): f.begin + step})))  # fmt: skip
+        part = k.with_body(nest)
+        made.append(
+            schedule_map(part, read_nest(nest).spatial, target, choices.within(f"step{step}"))
+        )
+    trace = f"map: {len(made)} nests, {made[0].schedule[-1]}"
+    return k.with_body(ir.seq(*(m.body for m in made)), trace)
+
+
+def takes_steps(s: For) -> bool:
+    """Whether some operand is read at every second, third, ... element along a loop of constant
+    length: whole vectors of it are put in order, elements of a masked one are fetched singly."""
+    if not is_const(s.extent) or s.extent.value < FEWEST_LANES or not isinstance(s.body, ir.Store):
+        return False
+    flats = [flat_index(e.value, e.args) for e in ir.loads(s.body)]
+    steps = [affine(flat, sym(s.var)) for flat in flats]
+    known = all(a is not None and is_const(a) and 0 <= a.value <= MAX_STRIDE for a in steps)
+    return known and any(a.value > 1 for a in steps)
+
+
+def whole_vectors(body: Stmt, v: Symbol, lanes: int) -> Stmt:
+    """The loop on vectors. Of a constant extent, the last vector goes over results of the one
+    before again; what else is left stays as it is."""
+    extent = p.find(body, v).extent
+    while is_const(extent) and lanes > extent.value:
+        lanes //= 2
+    if lanes < FEWEST_LANES:
+        return body
+    parts = [v]
+    if not is_const(extent):
+        body, *parts = p.partition(body, v, extent // lanes * lanes)
+        parts = parts[:1]
+    elif extent.value % lanes:
+        body, *parts = p.cover(body, v, lanes)
+    for part in parts:
+        body, _, inner = p.split(body, part, lanes)
+        body = p.fission(p.set_kind(body, inner, "vector"), inner)
+    return body
 
 
 def lengthen(body: Stmt, loops: list[Symbol], target: Target) -> tuple[Stmt, list[Symbol]]:
@@ -229,14 +298,10 @@ def cut_points(s: For) -> list[int]:
     v, found = sym(s.var), set()
     if not is_const(s.extent):
         return []
-    values = [x.value for x in ir.statements(s) if isinstance(x, ir.Store)]
-    choices = [e.args[0] for e in walk(*values) if e.op == "select"]
-    for c in walk(*choices):
-        if c.op in ("lt", "le") and c.args[0].dtype.name == "index":
-            terms, constant = linear(c.args[1] - c.args[0])  # 0 < this, or 0 <= it
-            if set(terms) == {v} and abs(terms[v]) == 1:
-                at = constant if terms[v] < 0 else -constant
-                found.add(at + 1 if (c.op == "le") == (terms[v] < 0) else at)
+    for c in conditions(s):
+        terms, constant = linear(c.args[1] - c.args[0])  # 0 < this, or 0 <= it
+        if set(terms) == {v}:
+            found.add(first_turn(terms[v], constant - (c.op == "lt")))
     inner = sorted(at for at in found if 0 < at < s.extent.value)
     return inner if len(inner) < MAX_PARTS else []
 
@@ -263,6 +328,18 @@ def iterations(s: Stmt) -> int:
     if isinstance(s, ir.Seq):
         return max(map(iterations, s.body), default=1)
     return 1
+
+
+def first_turn(step: int, rest: int) -> int:
+    """The first i at which `0 <= step * i + rest` has turned true (false, for a negative step)."""
+    return -(rest // step) if step > 0 else rest // -step + 1
+
+
+def conditions(s: Stmt) -> set[Expr]:
+    """Comparisons of indices that choose among values."""
+    values = [x.value for x in ir.statements(s) if isinstance(x, ir.Store)]
+    choices = [e.args[0] for e in walk(*values) if e.op == "select"]
+    return {c for c in walk(*choices) if c.op in ("lt", "le") and c.args[0].dtype.name == "index"}
 
 
 def fuse_all(body: Stmt, loops: list[Symbol]) -> Stmt:

@@ -41,6 +41,7 @@ from tensorwright.target.target import Target
 
 ACCUMULATORS = (4, 2, 1, 8)
 LATENCY = 4  # of an addition
+SHORT, MOST_VECTORS = 64, 8  # elements of a window, and vectors of a tile
 ROWS_AT_ONCE = (4, 2, 8, 1)  # that are added to a strip of columns
 SHORT_RUNS = 4  # bytes that come from memory in a cycle where only a few of them lie together
 NEW_RUN = 50  # cycles until the next row comes as fast as memory gives it
@@ -224,12 +225,21 @@ def in_strips(stage: Stage, lanes: int, target: Target, choices: Choices) -> boo
         return False
     size = sum(prod(b.shape) * b.dtype.bytes for b in reads)
     near = size <= target.caches[1]
+    together = BYTES_A_CYCLE if is_short(stage, lanes) else SHORT_RUNS
     moved = 2 * reduction_length(stage) * prod(extent_of(f) for f in stage.spatial) / lanes
     cycles = {
-        "tiles": size / (L2_BYTES_A_CYCLE if near else SHORT_RUNS),
+        "tiles": size / (L2_BYTES_A_CYCLE if near else together),
         "strips": size / (L2_BYTES_A_CYCLE if near else BYTES_A_CYCLE) + near * moved,
     }
     return choices.pick("sums", cycles, cycles.get) == "strips"
+
+
+def is_short(stage: Stage, lanes: int) -> bool:
+    """Whether a window of few elements reduces columns that fit a tile (pooling): what it reads
+    lies together, and neighbouring results read it again."""
+    width = bounds(stage.spatial[-1].extent)[1]
+    few = reduction_length(stage) <= SHORT
+    return few and width is not None and width <= MOST_VECTORS * lanes
 
 
 def schedule_strips(k: Kernel, stage: Stage, target: Target, choices: Choices) -> Kernel:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from itertools import product as combinations
 
 from tensorwright.ir import loop as ir
-from tensorwright.ir.expr import Expr, Symbol, const, is_const, sym, walk
+from tensorwright.ir.expr import Expr, Symbol, const, is_const, sym
 from tensorwright.ir.loop import Alloc, For, Kernel, Stmt, loop_symbol, seq
 from tensorwright.ir.simplify import linear
 from tensorwright.schedule import primitives as p
@@ -23,9 +23,12 @@ from tensorwright.schedule.maps import (
     FEWEST_LANES,
     choose_cuts,
     choose_lanes,
+    conditions,
+    first_turn,
     in_parallel,
     share,
     total,
+    whole_vectors,
 )
 from tensorwright.schedule.nest import Stage
 from tensorwright.schedule.rows import shrink
@@ -54,7 +57,7 @@ def schedule_windows(form: Form, target: Target, choices: Choices) -> Kernel:
     points = choose_cuts(innermost, turning_points(innermost), choices)
     body, parts = p.cut(p.set_kind(body, shared[-1], "serial"), shared[-1], points)
     for v in parts:
-        body = vectors(body, v, lanes)
+        body = whole_vectors(body, v, lanes)
     if parallel and len(shared) > 1:
         body = share(body, shared[:-1], choices)
     return k.with_body(body, f"windows: vectors of {lanes}, in {len(parts)} parts")
@@ -93,35 +96,3 @@ def turning_points(s: For) -> list[int]:
             found.add(first_turn(step, rest - (c.op == "lt")))
     inner = sorted(at for at in found if 0 < at < s.extent.value)
     return inner if len(inner) < FEW_PARTS else []
-
-
-def first_turn(step: int, rest: int) -> int:
-    """The first i at which `0 <= step * i + rest` has turned true (false, for a negative step)."""
-    return -(rest // step) if step > 0 else rest // -step + 1
-
-
-def conditions(s: Stmt) -> set[Expr]:
-    """Comparisons of indices that choose among values."""
-    values = [x.value for x in ir.statements(s) if isinstance(x, ir.Store)]
-    choices = [e.args[0] for e in walk(*values) if e.op == "select"]
-    return {c for c in walk(*choices) if c.op in ("lt", "le") and c.args[0].dtype.name == "index"}
-
-
-def vectors(body: Stmt, v: Symbol, lanes: int) -> Stmt:
-    """The loop on vectors. Of a constant extent, the last vector goes over results of the one
-    before again; what else is left stays as it is."""
-    extent = p.find(body, v).extent
-    while is_const(extent) and lanes > extent.value:
-        lanes //= 2
-    if lanes < FEWEST_LANES:
-        return body
-    parts = [v]
-    if not is_const(extent):
-        body, *parts = p.partition(body, v, extent // lanes * lanes)
-        parts = parts[:1]
-    elif extent.value % lanes:
-        body, *parts = p.cover(body, v, lanes)
-    for part in parts:
-        body, _, inner = p.split(body, part, lanes)
-        body = p.fission(p.set_kind(body, inner, "vector"), inner)
-    return body

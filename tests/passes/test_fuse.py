@@ -12,8 +12,9 @@ from tensorwright.ir.module import Module
 from tensorwright.ops.elementwise import add, exp, maximum, mul, neg, tanh
 from tensorwright.ops.index import gather
 from tensorwright.ops.linalg import matmul
-from tensorwright.ops.movement import broadcast_to, reshape, transpose
+from tensorwright.ops.movement import broadcast_to, concat, reshape, transpose
 from tensorwright.ops.reduce import reduce_max, reduce_sum
+from tensorwright.ops.window import reduce_window
 from tensorwright.passes.expand import expand_composites
 from tensorwright.passes.fuse import MAX_GROUP, fuse
 from tensorwright.passes.lower import lower
@@ -52,6 +53,26 @@ def test_epilogue_joins_its_contraction():
     x, w, b = x_of(4, 6), x_of(6, 8, name="w"), x_of(8, name="b")
     (only,) = fused_groups(maximum(add(matmul(x, w), b), 0.0), x, w, b)
     assert only[0] == "dot_general" and only[-1] == "maximum"
+
+
+def test_epilogue_prefers_its_contraction():
+    """To a window, which would compute it again for each result, and to what moves it."""
+    x, w, b = x_of(4, 6), x_of(6, 8, name="w"), x_of(8, name="b")
+    y = maximum(add(matmul(x, w), b), 0.0)
+    window = reduce_window(y, window=(3, 1), strides=(1, 1), padding=((1, 1), (0, 0)), op="max")
+    assert fused_groups(window, x, w, b) == [["dot_general", "add", "maximum"], ["reduce_window"]]
+    z = x_of(4, 8, name="z")
+    shuffled = transpose(reshape(concat(y, z, axis=1), shape=(4, 8, 2)), perm=(2, 0, 1))
+    first, *_ = fused_groups(shuffled, x, w, b, z)
+    assert first == ["dot_general", "add", "maximum"]
+
+
+def test_what_a_contraction_cannot_store_stays():
+    """More elements than it has, or two users."""
+    x, w = x_of(4, 6), x_of(6, 1, name="w")
+    wide = mul(matmul(x, w), x_of(4, 9, name="z"))
+    found = fused_groups(reduce_max(wide, axes=(1,)), x, w, wide.args[1])
+    assert found[0] == ["dot_general"] and "mul" in found[-1]
 
 
 def test_reduction_and_what_follows_row_by_row():

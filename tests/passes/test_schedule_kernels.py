@@ -80,10 +80,10 @@ def test_bodies_of_control_flow_are_packed_too():
     from tensorwright.ops.control import if_
 
     c, x = param("c", tensor("bool")), x_of(8, 16)
-    w = constant(random(16, 40), "w")
+    w = constant(random(16, 44), "w")
     p, q = x_of(8, 16, name="p"), x_of(8, 16, name="q")
     then = graph("then", [p], [matmul(p, w)])
-    other = graph("other", [q], [matmul(q, constant(random(16, 40) + 1, "v"))])
+    other = graph("other", [q], [matmul(q, constant(random(16, 44) + 1, "v"))])
     before, after = scheduled(if_(c, x, then=then, orelse=other), c, x)
     branch = after.main.results[0].attrs["then"]
     assert branch.results[0].args[1].rank == 3

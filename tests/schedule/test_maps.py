@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import tensorwright as tw
+from tensorwright.codegen.llvm import ModuleText, emit_kernel
 from tensorwright.ir.interp import run_graph
 from tensorwright.ops.activations import relu
 from tensorwright.ops.conv import conv_general
@@ -31,6 +32,28 @@ def test_concatenation(widths, rows):
     scale = x_of(sum(widths), name="scale")
     told = check(relu(mul(concat(*xs, axis=1), scale)), *xs, scale)
     assert any(f"in {len(widths)} parts" in s for s in told), told
+
+
+@pytest.mark.parametrize(("widths", "parts"), [((24, 24), 2), ((48, 48), 2), ((6, 18, 3), 3),
+                                               ((5, 5), 2), ((9, 19), 4)])  # fmt: skip
+@pytest.mark.parametrize("rows", [7, 1500])
+def test_channels_shuffled_between_parts(widths, parts, rows):
+    """Each half of the shuffled channels is a nest, which knows where it changes operands."""
+    xs = [x_of(rows, n, name=f"x{k}") for k, n in enumerate(widths)]
+    groups = reshape(concat(*xs, axis=1), shape=(rows, sum(widths) // parts, parts))
+    told = check(relu(transpose(groups, perm=(2, 0, 1))), *xs)
+    assert any(f"{parts} nests" in s for s in told), told
+
+
+def test_strided_operands_are_loaded_whole():
+    """No element is fetched by itself, the last vector included."""
+    a, b = x_of(50, 24, name="a"), x_of(50, 24, name="b")
+    groups = reshape(concat(a, b, axis=1), shape=(50, 24, 2))
+    program = tw.compile(module(transpose(groups, perm=(2, 0, 1)), a, b), target="x86-64-avx512")
+    (kernel,) = program.lowered.kernels.values()
+    text = ModuleText()
+    emit_kernel(kernel, text, program.target)
+    assert "shufflevector" in text.text() and "masked.gather" not in text.text()
 
 
 def test_many_operands_stay_one_loop():

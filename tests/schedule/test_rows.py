@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 import tensorwright as tw
+from tensorwright.ir.interp import run_graph
 from tensorwright.ops.reduce import reduce_max, reduce_sum
+from tensorwright.ops.window import reduce_window
 from tensorwright.schedule.rows import strip_width
 from tests.passes.equivalence import module, x_of
 
@@ -37,6 +39,21 @@ def test_what_fits_the_cache_stays_in_registers():
     program = tw.compile(module(reduce_sum(x, axes=(0,)), x), target="x86-64-avx512")
     (kernel,) = program.lowered.kernels.values()
     assert "columns: 8 x 16" in kernel.schedule
+
+
+@pytest.mark.parametrize(("channels", "tile"), [(24, "3 x 8"), (64, "4 x 16"), (2000, "strips")])
+def test_windows_of_few_columns_stay_in_registers(channels, tile):
+    """Pooling reads each row again for its neighbours, however large all of them are."""
+    side = 4000 // channels + 60
+    x = x_of(1, side, side, channels)
+    y = reduce_window(x, window=(1, 3, 3, 1), strides=(1, 2, 2, 1), op="max",
+                      padding=((0, 0), (1, 1), (1, 0), (0, 0)))  # fmt: skip
+    m = module(y, x)
+    program = tw.compile(m, target="x86-64-avx512")
+    (kernel,) = program.lowered.kernels.values()
+    assert tile in kernel.schedule[-1]
+    value = RNG.standard_normal(x.shape).astype(np.float32)
+    np.testing.assert_array_equal(program(value), run_graph(m.main, [value])[0])
 
 
 @pytest.mark.parametrize(("n", "width"), [(512, 512), (131072, 16384), (1000, 1008), (48, 48),
