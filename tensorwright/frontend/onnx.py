@@ -196,9 +196,7 @@ class Importer:
         unknown = set(self.constants) - {v.name for v in inputs}
         if unknown:
             raise FrontendError(f"constants names {sorted(unknown)}, no inputs of the model")
-        wishes = Shapes(
-            shapes, [v.name for v in inputs], self.demands, self.least, self.empty
-        )
+        wishes = Shapes(shapes, [v.name for v in inputs], self.demands, self.least, self.empty)
         for v in inputs:
             wishes.learn(v.name, v.shape)
         params = []
