@@ -10,7 +10,7 @@ inlined, and everything that cannot be imported is reported at once.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,12 +66,15 @@ from tensorwright.frontend.onnx_symbolic import Symbolic
 from tensorwright.frontend.shapes import Shapes
 from tensorwright.ir.build import current_location, location
 from tensorwright.ir.dtype import dtype
+from tensorwright.ir.expr import Symbol, as_expr, symbols_of
+from tensorwright.ir.facts import evaluate
 from tensorwright.ir.graph import CONST, PARAM, Graph, Node, constant, graph, param
 from tensorwright.ir.module import Module
 from tensorwright.ir.type import DataType, TensorType
 
 MAX_CALLS = 24  # functions calling functions
 MAX_REPORTED = 40
+MAX_WIDENED = 4  # sizes of which it is tried whether they may be 0, an import each
 MAX_RETRIES = 32  # layers after layers may each say more of the sizes that they take
 
 
@@ -85,13 +88,13 @@ def import_onnx(
     """
     record = read_model(model)
     fixed = constants or {}
-    # Sizes may be 0 if everything stays as simple as if they were at least 1.
+    # Sizes may be 0 if everything stays as simple as if they were at least 1: all, or some.
     plain = settled(record, fixed, shapes, least=0)
     if isinstance(plain, Importer) and not plain.undecided:
         return plain.module
     first = settled(record, fixed, shapes, least=1)
     if isinstance(first, Importer):
-        return first.module
+        return widened(first, record, fixed, shapes).module
     if not first.undecided:
         raise first.error
     # Shapes that do not fit together may fit if slices do not reach beyond what they slice.
@@ -107,11 +110,34 @@ class Failure:
     undecided: int
 
 
-def settled(record: ModelRecord, fixed, shapes, least: int, strict=False) -> Importer | Failure:
+def widened(found: Importer, record: ModelRecord, fixed, shapes) -> Importer:
+    """The import with 0 among those sizes that nothing becomes more complicated by, one after the
+    other: of those alone with which no result is empty, as a cache of the past that begins so."""
+    empty: tuple[str, ...] = ()
+    for s in optional_sizes(found.module.main)[:MAX_WIDENED]:
+        again = settled(record, fixed, shapes, least=1, empty=(*empty, s.name))
+        if isinstance(again, Importer) and again.undecided <= found.undecided:
+            found, empty = again, (*empty, s.name)
+    return found
+
+
+def optional_sizes(g: Graph) -> list[Symbol]:
+    """Sizes of inputs, at least 1, that lengthen results without which none would be empty."""
+    types = [p.type for p in g.params if isinstance(p.type, TensorType)]
+    dims = [as_expr(d) for t in types for d in t.shape]
+    own = {s: 1 for d in dims for s in sorted(symbols_of(d), key=lambda s: s.name) if s.min == 1}
+    sizes = [as_expr(d) for r in g.results if isinstance(r.type, TensorType) for d in r.shape]
+    of = {s: [d for d in sizes if s in symbols_of(d) <= own.keys()] for s in own}
+    return [s for s in own if of[s] and all(evaluate(d, {**own, s: 0}) > 0 for d in of[s])]
+
+
+def settled(
+    record: ModelRecord, fixed, shapes, least: int, strict=False, empty: Collection[str] = ()
+) -> Importer | Failure:
     """A finished import whose sizes are bounded by all that the model demands of them."""
     demands, failure = Demands(), None
     for _ in range(MAX_RETRIES):
-        again = Importer(record, fixed, strict, demands, least)
+        again = Importer(record, fixed, strict, demands, least, empty)
         try:
             again.module = Module({"main": again.main(shapes)})
         except (CompileError, FrontendError) as e:
@@ -129,14 +155,14 @@ class Importer:
     A slice up to a symbolic size is clamped to what is sliced, as ONNX says, which makes shapes
     that no other shape equals. `strict` takes such sizes as they are: the program checks them, or
     the dimension of an input gets an upper bound, noted in `demands`. `least`: the lower bound of
-    sizes of which nothing is said.
+    sizes of which nothing is said, but 0 for those that `empty` names.
     """
 
     def __init__(
         self, model: ModelRecord, constants: Mapping[str, object], strict: bool = False,
-        demands: Demands | None = None, least: int = 1,
+        demands: Demands | None = None, least: int = 1, empty: Collection[str] = (),
     ):  # fmt: skip
-        self.strict, self.undecided, self.least = strict, 0, least
+        self.strict, self.undecided, self.least, self.empty = strict, 0, least, empty
         self.demands = copy.deepcopy(demands or Demands())
         self.module: Module | None = None
         self.model = model
@@ -170,7 +196,7 @@ class Importer:
         unknown = set(self.constants) - {v.name for v in inputs}
         if unknown:
             raise FrontendError(f"constants names {sorted(unknown)}, no inputs of the model")
-        wishes = Shapes(shapes, [v.name for v in inputs], self.demands, self.least)
+        wishes = Shapes(shapes, [v.name for v in inputs], self.demands, self.least, self.empty)
         for v in inputs:
             wishes.learn(v.name, v.shape)
         params = []

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from tensorwright.base.errors import FrontendError
 from tensorwright.frontend.demands import Bounds, Demands
@@ -38,11 +38,11 @@ class Shapes:
 
     def __init__(
         self, spec: str | Mapping | None = None, names: Sequence[str] = (),
-        demands: Demands | None = None, least: int = 1,
+        demands: Demands | None = None, least: int = 1, empty: Collection[str] = (),
     ):  # fmt: skip
         """demands: what the model itself demands of its sizes; least: the lower bound of a size of
-        which nothing is said."""
-        self.demands, self.least = demands or Demands(), least
+        which nothing is said; empty: names of sizes whose lower bound is 0 then."""
+        self.demands, self.least, self.empty = demands or Demands(), least, empty
         self.symbols: dict[str, Expr] = {}
         self.stated: dict[str, dict] = {}
         self.plain: set[str] = set()  # the model's own names that stand alone in a dimension
@@ -91,7 +91,7 @@ class Shapes:
     def symbol(self, name: str, **facts) -> Expr:
         """The symbol of that name; made, with these facts, on first use."""
         if name not in self.symbols:
-            facts = {"min": self.least, **facts}
+            facts = {"min": 0 if name in self.empty else self.least, **facts}
             found = self.demands.bounds.get(name)
             self.symbols[name] = sym(Symbol(name, **(demanded(name, facts, found))))
             if found is not None:

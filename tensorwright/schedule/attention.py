@@ -37,6 +37,7 @@ from tensorwright.schedule.primitives_nests import (
     distribute,
     divide_once,
     in_place,
+    in_runs,
     jam,
     privatize,
 )  # fmt: skip
@@ -46,6 +47,8 @@ from tensorwright.schedule.space import Choices
 from tensorwright.target.target import Target
 
 MANY = 64  # elements that a size of which nothing is known is taken to have
+MANY_KEYS = 512  # likewise keys, of which a tile of rows holds the scores
+RUNS = 16  # of tiles, each with memory of its own for scores whose number has no bound
 MAX_ROWS = 48
 MIN_ROWS = 4  # of a tile, unless there is no room for as many
 
@@ -77,7 +80,7 @@ def schedule_attention(form: Form, target: Target, choices: Choices) -> Kernel:
         k = contract_part(k, v, target, choices.within(name, tiles))
     between = choices.within("", tiles * height)
     body = p.replace_loop(k.body, three[1], lambda s: rows_part(s, target, between))
-    return replace(k, body=share(body, [*loops, tile], choices))
+    return replace(k, body=in_runs(share(body, [*loops, tile], choices), RUNS))
 
 
 def together(body: Stmt, form: Form, values: Stage, temps: list[Buffer]) -> tuple[Stmt, list[For]]:
@@ -123,7 +126,7 @@ def reuse_rows(body: Stmt, temps: list[Buffer]) -> Stmt:
 def tile_height(row: For, form: Form, choices: Choices) -> int:
     """Rows of a tile, all tiles alike: keys and values are read once a tile, so many, but only so
     many that their scores stay in the cache."""
-    width = max(bounds(as_expr(s.out.shape[-1]))[1] or 1 for s in form.stages[:-1])
+    width = max(bounds(as_expr(s.out.shape[-1]))[1] or MANY_KEYS for s in form.stages[:-1])
     most = max(1, min(MAX_ROWS, MAX_ROW_BYTES // (4 * width)))
     high = bounds(row.extent)[1]
     whole = most if high is None else high

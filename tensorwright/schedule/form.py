@@ -309,9 +309,10 @@ def _attention(k: Kernel, found: list[Stage]) -> Form | None:
 
 
 def _fits(b: Buffer, rows: int) -> bool:
-    """Whether a tile of rows of a temporary stays in the cache."""
-    size = [bounds(as_expr(d))[1] for d in b.shape[rows:]]
-    return None not in size and prod(size) * MIN_ROWS * b.dtype.bytes <= MAX_ROW_BYTES
+    """Whether a tile of rows of a temporary stays in the cache; a row of which no bound is known is
+    supposed to."""
+    size = [bounds(as_expr(d))[1] or 1 for d in b.shape[rows:]]
+    return prod(size) * MIN_ROWS * b.dtype.bytes <= MAX_ROW_BYTES
 
 
 def _panels(k: Kernel, scores: Stage, values: Stage) -> bool:

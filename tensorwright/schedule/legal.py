@@ -176,9 +176,8 @@ def check_private(root: ir.Stmt, s: For, b: Buffer, rank: int) -> None:
     inside = _accesses(s, b)
     if len(inside) != len(_accesses(root, b)):
         raise ScheduleError(f"{b.name} is used outside of loop {s.var}")
-    unbound = any(bounds(as_expr(d))[1] is None for d in b.shape[rank:])
-    if b.scope not in ("temp", "local") or unbound:
-        raise ScheduleError(f"{b.name} is no temporary whose size a row has a bound")
+    if b.scope not in ("temp", "local"):
+        raise ScheduleError(f"{b.name} is no temporary")
     unit = [is_const(as_expr(d), 1) for d in b.shape[:rank]]
     places = {tuple(None if u else i for u, i in zip(unit, a[:rank])) for a in inside}
     if len(places) > 1:

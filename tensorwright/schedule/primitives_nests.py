@@ -4,6 +4,7 @@
     distribute(i, cuts) for i: {a; b; c}       ->  for i: a;  for i: {b; c}    (locals expanded)
     privatize(i, t)     t = alloc[n, m]; for i: .. t[i, j] ..  ->  for i: t = alloc[m]; .. t[j] ..
     in_place(a, b)      b[i] = f(a[i])         ->  a[i] = f(a[i])              (a not read later)
+    in_runs             parallel i: s = alloc[m]  ->  s = alloc[16, m]; each of 16 runs uses s[run]
     divide_once         for i: a[i] / d        ->  r = 1 / d; for i: a[i] * r  (rounds once more)
 
 Together they tile a chain of stages over common rows: jam the row loops, make the intermediates
@@ -23,6 +24,7 @@ from tensorwright.ir.expr import (
     as_expr,
     bounds,
     const,
+    is_const,
     sym,
     transform,
     walk,
@@ -94,10 +96,12 @@ def distribute(root: Stmt, v: Symbol, cuts: Sequence[Stmt]) -> tuple[Stmt, list[
 
 def privatize(root: Stmt, v: Symbol, b: Buffer, rank: int) -> tuple[Stmt, Buffer]:
     """A temporary of the whole kernel -> a local buffer of one iteration of `v`, without its first
-    `rank` dimensions, which tell iterations apart. A symbolic dimension is kept at its bound."""
+    `rank` dimensions, which tell iterations apart. A symbolic dimension is kept at its bound; one
+    without needs `in_runs` in the end."""
     s = find(root, v)
     legal.check_private(root, s, b, rank)
-    shape = [bounds(as_expr(d))[1] for d in b.shape[rank:]]
+    most = [bounds(as_expr(d))[1] for d in b.shape[rank:]]
+    shape = [d if m is None else m for d, m in zip(b.shape[rank:], most)]
     small = Buffer(b.name, b.dtype, shape, "local", 64)
     body = rename_accesses(s.body, b, small, lambda i: i[rank:])
     inner = seq(Alloc(small), body)
@@ -109,6 +113,34 @@ def in_place(root: Stmt, old: Buffer, new: Buffer) -> Stmt:
     where it stores, and nothing reads `old` afterwards."""
     legal.check_in_place(root, old, new)
     return ir.replace_buffers(drop_alloc(root, new), {new: old})
+
+
+def in_runs(root: Stmt, most: int) -> Stmt:
+    """Give local buffers whose size is known at run time memory of the whole kernel. The iterations
+    of the parallel loop around them run in `most` runs of neighbours, each with a part of it.
+
+        parallel t in n: local s[k]; f(t, s)
+    ->  temp s[most, k]; parallel r in most: for t in n*r//most .. n*(r+1)//most: f(t, s[r])
+    """
+    own = [x for x in ir.statements(root) if isinstance(x, For) and _sized_late(x)]
+    for s in own:
+        count = most if s.kind == "parallel" else 1
+        run, body, wide = Symbol("run", 0, count - 1), s.body, []
+        for b in _sized_late(s):
+            wide.append(Buffer(b.name, b.dtype, (count, *b.shape), "temp", b.align))
+            body = rename_accesses(drop_alloc(body, b), b, wide[-1], lambda i, r=run: (sym(r), *i))
+        first, end = (s.extent * (sym(run) + n) // count for n in (0, 1))
+        inner = replace(s, begin=s.begin + first, extent=end - first, body=body, kind="serial")
+        new = seq(*map(Alloc, wide), For(run, const(0), const(count), inner, s.kind))
+        root = replace_loop(root, s.var, lambda _, new=new: new)
+    return root
+
+
+def _sized_late(s: For) -> list[Buffer]:
+    """The local buffers of an iteration whose size is no constant."""
+    parts = s.body.body if isinstance(s.body, Seq) else (s.body,)
+    found = [x.buffer for x in parts if isinstance(x, Alloc) and x.buffer.scope == "local"]
+    return [b for b in found if not all(is_const(as_expr(d)) for d in b.shape)]
 
 
 def divide_once(root: Stmt) -> Stmt:

@@ -14,13 +14,12 @@ from dataclasses import replace
 from itertools import product as combinations
 
 from tensorwright.ir import loop as ir
-from tensorwright.ir.expr import Expr, Symbol, const, is_const, sym
+from tensorwright.ir.expr import Symbol, const, is_const, sym
 from tensorwright.ir.loop import Alloc, For, Kernel, Stmt, loop_symbol, seq
 from tensorwright.ir.simplify import linear
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.form import Form
 from tensorwright.schedule.maps import (
-    FEWEST_LANES,
     choose_cuts,
     choose_lanes,
     conditions,

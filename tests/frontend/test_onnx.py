@@ -47,6 +47,30 @@ def test_names_and_places():
     assert y.loc == ('model.onnx node "y" (Relu)',)
 
 
+def test_one_size_may_be_empty_where_two_may_not():
+    """A target of 0 rows would keep the 4 of what is reshaped: some size must be at least 1, and
+    it is not the past, without which no result is empty."""
+    text = """net (float[seq, 2] x, float[past, 2] old) => (float[all, 2] y, float[seq, 2] z)
+    {
+        k = Concat <axis = 0> (old, x)
+        n = Shape <start = 0, end = 1> (k)
+        two = Constant <value_ints = [2]> ()
+        four = Constant <value_ints = [4]> ()
+        axes = Constant <value_ints = [1]> ()
+        to = Concat <axis = 0> (four, n, two)
+        more = Expand (k, to)
+        back = Concat <axis = 0> (n, four, two)
+        same = Reshape (more, back)
+        y = ReduceSum <keepdims = 0> (same, axes)
+        z = Relu (x)
+    }"""
+    x, old = imported(text).main.params
+    (seq, _), (past, _) = x.type.shape, old.type.shape
+    assert (seq.value.min, past.value.min) == (1, 0)
+    x, old = np.ones((3, 2), np.float32), np.ones((0, 2), np.float32)
+    np.testing.assert_array_equal(run(text, x, old)[0], np.full((3, 2), 4))
+
+
 def test_every_layer_may_say_more_of_a_size():
     """Slice k fits the convolution beside it if the length is at least 2 ** (k + 1)."""
     layers = "".join(

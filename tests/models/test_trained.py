@@ -25,11 +25,8 @@ DEEP_QUANTIZED = ("mobilenet_v1_0.25_128_quant", "mobilenet_v2_1.0_224_quant")
 
 
 # What a model must be told of its sizes: how long the pieces of a stream are, which decides one of
-# its branches; that there may be no past yet.
-SHAPES = {
-    "silero_vad": {"input": "1, 576"},
-    "stories260K_prefill": {"past_k": "5, batch, 4, past[0..], 8"},
-}
+# its branches.
+SHAPES = {"silero_vad": {"input": "1, 576"}}
 
 
 @cache
