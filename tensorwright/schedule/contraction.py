@@ -23,7 +23,7 @@ from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import Expr, Symbol, bounds, is_const, sym, walk
 from tensorwright.ir.loop import For, If, Kernel, Pack, Stmt, seq
 from tensorwright.schedule import primitives as p
-from tensorwright.schedule.elements import multiply_by_element
+from tensorwright.schedule.elements import element_loops, multiply_by_element
 from tensorwright.schedule.form import EXPENSIVE, inverse
 from tensorwright.schedule.maps import in_parallel, share, total
 from tensorwright.schedule.nest import Stage, depends, loads_of, nest_of, stride_of
@@ -320,11 +320,12 @@ def operand_bytes(e: Expr | None) -> int:
 def tile_nest(body: Stmt, roles: Roles, tile: Tile, target: Target, choices: Choices) -> Stmt:
     """Split column and row, put the tile inside, distribute it over the parts of the stage."""
     body = spread_nest(body, roles, tile, target, choices)
-    if not target.by_element:
-        return body
+    found = element_loops(body) if target.by_element else []
+    if not found:
+        return write_out(body, choices)
     tiles = -(-extent_of(roles.row) // tile.rows) * -(-extent_of(roles.column) // tile.width)
     times = tiles * prod(extent_of(f) for f in roles.outer)
-    return multiply_by_element(body, tile, choices.within("", times))
+    return multiply_by_element(body, found, tile, choices.within("", times))
 
 
 def spread_nest(body: Stmt, roles: Roles, tile: Tile, target: Target, choices: Choices) -> Stmt:
@@ -347,7 +348,7 @@ def spread_nest(body: Stmt, roles: Roles, tile: Tile, target: Target, choices: C
             body, row = p.reorder(body, [*outer, inner]), p.find(body, inner)
         body, tiles = split_rows(body, row, tile.rows, [jv, jl])
         outer.append(tiles)
-    return fuse_outer(write_out(body, choices), outer, choices)
+    return fuse_outer(body, outer, choices)
 
 
 def choose_blocks(roles: Roles, tile: Tile, at: int, target: Target, choices: Choices) -> int:

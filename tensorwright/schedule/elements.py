@@ -49,11 +49,13 @@ def hold(root: Stmt, v: Symbol, e: Expr) -> Stmt:
     return p.replace_loop(root, v, lambda s: seq(Alloc(held), fill, ir.with_children(s, (body,))))
 
 
-def multiply_by_element(body: Stmt, tile: Tile, choices: Choices) -> Stmt:
-    """The innermost loops of register tiles in groups of as many steps as a vector has elements."""
-    found = [s for s in ir.statements(body) if isinstance(s, For) and broadcast_of(s) is not None]
-    if not found:
-        return body
+def element_loops(body: Stmt) -> list[For]:
+    """The loops over steps of a product whose rows lie along these steps."""
+    return [s for s in ir.statements(body) if isinstance(s, For) and broadcast_of(s) is not None]
+
+
+def multiply_by_element(body: Stmt, found: list[For], tile: Tile, choices: Choices) -> Stmt:
+    """These innermost loops of register tiles in groups of as many steps as a vector has elements."""
     extent = found[0].extent
     n = extent.value if is_const(extent) else UNKNOWN
     groups = [tile.lanes * g for g in GROUPS]
