@@ -55,7 +55,7 @@ def element_loops(body: Stmt) -> list[For]:
 
 
 def multiply_by_element(body: Stmt, found: list[For], tile: Tile, choices: Choices) -> Stmt:
-    """These innermost loops of register tiles in groups of as many steps as a vector has elements."""
+    """These innermost loops of tiles in groups of as many steps as a vector has elements."""
     extent = found[0].extent
     n = extent.value if is_const(extent) else UNKNOWN
     groups = [tile.lanes * g for g in GROUPS]
