@@ -25,7 +25,7 @@ from tensorwright.passes.fuse import fuse
 from tensorwright.passes.hoist import hoist
 from tensorwright.passes.indices import check_indices
 from tensorwright.passes.inplace import update_in_place
-from tensorwright.passes.layout import assign_layouts
+from tensorwright.passes.layout import recorded_layouts
 from tensorwright.passes.lower import lower
 from tensorwright.passes.masks import place_masks
 from tensorwright.passes.precision import compute_in
@@ -50,7 +50,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("expand", lambda m, t: expand_composites(m)),
     ("simplify", lambda m, t: simplify(m)),
     ("captures", lambda m, t: inline_captures(m)),
-    ("layout", lambda m, t: clean(assign_layouts(m))),
+    ("layout", lambda m, t: clean(recorded_layouts(m, t))),
     ("winograd", choose_algorithms),
     ("convolutions", lambda m, t: clean(shape_convolutions(m))),
     ("precision", lambda m, t: merge_equal(compute_in(m, t))),

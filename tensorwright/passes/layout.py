@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from tensorwright.base import trace
@@ -36,17 +36,49 @@ from tensorwright.passes.layout_rules import (
     same_order,
 )  # fmt: skip
 from tensorwright.passes.minimum_cut import Network
+from tensorwright.schedule.records import graph_identity, recorded_for_graphs, report_unused
+from tensorwright.schedule.space import ChoiceError, Choices
+from tensorwright.target.target import Target
 
+KIND = "layout"  # of records
+BYTES_A_CYCLE = 8  # to and from memory
 FEW_TAPS, FEW_STEPS, LONG_ROW = 32, 4, 16  # of a depthwise convolution that runs along rows
 TYPICAL = 64  # the size that a symbol is taken to have where tensors are weighed
 
 
-def assign_layouts(m: Module) -> Module:
-    """`m` with convolutions channels last and as few transposes as possible."""
-    return map_graphs(m, assign_in_graph)
+def assign_layouts(
+    m: Module, choices_of: Callable[[Graph], Choices] = lambda g: Choices()
+) -> Module:
+    """`m` with convolutions channels last and as few transposes as possible. choices_of: what is
+    not to be decided by the number of bytes that are transposed; raises ChoiceError for a choice
+    that a graph does not have."""
+    return map_graphs(m, lambda g: assign_in_graph(g, choices_of(g)))
 
 
-def assign_in_graph(g: Graph) -> Graph:
+def recorded_layouts(m: Module, target: Target) -> Module:
+    """The same by the target's records, where it has some for these graphs."""
+    choices_of, seen = recorded_for_graphs(KIND, target), []
+
+    def known(g: Graph) -> Choices:
+        seen.append(g)
+        return choices_of(g)
+
+    made = assign_layouts(m, known)
+    if target.schedules:
+        report_unused((graph_identity(KIND, g) for g in seen), target, KIND)
+    return made
+
+
+def assign_in_graph(g: Graph, choices: Choices) -> Graph:
+    made = orders_in_graph(g, choices)
+    try:
+        choices.check_used()
+    except ChoiceError as e:
+        raise e.located((f"function {g.name}",)) from None
+    return made
+
+
+def orders_in_graph(g: Graph, choices: Choices) -> Graph:
     nodes = g.nodes()
     if not any(is_conv(n) for n in nodes) and not any(n.op is transpose for n in nodes):
         return g
@@ -56,7 +88,7 @@ def assign_in_graph(g: Graph) -> Graph:
         if not problem.conflicts:
             break
         second = {n: p for n, p in second.items() if n not in problem.conflicts}
-    chosen = problem.solve()
+    chosen = problem.solve(choices)
     if not chosen and not any(map(is_forced, nodes)):
         return g
     return _Rewrite(g, second, chosen).graph()
@@ -213,20 +245,26 @@ class Problem:
             age = {n: k for k, n in enumerate(self.second)}
             self.conflicts.add(max((t.tensor, *wrong), key=age.get))
 
-    def solve(self) -> set[Node]:
+    def solve(self, choices: Choices) -> set[Node]:
+        """The nodes that take their second order. What shares no tensor is a part: as the cut says
+        ("turned"), or in plain order but for convolutions ("plain")."""
         network = Network()
         for k, t in enumerate(self.terms.values()):
             self.edges(network, k, t)
         chosen = {n for n in network.cut() if isinstance(n, Node) and self.is_free(n)}
         for part in self.parts():
-            members = {n for t in part for n in self.members(t)}
+            members = {n for t in part for n in self.members(t)} & chosen
+            if not members:
+                continue
             before = sum(t.cost for t in part if t.paid(set()))
             after = sum(t.cost for t in part if t.paid(chosen))
-            gain = before > after or any(t.at_conv for t in part)
-            if members & chosen:
-                trace.decision("layout", next(iter(members & chosen)), "yes" if gain else "no",
-                               f"{before} bytes would be transposed, {after} are")  # fmt: skip
-            if not gain:
+            cycles = {"turned": 2 * after / BYTES_A_CYCLE, "plain": 2 * before / BYTES_A_CYCLE}
+            names = cycles if any(t.at_conv for t in part) else reversed(cycles)
+            name = f"part{len(choices.made)}"
+            turned = choices.pick(name, names, cycles.get) == "turned"
+            trace.decision("layout", next(iter(members)), "yes" if turned else "no",
+                           f"{before} bytes would be transposed, {after} are")  # fmt: skip
+            if not turned:
                 chosen -= members
         return chosen
 

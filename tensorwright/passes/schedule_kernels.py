@@ -34,7 +34,7 @@ from tensorwright.ops.movement import pad, reshape, transpose
 from tensorwright.passes.lower import lower_to_kernel
 from tensorwright.runtime.copies import copy_all
 from tensorwright.runtime.pages import constant_empty
-from tensorwright.schedule.records import report_unused
+from tensorwright.schedule.records import identity, report_unused
 from tensorwright.schedule.rules import schedule
 from tensorwright.target.target import Target
 
@@ -85,7 +85,7 @@ def schedule_kernels(
     graphs = {name: rebuild(g, visit) for name, g in m.graphs.items()}
     copy_all(copies)
     made.update((n, scheduled(k)) for n, k in made.items() if n not in kernels)
-    report_unused(seen, target)
+    report_unused(map(identity, seen) if target.schedules else (), target)
     return replace(m, graphs=graphs, kernels=made)
 
 

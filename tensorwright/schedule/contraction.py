@@ -345,6 +345,7 @@ def spread_nest(body: Stmt, roles: Roles, tile: Tile, target: Target, choices: C
         if count > 1:
             body, block, inner = p.split(body, row.var, row.extent.value // count)
             outer.insert(at, block)
+            body = p.set_kind(body, inner, p.find(body, block).kind)
             body, row = p.reorder(body, [*outer, inner]), p.find(body, inner)
         body, tiles = split_rows(body, row, tile.rows, [jv, jl])
         outer.append(tiles)

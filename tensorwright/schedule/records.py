@@ -5,20 +5,23 @@
        "choices": {"tile": [6, 2, 8]}, "does": ["contraction: 6 x 2 x 8 register tile"]}]}
 
 A record belongs to the kernels of one structure (`identity`) on the target of that name; `name` and
-`does` are for people. Records of other versions, and values that no candidate of the kernel's space
-is, are errors. A target that carries records (`Schedules.on`) makes `schedule` follow them.
+`does` are for people. What a pass decides about a whole graph is a record too, under the name of
+the pass and the structure of the graph as it enters ("layout:5d1c..."). Records of other versions,
+and values that no candidate of the space is, are errors. A target that carries records
+(`Schedules.on`) makes `schedule`, and those passes, follow them.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tensorwright.base import trace
 from tensorwright.base.errors import ArtifactError, CompileError
+from tensorwright.ir.graph import Graph
 from tensorwright.ir.loop import Kernel
 from tensorwright.ir.module import digest
 from tensorwright.ir.printer import to_text
@@ -33,6 +36,17 @@ def identity(k: Kernel) -> str:
     return digest(to_text(replace(k, name="k", sources=(), work=None)))
 
 
+def graph_identity(kind: str, g: Graph) -> str:
+    """The key of what the pass `kind` decides about a graph."""
+    return f"{kind}:{digest(to_text(g))}"
+
+
+def recorded_for_graphs(kind: str, target: Target) -> Callable[[Graph], Choices]:
+    """The choices of a pass for each graph: by the target's record for it, if there is one."""
+    known = {key: row for key, row in target.schedules if key.startswith(f"{kind}:")}
+    return lambda g: Choices(dict(known.get(graph_identity(kind, g), ())) if known else {})
+
+
 @dataclass(frozen=True)
 class Record:
     """The choices of one kernel on one target. does: what the rule then did, in words."""
@@ -44,11 +58,19 @@ class Record:
     does: tuple[str, ...] = ()
 
     @staticmethod
+    def of_graph(
+        kind: str, g: Graph, target: Target, choices: Choices, does: tuple[str, ...] = ()
+    ) -> Record:
+        """What a pass decided about a graph, given as it entered."""
+        return Record(graph_identity(kind, g), target.name, g.name, choices.values(), does)
+
+    @staticmethod
     def of(k: Kernel, made: Kernel, target: Target, choices: Choices) -> Record:
         return Record(identity(k), target.name, k.name, choices.values(), made.schedule)
 
     def __str__(self) -> str:
-        head = f"{self.name}  {self.kernel[:12]}  {self.target}"
+        kind, _, key = self.kernel.rpartition(":")
+        head = f"{self.name}  {kind}{kind and ' '}{key[:12]}  {self.target}"
         choices = (f"{n} = {v}" for n, v in self.choices.items())
         return "\n    ".join((head, *self.does, *choices))
 
@@ -118,19 +140,19 @@ def recorded(k: Kernel, target: Target) -> dict[str, Value]:
     return dict(dict(target.schedules).get(identity(k), ()))
 
 
-def report_unused(kernels: Iterable[Kernel], target: Target) -> None:
-    """Tell of the target's records that are for none of the kernels; raises CompileError if none is
-    for any."""
-    if not target.schedules:
-        return
-    found = {identity(k) for k in kernels}
-    unused = [key for key, _ in target.schedules if key not in found]
-    reason = "no kernel of this program has the structure that it is for"
+def report_unused(found: Iterable[str], target: Target, kind: str = "") -> None:
+    """Tell of the target's records for kernels, or for what the pass `kind` decides, that are for
+    none of the keys found; raises CompileError if all are."""
+    asked = [key for key, _ in target.schedules if key.rpartition(":")[0] == kind]
+    known = set(found)
+    unused = [key for key in asked if key not in known]
+    what = "graph" if kind else "kernel"
     for key in unused:
-        trace.decision("schedules", f"record {key[:12]}", "not used", reason)
-    if len(unused) == len(target.schedules):
+        reason = f"no {what} of this program has the structure that it is for"
+        trace.decision("schedules", f"record {key.rpartition(':')[2][:12]}", "not used", reason)
+    if asked and len(unused) == len(asked):
         raise CompileError(
-            f"none of the {len(unused)} schedules is for a kernel of this program",
-            help="write them anew: a kernel's structure follows from the model, its sizes and"
-            " types, the target and the version of the compiler",
+            f"none of the {len(unused)} schedules is for a {what} of this program",
+            help="write them anew: the structure of kernels and graphs follows from the model, its"
+            " sizes and types, the target and the version of the compiler",
         )

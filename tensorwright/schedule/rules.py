@@ -93,9 +93,14 @@ def vectorize_rest(body: ir.Stmt, target: Target) -> ir.Stmt:
         innermost = s
         while isinstance(innermost, For) and isinstance(innermost.body, For):
             innermost = innermost.body
-        if isinstance(s, For) and s.kind == "serial" and isinstance(innermost.body, ir.If):
+        if isinstance(s, For) and is_plain(s) and isinstance(innermost.body, ir.If):
             body, _ = vectorize_innermost(body, innermost.var, target)
     return body
+
+
+def is_plain(s: ir.Stmt) -> bool:
+    """A nest that no rule has touched."""
+    return all(x.kind == "serial" for x in ir.statements(s) if isinstance(x, For))
 
 
 def without_empty_loops(body: ir.Stmt) -> ir.Stmt:

@@ -14,11 +14,15 @@ from dataclasses import dataclass
 from tensorwright.base import trace
 from tensorwright.driver.pipeline import run_pipeline, stages
 from tensorwright.ir.expr import as_expr, text_of
+from tensorwright.ir.graph import Graph
 from tensorwright.ir.loop import Call, Kernel, statements
 from tensorwright.ir.module import Module
+from tensorwright.passes.layout import KIND as LAYOUT
+from tensorwright.passes.layout import assign_layouts
 from tensorwright.passes.schedule_kernels import schedule_kernels
+from tensorwright.passes.simplify import clean
 from tensorwright.runtime.program import Program
-from tensorwright.schedule.records import Record, Schedules, recorded
+from tensorwright.schedule.records import Record, Schedules, recorded, recorded_for_graphs
 from tensorwright.schedule.rules import schedule
 from tensorwright.schedule.space import Choices
 from tensorwright.target.target import Target
@@ -92,7 +96,8 @@ def explain(program: Program, module: Module) -> Explanation:
 
 
 def schedules_of(module: Module, target: Target) -> Schedules:
-    """How every kernel of a program is scheduled, in the order in which that is decided."""
+    """How the graphs of a program are laid out and every kernel of it is scheduled, in the order in
+    which that is decided."""
     found: dict[str, Record] = {}
 
     def scheduled(k: Kernel, target: Target) -> Kernel:
@@ -102,9 +107,21 @@ def schedules_of(module: Module, target: Target) -> Schedules:
         found.setdefault(record.kernel, record)
         return made
 
-    run_pipeline(
-        module, target, instead={"schedule": lambda m, t: schedule_kernels(m, t, scheduled)}
-    )
+    def laid_out(m: Module, target: Target) -> Module:
+        asked: list[tuple[Graph, Choices]] = []
+
+        def choices_of(g: Graph) -> Choices:
+            asked.append((g, recorded_for_graphs(LAYOUT, target)(g)))
+            return asked[-1][1]
+
+        made = clean(assign_layouts(m, choices_of))
+        records = (Record.of_graph(LAYOUT, g, target, c) for g, c in asked if c.values())
+        found.update((r.kernel, r) for r in records)
+        return made
+
+    run_pipeline(module, target, instead={
+        "layout": laid_out, "schedule": lambda m, t: schedule_kernels(m, t, scheduled),
+    })  # fmt: skip
     return Schedules(tuple(found.values()))
 
 
