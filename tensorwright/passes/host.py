@@ -10,7 +10,8 @@ is checked there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from tensorwright.base.errors import CompileError
@@ -50,7 +51,7 @@ from tensorwright.ir.loop import (
     loop_symbol,
 )  # fmt: skip
 from tensorwright.ir.module import Module
-from tensorwright.ir.type import TupleType, product
+from tensorwright.ir.type import TensorType, TupleType, product
 from tensorwright.passes.host_objects import Objects, Shell, flat_buffers, reference
 from tensorwright.passes.host_sized import Sized
 from tensorwright.passes.host_tail import Round, Tails
@@ -78,6 +79,7 @@ class Host(Objects, Sized, Tails):
     env: dict[Expr, Expr] = field(default_factory=dict)  # symbols of bodies -> what they are here
     homes: dict[Buffer, Buffer] = field(default_factory=dict)  # views -> the buffer they lie in
     takers: Takers | None = None
+    placed: set[Node] = field(default_factory=set)  # operands that lie in a result already
     owned: set[Buffer] = field(default_factory=set)  # references that this block has to let go of
     held: set[Buffer] = field(default_factory=set)  # those of them that it needs to its end
     shell: Shell | None = None
@@ -181,11 +183,44 @@ class Host(Objects, Sized, Tails):
             direct = writes_to_target(producer) and not isinstance(producer.type, TupleType)
             item = producer.op.name == "item" and writes_to_target(producer.args[0])
             fits = (direct or item) and producer not in self.targets and producer not in g.params
-            if fits and k not in state:
+            joined = result.op.name == "concat" and result not in self.targets
+            if (fits or joined) and k not in state:
                 self.targets[producer] = out
+                if joined:
+                    self.claim_parts(result, out)
             else:
                 copies.append(k)
         return copies
+
+    def claim_parts(self, node: Node, out: Buffer) -> None:
+        """Make producers of tensors that lie one behind the other in a result write there."""
+        for a, start in zip(node.args, self.starts(node)):
+            producer = a
+            while producer.op.name == "reshape":
+                producer = producer.args[0]
+            plain = producer.op.name == "call_kernel" and producer.attrs["inplace"] < 0
+            if plain and isinstance(producer.type, TensorType) and producer not in self.targets:
+                self.targets[producer] = self.stretch(out, producer, start)
+                self.placed.add(a)
+
+    def stretch(self, out: Buffer, like: Node, start: Expr) -> Buffer:
+        """The view of a tensor's elements from `start` on."""
+        own = Buffer(f"{out.name}_part", out.dtype, self.shape(like.shape), "arena")
+        self.body.append(View(own, out, start))
+        return own
+
+    def starts(self, node: Node) -> Iterator[Expr]:
+        """Where in a concatenation each of the operands begins."""
+        sizes = [self.dim(as_expr(product(a.shape))) for a in node.args]
+        return itertools.accumulate(sizes[:-1], initial=const(0))
+
+    def emit_concat(self, node: Node) -> Buffer:
+        """A result whose parts lie where they belong, or are copied there."""
+        out = self.targets.get(node) or self.allocate(node, node.type, node.name or "concat")
+        for a, start in zip(node.args, self.starts(node)):
+            if a not in self.placed:
+                self.body.append(Copy(self.stretch(out, a, start), self.buffer(a)))
+        return out
 
     def block(self) -> Host:
         """A nested place for statements that sees the values so far."""
