@@ -205,8 +205,8 @@ class Order:
         return self.reaches_zero(b - a)
 
     def reaches_zero(self, distance: Expr) -> bool:
-        """Whether it is not negative. A sum that a maximum is part of is as large as with any of its
-        arguments, and one that it is taken from as small as with one of them: all have to do."""
+        """Whether it is not negative. A sum with a maximum in it is at least what it is with any of
+        the arguments; where the maximum is subtracted, that has to hold with all of them."""
         if distance not in self.known:
             terms = {m: c for m, c in linear(distance)[0].items() if m.op == "max"}
             m = next((m for m, c in terms.items() if c < 0), next(iter(terms), None))

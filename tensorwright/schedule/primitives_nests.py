@@ -128,7 +128,7 @@ def in_runs(root: Stmt, most: int) -> Stmt:
         run, body, wide = Symbol("run", 0, count - 1), s.body, []
         for b in _sized_late(s):
             wide.append(Buffer(b.name, b.dtype, (count, *b.shape), "temp", b.align))
-            body = rename_accesses(drop_alloc(body, b), b, wide[-1], lambda i: (sym(run), *i))
+            body = rename_accesses(drop_alloc(body, b), b, wide[-1], lambda i, r=run: (sym(r), *i))
         first, end = (s.extent * (sym(run) + n) // count for n in (0, 1))
         inner = replace(s, begin=s.begin + first, extent=end - first, body=body, kind="serial")
         new = seq(*map(Alloc, wide), For(run, const(0), const(count), inner, s.kind))
