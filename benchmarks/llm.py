@@ -1,6 +1,6 @@
 """A Llama-style model with seeded weights: tokens a second, beside peers and beside a plain read.
 
-    python -m benchmarks.llm --threads 1,2 --peers torch,inductor,llamacpp
+    python -m benchmarks.llm --threads 1,2 --peers torch,inductor,openvino,llamacpp
     python -m benchmarks.llm --width 2048 --inner 5632 --layers 22 --precision bf16
 
 *prefill* reads a prompt of `--prompt` tokens, *decode* makes one token after another behind it.
@@ -11,11 +11,13 @@ every engine once, and the best round counts: what else runs on the machine slow
 from __future__ import annotations
 
 import argparse
+import copy
 import json
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,12 +27,34 @@ from tensorwright.base.errors import TensorwrightError
 
 
 @dataclass(frozen=True)
-class Runner:
-    """prefill(): the whole prompt, from an empty cache. decode(): one more token, which it gives
-    (None: there is nothing to compare)."""
+class Round:
+    """The prompt's token and those decoded behind it (none: there is nothing to compare), seconds
+    of the prompt, and seconds of a decoded token."""
 
-    prefill: Callable[[], int | None]
-    decode: Callable[[], int | None]
+    tokens: list[int]
+    prefill: float
+    decode: float
+
+
+Runner = Callable[[int], Round]  # number of tokens to decode -> what came and how long it took
+
+
+def runner(prefill: Callable[[], int | None], decode: Callable[[], int | None]) -> Runner:
+    """prefill(): the whole prompt, from an empty cache. decode(): one more token. Both give it."""
+
+    def play(steps: int) -> Round:
+        first, prompt = timed(prefill)
+        later = [timed(decode) for _ in range(steps)]
+        tokens = [t for t in (first, *(t for t, _ in later)) if t is not None]
+        return Round(tokens, prompt, min(s for _, s in later))
+
+    return play
+
+
+def timed(call: Callable):
+    start = time.perf_counter()
+    result = call()
+    return result, time.perf_counter() - start
 
 
 @dataclass(frozen=True)
@@ -84,7 +108,7 @@ def tensorwright(case: Case, model) -> Runner:
         now.append(engine.submit(case.tokens, max_tokens=1 << 30))
         return engine.step()[0][1]
 
-    return Runner(prefill, lambda: engine.step()[0][1])
+    return runner(prefill, lambda: engine.step()[0][1])
 
 
 def limit(case: Case, model) -> Runner:
@@ -100,24 +124,18 @@ def limit(case: Case, model) -> Runner:
 
     x = constant_empty((case.threads, count, 8, lanes), np.dtype("f"))
     x[...] = 1
-    return Runner(lambda: None, lambda: (read(x), None)[1])
+    return runner(lambda: None, lambda: (read(x), None)[1])
 
 
 def torch_eager(case: Case, model) -> Runner:
     return _torch(case, model, model)
 
 
-def torch_compiled(case: Case, model) -> Runner:
-    import torch
-
-    return _torch(case, model, torch.compile(model, dynamic=True))
-
-
 def _torch(case: Case, model, call) -> Runner:
     import torch
     from transformers import DynamicCache
 
-    model = model.to(torch.bfloat16) if case.precision == "bf16" else model
+    model = in_precision(case, model)
     state = {}
 
     def step(ids) -> int:
@@ -131,32 +149,138 @@ def _torch(case: Case, model, call) -> Runner:
         state["cache"] = DynamicCache()
         return step(torch.from_numpy(case.tokens[None]))
 
-    return Runner(prefill, lambda: step(state["next"]))
+    return runner(prefill, lambda: step(state["next"]))
+
+
+def torch_compiled(case: Case, model) -> Runner:
+    """Prefill and decode compiled apart, over a cache of fixed size."""
+    import torch
+    from transformers import StaticCache
+
+    model, length = in_precision(case, model), case.prompt + 512
+    cache = StaticCache(config=model.config, max_cache_len=length)
+    call = torch.compile(model.forward, dynamic=False)
+    state = {}
+
+    def step(ids) -> int:
+        first = state["held"]
+        state["held"] += ids.shape[1]
+        at = torch.arange(first, state["held"])
+        with torch.inference_mode():
+            out = call(input_ids=ids, past_key_values=cache, position_ids=at[None],
+                       cache_position=at, logits_to_keep=1)  # fmt: skip
+        token = int(out.logits[0, -1].argmax())
+        state["next"] = torch.tensor([[token]])
+        return token
+
+    def prefill() -> int:
+        with torch.inference_mode():
+            cache.reset()
+        state["held"] = 0
+        return step(torch.from_numpy(case.tokens[None]))
+
+    return runner(prefill, lambda: step(state["next"]))
+
+
+def in_precision(case: Case, model):
+    import torch
+
+    return model.to(torch.bfloat16) if case.precision == "bf16" else model
+
+
+def openvino(case: Case, model) -> Runner:
+    """The model with its cache as state, which OpenVINO updates in place."""
+    import openvino
+    import torch
+    from openvino._offline_transformations import apply_make_stateful_transformation
+    from transformers import DynamicCache
+    from transformers.cache_utils import DynamicLayer
+
+    class Step(torch.nn.Module):
+        """(ids, positions, mask, past keys and values) -> logits, keys and values with the new."""
+
+        def __init__(self):
+            super().__init__()
+            self.inner = model
+
+        def forward(self, ids, positions, mask, *past):
+            cache = DynamicCache()
+            for keys, values in zip(past[::2], past[1::2]):
+                layer = DynamicLayer()
+                layer.lazy_initialization(keys, values)
+                layer.keys, layer.values = keys, values
+                cache.layers.append(layer)
+            out = self.inner(input_ids=ids, position_ids=positions, attention_mask=mask,
+                             past_key_values=cache, use_cache=True, logits_to_keep=1)  # fmt: skip
+            made = [t for layer in cache.layers for t in (layer.keys, layer.values)]
+            return out.logits, *made
+
+    s = case.sizes
+    heads, depth = s["num_key_value_heads"], s["hidden_size"] // s["num_attention_heads"]
+    count = 2 * s["num_hidden_layers"]
+    example = (torch.zeros(1, 2, dtype=torch.long), torch.tensor([[3, 4]]), torch.zeros(1, 1, 2, 5),
+               *[torch.zeros(1, heads, 3, depth) for _ in range(count)])  # fmt: skip
+    shapes = [[1, -1], [1, -1], [1, 1, -1, -1], *[[1, heads, -1, depth]] * count]
+    with torch.no_grad():
+        found = openvino.convert_model(Step().eval(), example_input=example, input=shapes)
+    for k in range(count):
+        found.inputs[3 + k].tensor.set_names({f"past_{k}"})
+        found.outputs[1 + k].tensor.set_names({f"present_{k}"})
+    apply_make_stateful_transformation(found, {f"past_{k}": f"present_{k}" for k in range(count)})
+    settings = {"INFERENCE_NUM_THREADS": case.threads, "PERFORMANCE_HINT": "LATENCY",
+                "INFERENCE_PRECISION_HINT": "bf16" if case.precision == "bf16" else "f32",
+                "KV_CACHE_PRECISION": "bf16" if case.precision == "bf16" else "f32"}  # fmt: skip
+    request = openvino.Core().compile_model(found, "CPU", settings).create_infer_request()
+    state = {}
+
+    def step(ids: np.ndarray) -> int:
+        n, held = ids.shape[1], state["held"]
+        mask = np.triu(np.full((n, held + n), -np.inf, np.float32), held + 1)
+        at = np.arange(held, held + n, dtype=np.int64)[None]
+        result = request.infer([ids, at, mask[None, None]], share_inputs=True)
+        state["held"] = held + n
+        return int(result[0][0, -1].argmax())
+
+    def prefill() -> int:
+        request.reset_state()
+        state["held"] = 0
+        state["next"] = step(case.tokens[None])
+        return state["next"]
+
+    def decode() -> int:
+        state["next"] = step(np.array([[state["next"]]], np.int64))
+        return state["next"]
+
+    return runner(prefill, decode)
 
 
 def llama_cpp(case: Case, model) -> Runner:
-    from llama_cpp import Llama
+    """llama.cpp through `xllamacpp`, by the clock of its server: a generated token is counted from
+    the end of the prompt, the first one is that of the prompt."""
+    import xllamacpp as x
 
-    path = write_gguf(case, model)
-    found = Llama(str(path), n_ctx=case.prompt + 512, n_threads=case.threads, logits_all=False,
-                  n_threads_batch=case.threads, verbose=False)  # fmt: skip
+    p = x.CommonParams()
+    p.model.path = str(write_gguf(case, model))
+    p.n_ctx, p.n_parallel, p.warmup, p.verbosity = case.prompt + 512, 1, True, -1
+    p.n_batch = p.n_ubatch = max(case.prompt, 512)
+    p.cpuparams.n_threads = p.cpuparams_batch.n_threads = case.threads
+    sys.stderr.write(x.get_system_info() + "\n")
+    server = x.Server(p)
 
-    def step(tokens) -> int:
-        found.eval(tokens)
-        return int(np.argmax(found._scores[-1] if len(found._scores) else found.scores[0]))
+    def play(steps: int) -> Round:
+        request = {"prompt": case.tokens.tolist(), "n_predict": steps + 1, "temperature": 0.0,
+                   "top_k": 1, "ignore_eos": True, "cache_prompt": False}  # fmt: skip
+        answer = server.handle_completions(request)
+        answer = json.loads(answer) if isinstance(answer, str) else answer
+        if "timings" not in answer:
+            raise RuntimeError(f"llama.cpp: {answer}")
+        t = answer["timings"]
+        if t["prompt_n"] != case.prompt or t["predicted_n"] != steps + 1:
+            raise RuntimeError(f"llama.cpp processed other tokens: {t}")
+        tokens = [int(k) for k in re.findall(r"<(\d+)>", answer["choices"][0]["text"])]
+        return Round(tokens, t["prompt_ms"] / 1e3, t["predicted_ms"] / 1e3 / steps)
 
-    last = []
-
-    def prefill() -> int:
-        found.reset()
-        last[:] = [step(case.tokens.tolist())]
-        return last[0]
-
-    def decode() -> int:
-        last[:] = [step(last)]
-        return last[0]
-
-    return Runner(prefill, decode)
+    return play
 
 
 def write_gguf(case: Case, model) -> Path:
@@ -177,7 +301,10 @@ def write_gguf(case: Case, model) -> Path:
     w.add_rope_dimension_count(s["hidden_size"] // heads)
     w.add_rope_freq_base(10000.0)
     w.add_vocab_size(s["vocab_size"])
-    w.add_tokenizer_model("no_vocab")
+    w.add_tokenizer_model("llama")  # tokens that no text is made of: a server wants some
+    w.add_token_list([f"<{k}>" for k in range(s["vocab_size"])])
+    w.add_token_scores([0.0] * s["vocab_size"])
+    w.add_token_types([gguf.TokenType.NORMAL] * s["vocab_size"])
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, s["num_hidden_layers"])
     for name, tensor in model.state_dict().items():
         a = tensor.float().numpy()
@@ -198,40 +325,40 @@ def write_gguf(case: Case, model) -> Path:
 
 
 ENGINES = {"tensorwright": tensorwright, "limit": limit, "torch": torch_eager,
-           "inductor": torch_compiled, "llamacpp": llama_cpp}  # fmt: skip
+           "inductor": torch_compiled, "openvino": openvino, "llamacpp": llama_cpp}  # fmt: skip
 
 
 # ---- measuring ---------------------------------------------------------------------------------
 
 
-def measure(case: Case, names: list[str], rounds: int, steps: int) -> list[dict]:
-    """Every engine's best seconds of a prompt and of a token, engines taking turns."""
+def prepare(case: Case, names: list[str], steps: int) -> tuple[dict[str, Runner], list[dict]]:
+    """The engines that work, after a round each, and their rows. Why others do not is told."""
     model = case.reference()
-    runners, rows = {}, {}
+    runners, rows = {}, []
     for name in names:
         start = time.perf_counter()
         try:
-            runners[name] = ENGINES[name](case, model)
-            first = [runners[name].prefill(), *(runners[name].decode() for _ in range(steps))]
-            ready = time.perf_counter() - start
-            rows[name] = {"engine": name, "threads": case.threads, "ready": ready,
-                          "tokens": first, "prefill": np.inf, "decode": np.inf}  # fmt: skip
+            play = ENGINES[name](case, copy.deepcopy(model))
+            first = play(steps)
         except (ImportError, RuntimeError, ValueError, TensorwrightError) as e:
             sys.stderr.write(f"{name}: {type(e).__name__}: {e}\n")
-            runners.pop(name, None)
+            continue
+        ready = time.perf_counter() - start
+        runners[name] = play
+        rows.append({"engine": name, "threads": case.threads, "ready": ready,
+                     "tokens": first.tokens, "prefill": np.inf, "decode": np.inf})  # fmt: skip
+        sys.stderr.write(f"{name} ready after {ready:.0f} s\n")
+    return runners, rows
+
+
+def measure(runners: dict[str, Runner], rows: list[dict], rounds: int, steps: int) -> list[dict]:
+    """Every engine's best seconds of a prompt and of a token, engines taking turns."""
     for _ in range(rounds):
-        for name, r in runners.items():
-            row = rows[name]
-            row["prefill"] = min(row["prefill"], *seconds(r.prefill, 1))
-            row["decode"] = min(row["decode"], *seconds(r.decode, steps))
-    return list(rows.values())
-
-
-def seconds(call: Callable, times: int) -> Iterator[float]:
-    for _ in range(times):
-        start = time.perf_counter()
-        call()
-        yield time.perf_counter() - start
+        for row in rows:
+            found = runners[row["engine"]](steps)
+            row["prefill"] = min(row["prefill"], found.prefill)
+            row["decode"] = min(row["decode"], found.decode)
+    return rows
 
 
 def table(rows: list[dict], case: Case) -> str:
@@ -270,7 +397,7 @@ def main(arguments: list[str] | None = None) -> None:
     case = Case(sizes, a.prompt, counts[0], a.precision)
     names = ["limit", "tensorwright", *(n for n in a.peers.split(",") if n)]
     if a.json:
-        print(json.dumps(measure(case, names, a.rounds, a.steps)))
+        print(json.dumps(measure(*prepare(case, names, a.steps), a.rounds, a.steps)))
         return
     rows = []
     for n in counts:  # a process each: thread pools are made once

@@ -165,7 +165,7 @@ def _frame_problems(body: Stmt, frames, spans, known, at_most) -> Iterator[Probl
         if not at_most(end, size) or not at_most(const(0), start):
             problem = f"at [{start}, {end}) of {size} bytes"
             yield Problem(problem, (b,))
-        if not is_const(start % LINE, 0):
+        if not _is_aligned(start):
             yield Problem(f"at {start}, which is not aligned to {LINE}", (b,))
     bound: set[Symbol] = set()
     late = {s.var for s in ir.statements(body) if isinstance(s, (ir.Let, ir.For))}
@@ -181,19 +181,45 @@ def _frame_problems(body: Stmt, frames, spans, known, at_most) -> Iterator[Probl
             bound.add(s.var)
 
 
+def _is_aligned(e: Expr) -> bool:
+    """Whether an offset is a multiple of a line; of a maximum, whichever of its arguments it is."""
+    largest = next((a for a in linear(e)[0] if a.op == "max"), None)
+    return is_const(e % LINE, 0) or (
+        largest is not None and all(_is_aligned(substitute(e, {largest: x})) for x in largest.args)
+    )
+
+
 class Order:
     """Proves a <= b for index expressions, given some that are not negative: the sizes of buffers,
     whatever the form in which they are written."""
 
     def __init__(self, sizes: Iterable[Expr]):
         sizes = tuple(dict.fromkeys(sizes))
+        self.known: dict[Expr, bool] = {}
         self.sums = [z for z in (e * LINE for e in sizes)
                      if len(linear(z)[0]) > 1 or (linear(z)[0] and linear(z)[1])]  # fmt: skip
         self.positive = {atom for e in sizes for atom, c in linear(e)[0].items()
                          if c > 0 and len(linear(e)[0]) == 1 and linear(e)[1] == 0}  # fmt: skip
 
     def __call__(self, a: Expr, b: Expr) -> bool:
-        distance = b - a
+        return self.reaches_zero(b - a)
+
+    def reaches_zero(self, distance: Expr) -> bool:
+        """Whether it is not negative. A sum with a maximum in it is at least what it is with any of
+        the arguments; where the maximum is subtracted, that has to hold with all of them."""
+        if distance not in self.known:
+            terms = {m: c for m, c in linear(distance)[0].items() if m.op == "max"}
+            m = next((m for m, c in terms.items() if c < 0), next(iter(terms), None))
+            if self.sum_reaches_zero(distance):
+                self.known[distance] = True
+            elif m is None:
+                self.known[distance] = False
+            else:
+                found = (self.reaches_zero(substitute(distance, {m: x})) for x in m.args)
+                self.known[distance] = all(found) if terms[m] < 0 else any(found)
+        return self.known[distance]
+
+    def sum_reaches_zero(self, distance: Expr) -> bool:
         for _ in range(len(self.sums) + 1):
             if self.is_never_negative(distance):
                 return True

@@ -5,13 +5,14 @@
 A buffer is live from its first to its last mention, views included; a loop keeps what it did not
 allocate itself live to its end. Static sizes are placed greedily, largest first (the offsets of
 Pisarchyk and Lee 2020, "greedy by size"); symbolic ones likewise, at offsets that are sums and are
-proved to be free. Buffers whose size is bound only in the middle of the function become
-`dynamic`: allocated there, freed with the function.
+proved to be free, or behind the largest of several ends. Buffers whose size is bound only in the
+middle of the function become `dynamic`: allocated there, freed with the function.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import reduce
 from math import nan
 
 from tensorwright.base import config
@@ -24,6 +25,7 @@ from tensorwright.ir.expr import (
     as_expr,
     const,
     is_const,
+    maximum,
     sym,
     symbols_of,
     walk,
@@ -151,23 +153,21 @@ class Placed:
 def place_symbolic(items: list[Interval]) -> tuple[dict[Buffer, Expr], Expr]:
     """Offsets of buffers of any size and the total. The same greedy placement, in the order that
     the sizes have at reference sizes of the symbols; an offset is taken only if it is proved that
-    nothing overlaps there whatever the sizes are."""
+    nothing overlaps there whatever the sizes are. Behind the larger of the ends of all others
+    nothing does, even where nobody can say which one that is."""
     at = Reference(items)
     placed: list[Placed] = []
     total = const(0)
     for item in sorted(items, key=lambda i: (-at(i.size), i.first)):
         others = [p for p in placed if overlap_in_time(item, p.item)]
         begin = _lowest(item, others, at)
-        end = total if begin is None else begin + item.size
-        if begin is None or not (_holds(end, total) or _holds(total, end)):
-            begin, end = total, total + item.size
-        if not _holds(end, total):
-            total = end
+        end = begin + item.size
+        total = _larger([total, end])
         placed.append(Placed(item, begin, end, at(begin), at(end)))
     return {p.item.buffer: p.begin for p in placed}, total
 
 
-def _lowest(item: Interval, others: list[Placed], at: Reference) -> Expr | None:
+def _lowest(item: Interval, others: list[Placed], at: Reference) -> Expr:
     """The lowest of the places at 0 and behind the others that is free for certain."""
     size = at(item.size)
     begins = dict.fromkeys((const(0), *(p.end for p in others)))
@@ -177,7 +177,16 @@ def _lowest(item: Interval, others: list[Placed], at: Reference) -> Expr | None:
             _holds(p.end, begin) or _holds(end, p.begin) for p in others
         ):
             return begin
-    return None
+    return _larger([p.end for p in others])
+
+
+def _larger(ends: list[Expr]) -> Expr:
+    """The largest of some offsets, without those that are known to be no larger than others."""
+    kept: list[Expr] = []
+    for e in dict.fromkeys(ends):
+        if not any(_holds(e, k) for k in kept):
+            kept = [*(k for k in kept if not _holds(k, e)), e]
+    return reduce(maximum, kept)
 
 
 def _holds(a: Expr, b: Expr) -> bool:

@@ -28,7 +28,7 @@ from tensorwright.ir.graph import (
 from tensorwright.ir.module import Module, map_graphs, unique
 from tensorwright.ir.type import TensorType, TupleType, type_symbols
 from tensorwright.ops.kernel import fused
-from tensorwright.passes.lower import HOST_OPS, define_kernel
+from tensorwright.passes.lower import HOST_OPS, define_kernel, joined_results
 from tensorwright.passes.share import without_depths
 from tensorwright.schedule.form import read_form
 
@@ -59,6 +59,7 @@ class Fusion:
         self.graph, self.known = g, known
         self.users = users(g)
         self.outputs = {*g.results, *g.binders}
+        self.joined = joined_results(g)
         self.group_of: dict[Node, Group] = {}
         self.place: dict[Node, int] = {}  # in the order of the graph
 
@@ -70,7 +71,7 @@ class Fusion:
                 node.op.name in HOST_OPS and node.op.name != "reshape"
             ):
                 continue
-            if node in self.group_of:
+            if node in self.group_of or node in self.joined:
                 continue
             target = self.target(node)
             if target is not None:

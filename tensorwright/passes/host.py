@@ -52,6 +52,7 @@ from tensorwright.ir.loop import (
 from tensorwright.ir.module import Module
 from tensorwright.ir.type import TupleType, product
 from tensorwright.passes.host_objects import Objects, Shell, flat_buffers, reference
+from tensorwright.passes.host_results import Results
 from tensorwright.passes.host_sized import Sized
 from tensorwright.passes.host_tail import Round, Tails
 from tensorwright.passes.specialize import applies
@@ -63,7 +64,7 @@ Value = Buffer | tuple["Value", ...]
 
 
 @dataclass
-class Host(Objects, Sized, Tails):
+class Host(Objects, Results, Sized, Tails):
     """State of lowering one function: statements so far, buffers by node, constants by position."""
 
     outermost = True
@@ -78,6 +79,7 @@ class Host(Objects, Sized, Tails):
     env: dict[Expr, Expr] = field(default_factory=dict)  # symbols of bodies -> what they are here
     homes: dict[Buffer, Buffer] = field(default_factory=dict)  # views -> the buffer they lie in
     takers: Takers | None = None
+    placed: set[Node] = field(default_factory=set)  # operands that lie in a result already
     owned: set[Buffer] = field(default_factory=set)  # references that this block has to let go of
     held: set[Buffer] = field(default_factory=set)  # those of them that it needs to its end
     shell: Shell | None = None
@@ -169,23 +171,6 @@ class Host(Objects, Sized, Tails):
     def over(self, base: Buffer, name: str) -> Buffer:
         """A new value in the memory of one that nobody needs any more."""
         return self.view(Buffer(name, base.dtype, base.shape, "arena", 64), base)
-
-    def claim(self, g: Graph, outputs: list[Buffer]) -> list[int]:
-        """Make producers of the results write to `outputs`; the positions that need a copy."""
-        copies = []
-        state = {r for _, r in g.state}
-        for k, (result, out) in enumerate(zip(g.results, outputs)):
-            producer = result
-            while producer.op.name == "reshape" or producer.attrs.get("inplace", -1) >= 0:
-                producer = producer.args[producer.attrs.get("inplace", 0)]
-            direct = writes_to_target(producer) and not isinstance(producer.type, TupleType)
-            item = producer.op.name == "item" and writes_to_target(producer.args[0])
-            fits = (direct or item) and producer not in self.targets and producer not in g.params
-            if fits and k not in state:
-                self.targets[producer] = out
-            else:
-                copies.append(k)
-        return copies
 
     def block(self) -> Host:
         """A nested place for statements that sees the values so far."""
@@ -429,13 +414,6 @@ class Host(Objects, Sized, Tails):
             made = If(applies(h, [b.shape for b in ins]), own, made)
         self.body.append(made)
         return outs if isinstance(node.type, TupleType) else outs[0]
-
-
-def writes_to_target(node: Node) -> bool:
-    """Whether a node computes its results in whatever buffers it is given."""
-    types = node.type.items if isinstance(node.type, TupleType) else (node.type,)
-    tensors = not any(map(is_object, types))
-    return node.op.name == "call_kernel" or (node.op.name == "call" and tensors)
 
 
 def host_name(graph: str) -> str:

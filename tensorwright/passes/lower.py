@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from tensorwright.base.errors import CompileError
 from tensorwright.ir import loop as ir
-from tensorwright.ir.expr import Buffer, as_expr, sym, walk
+from tensorwright.ir.expr import Buffer, as_expr, is_const, sym, symbols_of, walk
 from tensorwright.ir.graph import (
     CONST,
     PARAM,
@@ -25,11 +25,12 @@ from tensorwright.ir.graph import (
     rebuild,
     structure,
     subgraphs,
+    users,
     with_args,
 )
 from tensorwright.ir.loop import Alloc, Kernel, seq
 from tensorwright.ir.module import Module, unique
-from tensorwright.ir.type import TupleType
+from tensorwright.ir.type import TensorType, TupleType
 from tensorwright.ops.kernel import call_kernel, fused
 from tensorwright.passes.cost import kernel_cost
 from tensorwright.passes.share import Shared, shared_bodies
@@ -38,6 +39,31 @@ HOST_OPS = frozenset((
     "param", "const", "item", "make_tuple", "reshape", "bind_size", "if_", "while_", "scan_",
     "call", "call_kernel", "call_extern", "construct", "match", "closure", "apply",
 ))  # fmt: skip
+KERNELS = frozenset(("call_kernel", "fused"))
+
+
+def joined_results(g: Graph) -> set[Node]:
+    """Results that are tensors one behind the other in memory, each of which something else needs
+    as well: they are computed there, and no kernel copies them."""
+    if g.state:
+        return set()
+    used = users(g)
+    told = symbols_of(*(as_expr(d) for p in g.params if isinstance(p.type, TensorType)
+                        for d in p.shape))  # fmt: skip
+
+    def lies_there(a: Node) -> bool:
+        found = [a]
+        while found[-1].op.name == "reshape":
+            found.append(found[-1].args[0])
+        made = found[-1].op not in (PARAM, CONST) and found[-1].op.name not in HOST_OPS - KERNELS
+        return made and any(len(set(used[n])) > 1 for n in found)
+
+    return {
+        r for r in g.results
+        if r.op.name == "concat" and len(set(r.args)) == len(r.args) > 1
+        and all(is_const(as_expr(d), 1) for d in r.shape[: r.attrs["axis"]])
+        and symbols_of(*map(as_expr, r.shape)) <= told and all(map(lies_there, r.args))
+    }  # fmt: skip
 
 
 def define_kernel(name: str, g: Graph) -> Kernel:
@@ -108,7 +134,9 @@ def lower(m: Module) -> Module:
     shared = shared_bodies(groups)
 
     def lower_graph(g: Graph) -> Graph:
-        return rebuild(g, lambda node, args: lower_node(with_args(node, args)))
+        joined = joined_results(g)
+        return rebuild(g, lambda node, args: with_args(node, args) if node in joined
+                       else lower_node(with_args(node, args)))  # fmt: skip
 
     def lower_bodies(node: Node) -> Node:
         attrs = {k: lower_graph(v) if isinstance(v, Graph) else v for k, v in node.attrs.items()}

@@ -10,6 +10,7 @@ from tensorwright.base.errors import InternalError
 from tensorwright.ir import loop as ir
 from tensorwright.ir.dtype import f32
 from tensorwright.ir.expr import Buffer, Symbol, as_dim, const, sym
+from tensorwright.ir.facts import evaluate
 from tensorwright.ir.loop import Alloc, Call, Kernel, Seq
 from tensorwright.memory.overlap import check_plan, verify_plan
 from tensorwright.memory.plan import plan_memory
@@ -91,6 +92,19 @@ def test_chain_needs_two_buffers():
 def test_symbolic_chain_needs_two_buffers():
     size = frame_size(plan_memory(chain(*[sym(N) * 16] * 10)))
     assert size is sym(N) * 128
+
+
+def test_sizes_that_nobody_can_compare_share_a_place():
+    """The frame is as large as the largest two neighbours of the chain, whichever they are."""
+    n, m = sym(N) * 16, sym(M) * 16
+    planned = plan_memory(chain(n, m, n, m))
+    assert check_plan(planned) == []
+    for a, b in ((9, 1), (1, 9), (5, 5)):
+        assert evaluate(frame_size(planned), {N: a, M: b}) == 64 * (a + b)
+    planned = plan_memory(chain(n, 16, m))
+    sizes = {evaluate(frame_size(planned), {N: a, M: b}) for a, b in ((9, 1), (1, 9))}
+    assert sizes == {64 * 10}
+    assert check_plan(planned) == []
 
 
 def test_empty_buffers_need_nothing():

@@ -14,7 +14,7 @@ from tensorwright.ir.type import tensor
 from tensorwright.memory.plan import plan_memory
 from tensorwright.ops.control import call, if_, item, scan_, while_
 from tensorwright.ops.elementwise import add, exp, less, mul, neg
-from tensorwright.ops.movement import reshape, slice
+from tensorwright.ops.movement import concat, reshape, slice
 from tensorwright.ops.positions import bind_size, iota
 from tensorwright.passes.host import lower_entry, lower_function
 from tensorwright.passes.lower import lower
@@ -51,6 +51,25 @@ def floats(*shape: int) -> np.ndarray:
 
 def statements(m: Module, kind: type) -> list:
     return [s for s in ir.statements(host(m)[0].body) if isinstance(s, kind)]
+
+
+def test_parts_of_a_result_are_computed_in_it():
+    """Tensors one behind the other that something else needs as well."""
+    n = var("n", min=0)
+    x, y = x_of(n, 2), x_of(n + 1, 2, name="y")
+    a, b = neg(x), exp(y)
+    rows = slice(y, starts=(1, 0), stops=(n + 1, 2), steps=(1, 1))
+    c = mul(a, rows)
+    m = module((concat(a, b, c, axis=0), add(a, rows), exp(b), mul(c, a)), x, y)
+    assert "concat" not in lower(m).kernels
+    for size in (0, 1, 5):
+        check(m, floats(size, 2), floats(size + 1, 2))
+    m = module((concat(x, a, axis=0), exp(a)), x)  # nothing makes the parameter
+    assert "concat" in lower(m).kernels
+    check(m, floats(3, 2))
+    m = module((concat(a, neg(a), axis=1), exp(a)), x)  # not one behind the other
+    assert "concat" in lower(m).kernels
+    check(m, floats(3, 2))
 
 
 # ---- sizes ---------------------------------------------------------------------------------------
