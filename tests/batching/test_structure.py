@@ -170,8 +170,8 @@ def test_what_surrounds_the_recursion_and_a_tensor_of_each_example():
 def test_steps_have_bounded_size():
     """More rows than a step takes, and shared parts, which get a row for each place."""
     shared = tree(40)
-    values = [shared] * 9 + [Tree.Node(shared, shared)]
-    leaves = 40 * 11
+    values = [shared] * 11 + [Tree.Node(shared, shared)]
+    leaves = 40 * 13
     assert leaves > 2 * CHUNK
     check(state, values, W, in_axes=(0, None), one=plain_state)
 
