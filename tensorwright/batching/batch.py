@@ -18,15 +18,17 @@ from collections.abc import Callable
 import numpy as np
 
 from tensorwright.base.errors import FrontendError
-from tensorwright.batching.forest import layout_of, plant
+from tensorwright.base.value import Value
+from tensorwright.batching.forest import Forest, list_of, planted
 from tensorwright.batching.lanes import Lanes
 from tensorwright.batching.machine import DEPTH, batch_program
 from tensorwright.batching.rows import moved
-from tensorwright.batching.structure import Builder, find_walkers, inputs_of
+from tensorwright.batching.structure import Builder, find_walkers
 from tensorwright.batching.vmap import Mapped, mapped
 from tensorwright.frontend import trees
 from tensorwright.frontend.data import is_data, typed_value
 from tensorwright.frontend.function import Convention, Function, Session, trace_entry
+from tensorwright.ir.dtype import i64
 from tensorwright.ir.expr import Symbol, sym
 from tensorwright.ir.graph import Graph, Node, graph, param, subgraphs
 from tensorwright.ir.type import DataType, TensorType
@@ -102,15 +104,16 @@ class OverValues(Mapped):
         names = list(axes)
         types = [p.type for p in main.params]
         found = {n: t for n, t in zip(names, types) if isinstance(t, DataType)}
-        layout = layout_of(list(found.values()))
-        inputs = inputs_of(layout, list(found), lanes)
+        inputs = {n: param(n, list_of(t)) for n, t in found.items()}
+        counts = [param(f"{n}_count", TensorType(i64, (lanes,))) for n in found]
+        forest = planted(list(inputs.values()), list(found.values()), [lanes] * len(found))
         given = _tensors(main, names, axes, lanes)
-        results = _results(main, names, layout, inputs, given, session, lanes)
+        results = _results(main, names, forest, given, session, lanes)
         ends = [0] * len(results) if self.out_axes == 0 else trees.flatten(self.out_axes)[0]
         results = [moved(y, 0, normalize_axis("batch", a, y.rank)) for y, a in zip(results, ends)]
-        params = [*inputs.all(), *given.values()]
+        params = [*inputs.values(), *counts, *given.values()]
         made = graph(title, params, results, main.result_names)
-        flatten = _flattener(self, names, layout, found, inputs)
+        flatten = _flattener(self, names, found)
         return made, Convention(flatten, call.rebuild)
 
 
@@ -166,13 +169,13 @@ def _tensors(main: Graph, names, axes, lanes) -> dict[Node, Node]:
     return found
 
 
-def _results(main: Graph, names, layout, inputs, given, session: Session, lanes) -> list[Node]:
+def _results(main: Graph, names, forest: Forest, given, session: Session, lanes) -> list[Node]:
     walkers = find_walkers(main, session.graphs)
     for w in walkers.values():
         w.shared = {k: given.get(x, x) for k, x in w.shared.items()}
-    builder = Builder(layout, session.graphs, walkers, inputs)
+    builder = Builder(forest, session.graphs, walkers)
     engine = builder.lanes(lanes, builder.tables())
-    roots = iter(inputs.roots)
+    roots = iter(forest.roots)
     for p in main.params:
         if isinstance(p.type, DataType):
             engine.values[p] = (next(roots), True)
@@ -184,16 +187,20 @@ def _results(main: Graph, names, layout, inputs, given, session: Session, lanes)
     return [engine.with_lanes(engine.of(r)) for r in main.results]
 
 
-def _flattener(fn: OverValues, names, layout, found, inputs) -> Callable:
+def _flattener(fn: OverValues, names, found) -> Callable:
+    end = Value("End")
+
+    def listed(values, t: DataType) -> Value:
+        whole = end
+        for v in reversed(values):
+            whole = Value("One", (typed_value(v, t), whole))
+        return whole
+
     def flatten(args: tuple, kwargs: dict) -> list:
         given = fn.parameters.bind(*args, **kwargs).arguments
-        lists = [(t, [typed_value(v, t) for v in given[n]]) for n, t in found.items()]
-        forest = plant(layout, lists)
-        own = [a for ds in (forest.fields, forest.parts) for d in ds for a in d.values()]
-        empty = lambda n: np.zeros(n, np.int64)
-        counts = [empty(n) for n in forest.counts]
-        widest = [empty(n) for n in forest.widest]
+        lists = [(t, list(given[n])) for n, t in found.items()]
+        counts = [np.zeros(len(values), np.int64) for _, values in lists]
         rest = [given[n] for n in names if n not in found]
-        return [*own, *counts, forest.table, *widest, *forest.roots, *rest]
+        return [*(listed(values, t) for t, values in lists), *counts, *rest]
 
     return flatten

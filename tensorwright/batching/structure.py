@@ -1,31 +1,31 @@
 """Functions over data types for many values at once: one batched cell for each case.
 
     def f(t): match t: Leaf(x) -> a(x); Node(l, r) -> b(f(l), f(r))
-->  results = a(all leaves)
-    for each generation of nodes, the last one first: results[its rows] = b(results[l], results[r])
+->  for each step: results[its leaves] = a(x); results[its nodes] = b(results[l], results[r])
 
 A function that calls itself only on parts of its argument computes each case from its fields and
-from results of its parts. So the cell, one step of the function, is what is batched: all rows of a
-case in one generation, whatever values they belong to. The levels are found when values are turned
-into rows (`forest.py`); the loop over them is one compiled program, whose sizes are symbols.
+from results of its parts. So the cell, one step of the function, is what is batched: rows of a case
+in one generation, whatever values they belong to. The program itself finds the steps
+(`forest.py`): first those of all cases without parts, then the generations, the last one first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tensorwright.base.errors import CompileError
 from tensorwright.batching.blocks import cyclic
-from tensorwright.batching.forest import Layout, Rows
+from tensorwright.batching.forest import CHUNK, Forest
 from tensorwright.batching.lanes import Lanes, Value
 from tensorwright.ir.dtype import i64
-from tensorwright.ir.expr import Expr, Symbol, as_dim, as_expr, sym
+from tensorwright.ir.expr import Symbol, as_dim, sym
 from tensorwright.ir.graph import CONST, Graph, Node, graph, param, subgraphs
-from tensorwright.ir.type import DataType, Dim, TensorType, TupleType
+from tensorwright.ir.type import DataType, Dim, TupleType
 from tensorwright.ops.control import items, while_
 from tensorwright.ops.data import arms_of
 from tensorwright.ops.elementwise import add, less
+from tensorwright.ops.forest import Rows, read_rows, room
 from tensorwright.ops.index import dynamic_slice, dynamic_update_slice, gather
 from tensorwright.ops.movement import concat, reshape
 from tensorwright.ops.positions import bind_size, full, iota
@@ -189,53 +189,12 @@ def _same_value(g: Graph, same: set[Node], walkers) -> set[str]:
 
 
 @dataclass
-class Inputs:
-    """The parameters that hold a forest."""
-
-    fields: list[dict[int, Node]]
-    parts: list[dict[int, Node]]
-    rows: list[Node]  # i64[rows of the case], for their number
-    table: Node
-    widest: list[Node]  # i64[rows of the widest generation], for their number
-    roots: list[Node]
-
-    def all(self) -> list[Node]:
-        own = [p for ds in (self.fields, self.parts) for d in ds for p in d.values()]
-        return [*own, *self.rows, self.table, *self.widest, *self.roots]
-
-
-def inputs_of(layout: Layout, roots: Sequence[str], examples: Dim) -> Inputs:
-    rows: list[Node] = []
-    fields: list[dict[int, Node]] = []
-    parts: list[dict[int, Node]] = []
-    for r in layout.rows:
-        name = f"{r.data.name}_{r.name}"
-        n = sym(Symbol(f"{name}_rows".lower()))
-        names = [f for f, _ in r.data.case(r.name).fields]
-        row = lambda j, t, n=n, name=name, names=names: param(
-            f"{name}_{names[j]}", TensorType(t.dtype, (n, *t.shape)))  # fmt: skip
-        if any(not isinstance(d, int) for t in r.tensors.values() for d in t.shape):
-            raise CompileError(f"batch: {r.data}.{r.name} has a field whose size is each value's "
-                               "own", help="give it one size, or make it a list")  # fmt: skip
-        fields.append({j: row(j, t) for j, t in r.tensors.items()})
-        parts.append({j: row(j, TensorType(i64, ())) for j in r.parts})
-        rows.append(param(f"{name}_rows", TensorType(i64, (n,))))
-    growing = layout.growing()
-    levels = sym(Symbol("generations"))
-    table = param("table", TensorType(i64, (levels, len(growing), 2)))
-    widest = [param(f"{r.data.name}_{r.name}_widest",
-                    TensorType(i64, (sym(Symbol(f"widest_{r.name}".lower())),)))
-              for r in growing]  # fmt: skip
-    return Inputs(fields, parts, rows, table, widest,
-                  [param(name, TensorType(i64, (examples,))) for name in roots])  # fmt: skip
-
-
-@dataclass
 class Builder:
-    layout: Layout
+    """The program of one forest: in each step as many rows of each case as the table says."""
+
+    forest: Forest
     graphs: Mapping[str, Graph]
     walkers: dict[str, Walker]
-    inputs: Inputs
 
     def lanes(self, size: Dim, tables: dict[str, list[Node]]) -> Cell:
         return Cell(size, self.graphs, tables, self.walkers)
@@ -251,73 +210,48 @@ class Builder:
             lanes.values[w.graph.params[k]] = (shared.get(node, node), False)
         return [lanes.with_lanes(lanes.of(x)) for x in w.graph.results]
 
-    def base(self, r: Rows) -> Expr:
-        """The first slot of a case."""
-        rows = self.layout.rows
-        before = [k for k in range(rows.index(r)) if rows[k].data == r.data]
-        return sum((as_expr(self.inputs.rows[k].shape[0]) for k in before), as_expr(0))
-
-    def beginnings(self, order: list[Walker]) -> dict[str, list[Node]]:
-        """Tables with the results of all values without parts, zeros elsewhere."""
-        tables: dict[str, list[Node]] = {}
-        for w in order:
-            pieces: list[list[Node]] = []
-            for r in self.layout.of(w.data):
-                k = self.layout.rows.index(r)
-                n = self.inputs.rows[k].shape[0]
-                if r.parts:
-                    pieces.append([full(shape=(n, *x.shape), value=0, dtype=x.dtype)
-                                   for x in w.graph.results])  # fmt: skip
-                else:
-                    own = iota(shape=(n,), start=as_dim(self.base(r)))
-                    pieces.append(self.cell(w, r, n, tables, own, self.inputs.fields[k], {}))
-            tables[w.name] = [concat(*column, axis=0) for column in zip(*pieces)]
-        return tables
-
     def tables(self) -> dict[str, list[Node]]:
-        """The results of every walker for every value: one loop over the generations."""
-        order = in_order(self.walkers)
-        start = self.beginnings(order)
-        flat = [t for w in order for t in start[w.name]]
+        """The results of every walker for every value: one loop over the steps."""
+        order, f = in_order(self.walkers), self.forest
+        flat = [room(shape=(f.slots(w.data), *x.shape), dtype=x.dtype)
+                for w in order for x in w.graph.results]  # fmt: skip
         shared = list(dict.fromkeys(x for w in order for x in w.shared.values()
                                     if x.op is not CONST))  # fmt: skip
-        rest = [*self.inputs.all(), *shared]
-        level = full(shape=(), value=0, dtype=i64)
-        params = [param(f"s{k}", x.type) for k, x in enumerate([level, *flat, *rest])]
+        rest = [*f.values, *f.places, *(p for own in f.parts for p in own.values()), f.table,
+                *shared]  # fmt: skip
+        step = full(shape=(), value=0, dtype=i64)
+        params = [param(f"s{k}", x.type) for k, x in enumerate([step, *flat, *rest])]
         own = dict(zip(rest, params[1 + len(flat) :]))
         now = iter(params[1:])
-        tables = {w.name: [next(now) for _ in start[w.name]] for w in order}
-        for r in self.layout.growing():
-            self.generation(r, params[0], order, tables, own)
+        tables = {w.name: [next(now) for _ in w.graph.results] for w in order}
+        for k in range(len(f.layout.rows)):
+            self.step(k, params[0], order, tables, own)
         after = [t for w in order for t in tables[w.name]]
         one = full(shape=(), value=1, dtype=i64)
-        body = graph("generation", params, [add(params[0], one), *after])
+        body = graph("step", params, [add(params[0], one), *after])
         tested = [param(p.name, p.type) for p in params]
-        last = full(shape=(), value=self.inputs.table.shape[0], dtype=i64)
+        last = full(shape=(), value=f.table.shape[0], dtype=i64)
         cond = graph("more", tested, [less(tested[0], last)])
-        y = while_(level, *flat, *rest, cond=cond, body=body, carried=1 + len(flat))
+        y = while_(step, *flat, *rest, cond=cond, body=body, carried=1 + len(flat))
         done = iter(items(y)[1:])
-        return {w.name: [next(done) for _ in start[w.name]] for w in order}
+        return {w.name: [next(done) for _ in w.graph.results] for w in order}
 
-    def generation(self, r: Rows, level: Node, order, tables, own: dict[Node, Node]) -> None:
-        """The results of a case's rows of one generation, put into the tables."""
-        i, k = self.inputs, self.layout.rows.index(r)
-        column = self.layout.growing().index(r)
+    def step(self, k: int, number: Node, order, tables, own: dict[Node, Node]) -> None:
+        """The results of a case's rows of one step, put into the tables."""
+        f, r = self.forest, self.forest.layout.rows[k]
         zero = full(shape=(1,), value=0, dtype=i64)
-        at = concat(reshape(level, shape=(1,)), full(shape=(1,), value=column, dtype=i64), zero,
+        at = concat(reshape(number, shape=(1,)), full(shape=(1,), value=k, dtype=i64), zero,
                     axis=0)  # fmt: skip
-        span = reshape(dynamic_slice(own[i.table], at, sizes=(1, 1, 2)), shape=(2,))
+        span = reshape(dynamic_slice(own[f.table], at, sizes=(1, 1, 2)), shape=(2,))
         first = dynamic_slice(span, zero, sizes=(1,))
         count = dynamic_slice(span, full(shape=(1,), value=1, dtype=i64), sizes=(1,))
-        n = sym(Symbol("rows", upper=as_expr(i.widest[column].shape[0])))
+        n = sym(Symbol("rows", 0, CHUNK))
         bind_size(count, symbols=(n,))
-
-        def rows(x: Node) -> Node:
-            starts = [first, *(zero for _ in x.shape[1:])]
-            return dynamic_slice(own[x], concat(*starts, axis=0), sizes=(n, *x.shape[1:]))
-
-        fields = {j: rows(x) for j, x in (*i.fields[k].items(), *i.parts[k].items())}
-        slot = add(first, full(shape=(1,), value=as_dim(self.base(r)), dtype=i64))
+        rows = lambda x: dynamic_slice(own[x], first, sizes=(n,))
+        places, values = rows(f.places[k]), [own[x] for x in f.values]
+        fields = {j: read_rows(places, *values, **f.attrs, case=k, position=j) for j in r.tensors}
+        fields |= {j: rows(x) for j, x in f.parts[k].items()}
+        slot = add(first, full(shape=(1,), value=as_dim(f.base(r)), dtype=i64))
         slots = add(iota(shape=(n,)), slot)
         for w in order:
             if w.data != r.data:

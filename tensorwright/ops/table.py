@@ -20,6 +20,7 @@ from tensorwright.ops import (
     data,
     einsum,
     elementwise,
+    forest,
     index,
     kernel,
     linalg,
@@ -46,7 +47,7 @@ from tensorwright.ops import (
 
 MODULES: tuple[ModuleType, ...] = (
     elementwise, activations, positions, index, movement, cumulative, reduce, statistics, linalg,
-    einsum, conv, winograd, window, pool, norm, losses, control, data, sort, attention,
+    einsum, conv, winograd, window, pool, norm, losses, control, data, forest, sort, attention,
     caches, linear_attention,
     recurrent, quantize, resample, patches, vision, signal, ngrams, random, kernel,
 )  # fmt: skip
@@ -65,7 +66,7 @@ BY_ONNX: dict[str, OpDef] = {op.onnx: op for op in OPS if op.onnx}
 BY_TORCH: dict[str, OpDef] = {name: op for op in OPS for name in op.torch}
 
 # rows that the host compiler or the passes handle by name
-BY_HAND = frozenset(v.name for m in (control, data, kernel) for v in vars(m).values()
+BY_HAND = frozenset(v.name for m in (control, data, forest, kernel) for v in vars(m).values()
                     if isinstance(v, OpDef)) | {"bind_size"}  # fmt: skip
 
 

@@ -51,6 +51,7 @@ from tensorwright.ir.loop import (
 )  # fmt: skip
 from tensorwright.ir.module import Module
 from tensorwright.ir.type import TupleType, product
+from tensorwright.passes.host_forest import Forests
 from tensorwright.passes.host_objects import Objects, Shell, flat_buffers, reference
 from tensorwright.passes.host_results import Results
 from tensorwright.passes.host_sized import Sized
@@ -64,7 +65,7 @@ Value = Buffer | tuple["Value", ...]
 
 
 @dataclass
-class Host(Objects, Results, Sized, Tails):
+class Host(Objects, Results, Sized, Tails, Forests):
     """State of lowering one function: statements so far, buffers by node, constants by position."""
 
     outermost = True
@@ -336,14 +337,16 @@ class Host(Objects, Results, Sized, Tails):
         return tuple(state) if isinstance(node.type, TupleType) else state[0]
 
     def carried(self, inits, name: str) -> list[Buffer]:
-        """Buffers for loop state, holding the initial values."""
+        """Buffers for loop state, holding the initial values, if there are any."""
         state = []
         for k, a in enumerate(inits):
             s = Buffer(f"{name}_{k}", a.dtype, self.shape(a.shape), "arena", 64)
             if is_object(a.type):
                 s = reference(f"{name}_{k}")
                 self.acquire(self.buffer(a))
-            self.body += [Alloc(s), Copy(s, self.buffer(a))]
+            self.body.append(Alloc(s))
+            if a.op.name != "room":
+                self.body.append(Copy(s, self.buffer(a)))
             state.append(s)
         return state
 

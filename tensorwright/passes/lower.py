@@ -38,6 +38,7 @@ from tensorwright.passes.share import Shared, shared_bodies
 HOST_OPS = frozenset((
     "param", "const", "item", "make_tuple", "reshape", "bind_size", "if_", "while_", "scan_",
     "call", "call_kernel", "call_extern", "construct", "match", "closure", "apply",
+    "census", "plant", "read_rows", "room",
 ))  # fmt: skip
 KERNELS = frozenset(("call_kernel", "fused"))
 

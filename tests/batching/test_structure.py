@@ -5,8 +5,7 @@ import pytest
 
 import tensorwright as tw
 from tensorwright.base.errors import CompileError, FrontendError, RunError
-from tensorwright.batching.forest import layout_of, plant
-from tensorwright.frontend.data import type_of_class
+from tensorwright.batching.forest import CHUNK
 from tensorwright.ir.interp import run_module
 
 N = 3
@@ -168,13 +167,38 @@ def test_what_surrounds_the_recursion_and_a_tensor_of_each_example():
         assert found[1][k] == h.argmax()
 
 
-def test_rows_of_a_forest():
-    a, b, c, d = (Tree.Leaf(np.full(N, k)) for k in range(4))
-    t = type_of_class(Tree)
-    forest = plant(layout_of([t]), [(t, [Tree.Node(a, Tree.Node(b, c)), d])])
-    assert forest.fields[0][0][:, 0].tolist() == [3, 0, 1, 2]
-    assert [p.tolist() for p in forest.parts[1].values()] == [[1, 2], [5, 3]]
-    assert forest.table.tolist() == [[[1, 1]], [[0, 1]]] and forest.roots[0].tolist() == [4, 0]
+def test_steps_have_bounded_size():
+    """More rows than a step takes, and shared parts, which get a row for each place."""
+    shared = tree(40)
+    values = [shared] * 11 + [Tree.Node(shared, shared)]
+    leaves = 40 * 13
+    assert leaves > 2 * CHUNK
+    check(state, values, W, in_axes=(0, None), one=plain_state)
+
+
+def test_a_deep_chain():
+    def plain(t, w):
+        below = [t]
+        while below[-1].case == "Node":
+            below.append(below[-1].left)
+        h = below.pop().x
+        for v in reversed(below):
+            h = h * 0.5 + np.tanh(v.right.x @ w)
+        return h, float(len(below))
+
+    deep = tree(1)
+    for _ in range(3000):
+        deep = Tree.Node(deep, Tree.Leaf(vector()))
+    values = [deep, tree(1)]
+    program = tw.compile(tw.batch(state, in_axes=(0, None)), {"w": W}, threads=1)
+    for found, want in zip(program(values, W), zip(*[plain(v, W) for v in values])):
+        np.testing.assert_allclose(found, np.stack(want), rtol=1e-5, atol=1e-5)
+
+
+def test_no_examples():
+    program = tw.compile(tw.batch(state, in_axes=(0, None)), threads=1)
+    y, n = program([], W)
+    assert y.shape == (0, N) and n.shape == (0,)
 
 
 def test_errors():
@@ -185,9 +209,9 @@ def test_errors():
     with pytest.raises(CompileError, match="argument 2 of down differs between its calls"):
         tw.compile(tw.batch(down, in_axes=(0, None)))
     program = tw.compile(tw.batch(state, in_axes=(0, None)), threads=1)
-    with pytest.raises(RunError, match=r"Tree.Leaf.x is not f32\[3\]"):
+    with pytest.raises(RunError, match=r"Tree.Leaf.x is f64\[4\], expected f32\[3\]"):
         program([Tree.Leaf(np.zeros(4))], W)
-    with pytest.raises(RunError, match="is no Tree"):
+    with pytest.raises(RunError, match="a float is given where a Tree is expected"):
         program([1.0], W)
     with pytest.raises(FrontendError, match="takes lists of values"):
         tw.batch(state)([tree(2)])
