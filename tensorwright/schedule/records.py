@@ -4,8 +4,9 @@
       {"kernel": "3f2a...", "target": "x86-64-avx2", "name": "dense",
        "choices": {"tile": [6, 2, 8]}, "does": ["contraction: 6 x 2 x 8 register tile"]}]}
 
-A record belongs to the kernels of one structure (`identity`) on the target of that name; `name` and
-`does` are for people. Records of other versions, and values that no candidate of the kernel's space
+A record belongs to the kernels of one structure (`identity`) on the target of that name, or to the
+convolutions that would be such a kernel on their own (their algorithm); `name` and `does` are for
+people. Records of other versions, and values that no candidate of the kernel's space
 is, are errors. A target that carries records (`Schedules.on`) makes `schedule` follow them.
 """
 
@@ -26,11 +27,14 @@ from tensorwright.schedule.space import Choices, Value
 from tensorwright.target.target import Target
 
 FORMAT, VERSION = "tensorwright schedules", 1
+ALGORITHM = "algorithm"  # the choice that is made for an operator, before there are kernels
 
 
-def identity(k: Kernel) -> str:
-    """Of what a kernel computes and how it was defined; its name and its origin do not matter."""
-    return digest(to_text(replace(k, name="k", sources=(), work=None)))
+def identity(k: Kernel, before: str = "") -> str:
+    """Of what a kernel computes and how it was defined; its name and its origin do not matter.
+    before: the choice made for what it defines before anything is fused with it, if any."""
+    text = to_text(replace(k, name="k", sources=(), work=None))
+    return digest(before, text) if before else digest(text)
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,11 @@ class Record:
     @staticmethod
     def of(k: Kernel, made: Kernel, target: Target, choices: Choices) -> Record:
         return Record(identity(k), target.name, k.name, choices.values(), made.schedule)
+
+    @staticmethod
+    def of_algorithm(k: Kernel, target: Target, choices: Choices, does: str) -> Record:
+        """The algorithm for an operator, which defines `k` on its own."""
+        return Record(identity(k, ALGORITHM), target.name, k.name, choices.values(), (does,))
 
     def __str__(self) -> str:
         head = f"{self.name}  {self.kernel[:12]}  {self.target}"
@@ -111,26 +120,30 @@ def frozen(value) -> Value:
     return tuple(map(frozen, value)) if isinstance(value, list) else value
 
 
-def recorded(k: Kernel, target: Target) -> dict[str, Value]:
-    """The choices that the target's records have for a kernel."""
+def recorded(k: Kernel, target: Target, before: str = "") -> dict[str, Value]:
+    """The choices that the target's records have for a kernel, or for what it defines."""
     if not target.schedules:
         return {}
-    return dict(dict(target.schedules).get(identity(k), ()))
+    return dict(dict(target.schedules).get(identity(k, before), ()))
 
 
-def report_unused(kernels: Iterable[Kernel], target: Target) -> None:
-    """Tell of the target's records that are for none of the kernels; raises CompileError if none is
-    for any."""
-    if not target.schedules:
+def report_unused(kernels: Iterable[Kernel], target: Target, before: str = "") -> None:
+    """Tell of the target's records that are for none of the kernels, those of choices made `before`
+    there are kernels or of kernels; raises CompileError if none is for any."""
+    given = [
+        key for key, choices in target.schedules if (ALGORITHM in dict(choices)) == bool(before)
+    ]
+    if not given:
         return
-    found = {identity(k) for k in kernels}
-    unused = [key for key, _ in target.schedules if key not in found]
-    reason = "no kernel of this program has the structure that it is for"
+    found = {identity(k, before) for k in kernels}
+    unused = [key for key in given if key not in found]
+    what = "convolution" if before else "kernel"
+    reason = f"no {what} of this program has the structure that it is for"
     for key in unused:
         trace.decision("schedules", f"record {key[:12]}", "not used", reason)
-    if len(unused) == len(target.schedules):
+    if len(unused) == len(given):
         raise CompileError(
-            f"none of the {len(unused)} schedules is for a kernel of this program",
+            f"none of the {len(unused)} schedules is for a {what} of this program",
             help="write them anew: a kernel's structure follows from the model, its sizes and"
             " types, the target and the version of the compiler",
         )

@@ -17,6 +17,7 @@ from tensorwright.ir.expr import as_expr, text_of
 from tensorwright.ir.loop import Call, Kernel, statements
 from tensorwright.ir.module import Module
 from tensorwright.passes.schedule_kernels import schedule_kernels
+from tensorwright.passes.winograd import choose_algorithms
 from tensorwright.runtime.program import Program
 from tensorwright.schedule.records import Record, Schedules, recorded
 from tensorwright.schedule.rules import schedule
@@ -92,8 +93,12 @@ def explain(program: Program, module: Module) -> Explanation:
 
 
 def schedules_of(module: Module, target: Target) -> Schedules:
-    """How every kernel of a program is scheduled, in the order in which that is decided."""
+    """How every kernel of a program is scheduled, in the order in which that is decided, behind the
+    algorithms of convolutions."""
     found: dict[str, Record] = {}
+
+    def chosen(record: Record) -> None:
+        found.setdefault(record.kernel, record)
 
     def scheduled(k: Kernel, target: Target) -> Kernel:
         choices = Choices(recorded(k, target))
@@ -102,9 +107,11 @@ def schedules_of(module: Module, target: Target) -> Schedules:
         found.setdefault(record.kernel, record)
         return made
 
-    run_pipeline(
-        module, target, instead={"schedule": lambda m, t: schedule_kernels(m, t, scheduled)}
-    )
+    instead = {
+        "winograd": lambda m, t: choose_algorithms(m, t, chosen),
+        "schedule": lambda m, t: schedule_kernels(m, t, scheduled),
+    }
+    run_pipeline(module, target, instead=instead)
     return Schedules(tuple(found.values()))
 
 
