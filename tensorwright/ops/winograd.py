@@ -1,6 +1,7 @@
 """Convolution of 3x3 windows with fewer multiplications: Winograd's F(m x m, 3 x 3).
 
     y = winograd(x: f32[1,18,18,64], u: f32[36,64,32], tile=4, size=(14,14))
+    y = winograd(x: f32[1,18,18,64], u: f32[36,8,8,4], tile=4, size=(14,14))     8 groups
 
 A tile of m x m results needs (m + 2)^2 products a pair of channels instead of 9 m^2: its inputs d
 and the weights g go through small fixed matrices, y = A' [(G g G') * (B' d B)] A (Lavin and Gray,
@@ -76,6 +77,13 @@ def transformed_weights(w: np.ndarray, tile: int) -> np.ndarray:
     return u.reshape(-1, *w.shape[2:])
 
 
+def in_groups(u: np.ndarray, groups: int) -> np.ndarray:
+    """u[reach^2, groups, I, O / groups] of u[reach^2, I, O], each output channel in one group."""
+    points, taken, outputs = u.shape
+    split = u.reshape(points, taken, groups, outputs // groups)
+    return np.ascontiguousarray(split.transpose(0, 2, 1, 3))
+
+
 def tiles(size: Sequence[Dim], tile: int) -> tuple[Dim, Dim]:
     """Tiles along both dimensions of a result."""
     return tuple((d + (tile - 1)) // tile for d in size)
@@ -94,15 +102,17 @@ def _infer(x: TensorType, u: TensorType, *, tile, size) -> TensorType:
     check_dtype(op, x, (f32,))
     check_dtype(op, u, (f32,))
     require(tile in POINTS, f"{op}: tiles of {tile} x {tile} are not among {TILES}")
-    require(x.rank == 4 and u.rank == 3, f"{op}: x has rank {x.rank}, u has rank {u.rank}")
+    require(x.rank == 4 and u.rank in (3, 4), f"{op}: x has rank {x.rank}, u has rank {u.rank}")
     require(all(isinstance(d, int) for d in (x.shape[3], *u.shape)),
             f"{op}: the numbers of channels must be known")  # fmt: skip
     needed = padded_size(size, tile)
     require(x.shape[1:3] == needed, f"{op}: x is {x.shape[1:3]}; {size} results need {needed}")
-    require(u.shape[:2] == (reach(tile) ** 2, x.shape[3]),
+    points, *groups, taken, outputs = u.shape
+    channels = product((*groups, taken))
+    require((points, channels) == (reach(tile) ** 2, x.shape[3]),
             f"{op}: u is {u.shape}; tiles of {tile} on {x.shape[3]} channels need "
             f"{(reach(tile) ** 2, x.shape[3])}")  # fmt: skip
-    return TensorType(f32, (x.shape[0], *size, u.shape[2]))
+    return TensorType(f32, (x.shape[0], *size, product((*groups, outputs))))
 
 
 def _lower(out: Buffer, x: Buffer, u: Buffer, *, tile, size) -> Stmt:
@@ -111,7 +121,8 @@ def _lower(out: Buffer, x: Buffer, u: Buffer, *, tile, size) -> Stmt:
     count, a, t = product(grid), reach(tile), out.dtype
     rows, columns = map(as_expr, grid[1:])
     v = Buffer("inputs", t, (a * a, count, x.shape[3]), "temp")
-    m = Buffer("products", t, (a * a, count, out.shape[3]), "temp")
+    *groups, taken, wide = u.shape[1:]
+    m = Buffer("products", t, (a * a, count, *groups, wide), "temp")
     back, _, into = matrices(tile)
 
     def number(n: Expr, i: Expr, j: Expr) -> Expr:
@@ -125,14 +136,17 @@ def _lower(out: Buffer, x: Buffer, u: Buffer, *, tile, size) -> Stmt:
         found = body.both(into, [[x[n, h + r, w + k, c] for k in range(a)] for r in range(a)])
         return body.then(store(v, (p, t, c), e) for p, e in enumerate(chain(*found)))
 
-    def products(p: Expr, i: Expr, o: Expr) -> Stmt:
-        step = lambda acc, c: fma(v[p, i, c], u[p, c, o], acc)
-        return accumulate(m, (p, i, o), 0, [x.shape[3]], step)
+    def products(p: Expr, i: Expr, *o: Expr) -> Stmt:
+        *g, last = o
+        first = g[0] * taken if g else const(0)
+        step = lambda acc, c: fma(v[p, i, first + c], u[p, *g, c, last], acc)
+        return accumulate(m, (p, i, *o), 0, [taken], step)
 
     def results(n: Expr, i: Expr, j: Expr, o: Expr) -> Stmt:
         h, w, t = i * tile, j * tile, number(n, i, j)
         body = Lets()
-        found = body.both(back, [[m[r * a + k, t, o] for k in range(a)] for r in range(a)])
+        at = (o // wide, o % wide) if groups else (o,)
+        found = body.both(back, [[m[r * a + k, t, *at] for k in range(a)] for r in range(a)])
         return body.then(
             inside((h + r, w + k), size, (r, k), tile, store(out, (n, h + r, w + k, o), e))
             for r, row in enumerate(found) for k, e in enumerate(row)
@@ -140,7 +154,7 @@ def _lower(out: Buffer, x: Buffer, u: Buffer, *, tile, size) -> Stmt:
 
     return seq(
         Alloc(v), Alloc(m), loops(("t", "c"), (count, x.shape[3]), inputs),
-        loops(("p", "t", "o"), m.shape, products),
+        loops(("p", "t", *("g" for _ in groups), "o"), m.shape, products),
         loops(("n", "i", "j", "o"), (*grid, out.shape[3]), results),
     )  # fmt: skip
 
@@ -249,9 +263,11 @@ def _reference(x, u, tile, size):
                    for j in range(columns)] for i in range(rows)])  # fmt: skip
     d = d.reshape(rows, columns, x.shape[0], a, a, x.shape[3])
     v = np.einsum("pi,qj,rsnijc->pqrsnc", into, into, d)
-    m = np.einsum("pqrsnc,pqco->pqrsno", v, u.astype(np.float64).reshape(a, a, *u.shape[1:]))
-    y = np.einsum("ip,jq,pqrsno->nrisjo", back, back, m)
-    y = y.reshape(x.shape[0], rows * tile, columns * tile, u.shape[2])
+    u = u.reshape(a, a, -1, *u.shape[-2:])
+    m = np.einsum("pqrsngc,pqgco->pqrsngo", v.reshape(*v.shape[:-1], *u.shape[2:4]),
+                  u.astype(np.float64))  # fmt: skip
+    y = np.einsum("ip,jq,pqrsngo->nrisjgo", back, back, m)
+    y = y.reshape(x.shape[0], rows * tile, columns * tile, u.shape[2] * u.shape[4])
     return y[:, : size[0], : size[1]].astype(x.dtype)
 
 
@@ -260,8 +276,10 @@ winograd = define(
     samples=(
         "f32[1,6,6,3] f32[16,3,5] tile=2 size=(4,3)", "f32[2,6,10,4] f32[36,4,3] tile=4 size=(4,7)",
         "f32[1,10,6,2] f32[36,2,20] tile=4 size=(5,1)",
+        "f32[1,6,6,6] f32[16,3,2,4] tile=2 size=(4,3)",
         "f32[2,(h+3)//4*4+2,10,4] f32[36,4,3] tile=4 size=(h,7) h=3,4",
         "f32[1,8,14,2] f32[64,2,3] tile=6 size=(6,8)", "f32[0,6,6,1] f32[36,1,1] tile=4 size=(4,4)",
     ),
-    doc="Channels-last convolution by 3x3 windows on tiles of results; x is padded, u transformed.",
+    doc="Channels-last convolution by 3x3 windows on tiles of results; x is padded, u transformed, "
+        "its second of four dimensions, if it has four, counts groups of channels.",
 )  # fmt: skip

@@ -1,24 +1,27 @@
-"""Choose Winograd's algorithm for convolutions by 3x3 windows, where it is faster and right enough.
+"""Choose the algorithm of convolutions by 3x3 windows: direct, or Winograd's on tiles.
 
     conv_general(x, w: f32[3,3,64,32], padding=((1,1),(1,1)))     # f32[1,14,14,32]
 ->  winograd(pad(x, low=(0,1,1,0), high=(0,3,3,0)), u: f32[36,64,32], tile=4, size=(14,14))
 
-The weights are transformed here, so they must be constant. Which tile is taken, or none, follows
-from cycles estimated for each, at usual sizes where they vary: multiply-adds, vectors that the
-transforms load, compute and store, and weights that come from memory. What rounding errors are
-accepted is the option `fast_math`. An infinity or NaN reaches all results of the tiles that it
-lies in.
+The weights are transformed here, so they must be constant. The algorithm is a choice of the
+convolution's schedule like those of kernels: `direct`, `F(2,3)`, `F(4,3)` or `F(6,3)`, as far as
+the option `fast_math` accepts their rounding errors. The default is that of the least cycles,
+estimated at usual sizes where they vary: multiply-adds, vectors that the transforms load, compute
+and store, and weights that come from memory. An infinity or NaN reaches all results of the tiles
+that it lies in.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 
 from tensorwright.base import trace
 from tensorwright.ir.dtype import f32
 from tensorwright.ir.expr import symbols_of
 from tensorwright.ir.facts import evaluate
-from tensorwright.ir.graph import CONST, Node, array_of, constant
+from tensorwright.ir.graph import CONST, Graph, Node, array_of, constant, param, with_args
+from tensorwright.ir.loop import Kernel
 from tensorwright.ir.match import P, V, rewrite, rule
 from tensorwright.ir.module import Module, map_graphs
 from tensorwright.ir.type import Dim
@@ -27,6 +30,7 @@ from tensorwright.ops.winograd import (
     ERROR,
     TILES,
     WINDOW,
+    in_groups,
     padded_size,
     reach,
     tiles,
@@ -34,71 +38,108 @@ from tensorwright.ops.winograd import (
     winograd,
 )
 from tensorwright.passes.convolutions import Windows, is_last
+from tensorwright.passes.lower import define_kernel
+from tensorwright.schedule.records import ALGORITHM, Record, identity, recorded, report_unused
+from tensorwright.schedule.space import ChoiceError, Choices
 from tensorwright.target.target import Target
 
 x, w = V("x"), V("w")
 # fast_math -> root mean square error of a result, of the size of results
 ACCEPTED = (0.0, 1e-6, 1e-5)
 FAST_MATH = range(len(ACCEPTED))
-FEWEST = 8  # channels
+FEWEST = 8  # channels of a group
 BYTES_A_CYCLE = 8  # of weights, from where they lie to where they are used
 USUAL = 32  # the size of a dimension that varies
 GAIN = 0.9  # of the cycles of the direct form, what another must stay below
+DIRECT = 0
+NAMES = {DIRECT: "direct", **{m: f"F({m},{WINDOW})" for m in TILES}}
 
 
-def choose_algorithms(m: Module, target: Target) -> Module:
-    """`m` with convolutions on transformed tiles where that pays."""
+def choose_algorithms(
+    m: Module, target: Target, chosen: Callable[[Record], object] | None = None
+) -> Module:
+    """`m` with convolutions on transformed tiles where that pays. `chosen` is told of each
+    algorithm that had an alternative."""
+    seen: list[Kernel] = []
 
     def replaced(node: Node, x: Node, w: Node) -> Node | None:
-        return on_tiles(node, x, w, target)
+        if node.rank != 4 or w.shape[:2] != (WINDOW, WINDOW):
+            return None
+        reason = obstacle(node, w)
+        if reason:
+            trace.decision("winograd", node, "no", reason)
+            return None
+        tile = algorithm(node, x, w, target, seen, chosen)
+        return None if tile == DIRECT else on_tiles(node, x, w, tile)
 
     rules = (rule("winograd", P.conv_general(x, w), replaced, when=is_last),)
-    return map_graphs(m, lambda g: rewrite(g, rules))
+    made = map_graphs(m, lambda g: rewrite(g, rules))
+    keys = (identity(k, ALGORITHM) for k in seen) if target.schedules else ()
+    report_unused(keys, target, ALGORITHM)
+    return made
 
 
-def on_tiles(node: Node, x: Node, w: Node, target: Target) -> Node | None:
+def algorithm(
+    node: Node, x: Node, w: Node, target: Target, seen: list[Kernel],
+    chosen: Callable[[Record], object] | None,
+) -> int:  # fmt: skip
+    """The size of the tiles, or DIRECT."""
     accepted = ACCEPTED[target.fast_math]
-    if node.rank != 4 or node.args[1].shape[:2] != (WINDOW, WINDOW):
-        return None
-    reason = obstacle(node, w) or ("" if accepted else "fast_math is 0")
-    if reason:
-        trace.decision("winograd", node, "no", reason)
-        return None
-    size, (batch, channels, outputs) = node.shape[1:3], (x.shape[0], w.shape[2], w.shape[3])
-    usual = [usual_size(d) for d in (batch, *size)]
-    direct = direct_cycles(prod(usual), channels, outputs, target)
-    cycles = {m: tiled_cycles(m, usual[0], usual[1:], channels, outputs, target)
-              for m in TILES if ERROR[m] <= accepted}  # fmt: skip
-    best = min(cycles, key=cycles.get)
-    told = ", ".join(f"F({m},3) {c / direct:.2f}" for m, c in cycles.items())
-    told = f"cycles, of those of the direct form: {told}"
-    if cycles[best] > GAIN * direct:
-        trace.decision("winograd", node, "no", told)
-        return None
-    told = f"{told}; rounding error {ERROR[best]:.1e} of the results"
-    trace.decision("winograd", node, f"F({best},3)", told)
+    cycles = {m: c for m, c in cycles_of(node, x, w, target).items() if ERROR.get(m, 0) <= accepted}
+    cost = {NAMES[m]: GAIN * c if m == DIRECT else c for m, c in cycles.items()}
+    given = {}
+    if target.schedules or chosen is not None:
+        seen.append(alone(node))
+        given = recorded(seen[-1], target, ALGORITHM)
+    choices = Choices(given)
+    try:
+        name = choices.pick(ALGORITHM, cost, cost.get)
+    except ChoiceError as e:
+        raise e.located((f"convolution {node.name or node.op.name}", *node.loc[:1])) from None
+    tile = next(m for m in cycles if NAMES[m] == name)
+    told = ", ".join(f"{NAMES[m]} {c / cycles[DIRECT]:.2f}" for m, c in cycles.items() if m)
+    told = f"cycles, of those of the direct form: {told}" if told else "fast_math is 0"
+    if tile != DIRECT:
+        told = f"{told}; rounding error {ERROR[tile]:.1e} of the results"
+    trace.decision("winograd", node, name if tile != DIRECT else "no", told)
+    if chosen is not None and len(cost) > 1:
+        chosen(Record.of_algorithm(seen[-1], target, choices, f"convolution: {name}"))
+    return tile
+
+
+def alone(node: Node) -> Kernel:
+    """The kernel that the convolution defines, without what will be computed beside it."""
+    operands = [param(f"x{k}", a.type) for k, a in enumerate(node.args)]
+    return define_kernel("conv", Graph("conv", tuple(operands), (with_args(node, operands),)))
+
+
+def on_tiles(node: Node, x: Node, w: Node, tile: int) -> Node:
+    """The convolution on transformed tiles."""
+    size, groups = node.shape[1:3], node.attrs["groups"]
     (top, _), (left, _) = Windows(node).padding
-    whole = padded_size(size, best)
+    whole = padded_size(size, tile)
     low = (0, top, left, 0)
     high = (0, whole[0] - x.shape[1] - top, whole[1] - x.shape[2] - left, 0)
     around = pad(x, low=low, high=high) if any((*low, *high)) else x
-    u = constant(transformed_weights(array_of(w), best), w.name)
-    return winograd(around, u, tile=best, size=tuple(size))
+    u = transformed_weights(array_of(w), tile)
+    u = constant(u if groups == 1 else in_groups(u, groups), w.name)
+    return winograd(around, u, tile=tile, size=tuple(size))
 
 
 def obstacle(node: Node, w: Node) -> str:
     """Why the algorithm does not apply to a convolution by a 3x3 window; "" if it does."""
     a = Windows(node)
-    if node.attrs["groups"] != 1:
-        return f"{node.attrs['groups']} groups"
     if any(s != 1 for s in (*a.strides, *a.dilation, *a.spread)):
         return "its window moves or spreads by more than one"
     if not (node.dtype is f32 and node.args[0].dtype is f32):
         return f"it computes in {node.dtype}"
     if w.op is not CONST:
         return "its weights are not constant"
-    if min(w.shape[2:]) < FEWEST:
-        return f"{min(w.shape[2:])} channels fill no vector"
+    fewest = min(w.shape[2], w.shape[3] // node.attrs["groups"])
+    if fewest < FEWEST:
+        return (
+            f"{fewest} channels {'of a group ' if node.attrs['groups'] > 1 else ''}fill no vector"
+        )
     return "it is empty" if 0 in node.shape else ""
 
 
@@ -116,26 +157,45 @@ def usual_size(d: Dim) -> int:
 # ---- costs -------------------------------------------------------------------------------------
 
 
+def cycles_of(node: Node, x: Node, w: Node, target: Target) -> dict[int, float]:
+    """Tile -> cycles; DIRECT for the direct form."""
+    size, channels, outputs = node.shape[1:3], w.shape[2], w.shape[3]
+    batch, *usual = (usual_size(d) for d in (x.shape[0], *size))
+    direct = direct_cycles(batch * prod(usual), channels, outputs, target)
+    on = {m: tiled_cycles(m, batch * prod(tiles(usual, m)), channels, outputs,
+                          node.attrs["groups"], target) for m in TILES}  # fmt: skip
+    return {DIRECT: direct, **on}
+
+
+def vector_cycles(lanes: int, target: Target) -> float:
+    """Of an operation on vectors of so many elements."""
+    return max(lanes * f32.bits / target.cycle_bits, 0.5)
+
+
 def direct_cycles(points: int, channels: int, outputs: int, target: Target) -> float:
-    """Two multiply-adds of vectors a cycle, each of two products of bf16 where those are asked for
-    (transformed tiles stay in f32: their rounding would grow)."""
+    """Multiply-adds of vectors, each of two products of bf16 where those are asked for (transformed
+    tiles stay in f32: their rounding would grow). channels: those of a group."""
     lanes = target.lanes(f32)
     pairs = 2 if target.precision == "bf16" and "bf16" in target.dots else 1
-    macs = points * -(-outputs // lanes) * channels * WINDOW**2 / 2
+    macs = points * -(-outputs // lanes) * channels * WINDOW**2 * vector_cycles(lanes, target)
     return max(macs, WINDOW**2 * channels * outputs * 4 / BYTES_A_CYCLE) / pairs
 
 
-def tiled_cycles(m: int, batch: int, size, channels: int, outputs: int, target: Target) -> float:
-    """Products of whole tiles, against weights that must be read; transforms."""
-    lanes, points = target.lanes(f32), reach(m) ** 2
-    count = batch * prod(tiles(size, m))
-    inputs, results = -(-channels // lanes), -(-outputs // lanes)
-    products = count * points * channels * results / 2
+def tiled_cycles(
+    m: int, count: int, channels: int, outputs: int, groups: int, target: Target
+) -> float:
+    """Of `count` tiles: products of whole tiles, in vectors of one group, against weights that must
+    be read; transforms. channels: those of a group."""
+    lanes, points, wide = target.lanes(f32), reach(m) ** 2, outputs // groups
+    held = min(lanes, 1 << (wide - 1).bit_length())
+    vectors = groups * -(-wide // held) * vector_cycles(held, target)
+    products = count * points * channels * vectors
     weights = points * channels * outputs * 4 / BYTES_A_CYCLE
-    return max(products, weights) + count * (inputs + results) * transform_cycles(m)
+    transformed = -(-channels * groups // lanes) + -(-outputs // lanes)
+    return max(products, weights) + count * transformed * transform_cycles(m, target)
 
 
-def transform_cycles(m: int) -> float:
-    """Of one vector of one tile: a load, about two operations and a store (which take two cycles)
-    for each point in each direction."""
-    return 4.5 * reach(m) ** 2
+def transform_cycles(m: int, target: Target) -> float:
+    """Of one vector of one tile: for each point a load, about four operations, a store that takes
+    as long as two."""
+    return (6 * vector_cycles(target.lanes(f32), target) + 1) * reach(m) ** 2

@@ -5,10 +5,12 @@
        "choices": {"tile": [6, 2, 8]}, "does": ["contraction: 6 x 2 x 8 register tile"]}]}
 
 A record belongs to the kernels of one structure (`identity`) on the target of that name; `name` and
-`does` are for people. What a pass decides about a whole graph is a record too, under the name of
-the pass and the structure of the graph as it enters ("layout:5d1c..."). Records of other versions,
-and values that no candidate of the space is, are errors. A target that carries records
-(`Schedules.on`) makes `schedule`, and those passes, follow them.
+`does` are for people. What is decided before there are kernels is a record too, under the name of
+the decision: how a graph is laid out, by the structure of the graph as it enters
+("layout:5d1c..."), and the algorithm of a convolution, by the kernel that it would be on its own
+("algorithm:90ab..."). Records of other versions, and values that no candidate of the space is, are
+errors. A target that carries records (`Schedules.on`) makes `schedule`, and those passes, follow
+them.
 """
 
 from __future__ import annotations
@@ -29,16 +31,22 @@ from tensorwright.schedule.space import Choices, Value
 from tensorwright.target.target import Target
 
 FORMAT, VERSION = "tensorwright schedules", 1
+ALGORITHM = "algorithm"  # the choice that is made for an operator, before there are kernels
 
 
-def identity(k: Kernel) -> str:
-    """Of what a kernel computes and how it was defined; its name and its origin do not matter."""
-    return digest(to_text(replace(k, name="k", sources=(), work=None)))
+def identity(k: Kernel, kind: str = "") -> str:
+    """Of what a kernel computes and how it was defined; its name and its origin do not matter.
+    kind: what is decided for the operator that it defines, before anything is fused with it."""
+    return key_of(kind, to_text(replace(k, name="k", sources=(), work=None)))
+
+
+def key_of(kind: str, text: str) -> str:
+    return f"{kind}{kind and ':'}{digest(text)}"
 
 
 def graph_identity(kind: str, g: Graph) -> str:
     """The key of what the pass `kind` decides about a graph."""
-    return f"{kind}:{digest(to_text(g))}"
+    return key_of(kind, to_text(g))
 
 
 def recorded_for_graphs(kind: str, target: Target) -> Callable[[Graph], Choices]:
@@ -67,6 +75,11 @@ class Record:
     @staticmethod
     def of(k: Kernel, made: Kernel, target: Target, choices: Choices) -> Record:
         return Record(identity(k), target.name, k.name, choices.values(), made.schedule)
+
+    @staticmethod
+    def of_algorithm(k: Kernel, target: Target, choices: Choices, does: str) -> Record:
+        """The algorithm for an operator, which defines `k` on its own."""
+        return Record(identity(k, ALGORITHM), target.name, k.name, choices.values(), (does,))
 
     def __str__(self) -> str:
         kind, _, key = self.kernel.rpartition(":")
@@ -133,20 +146,20 @@ def frozen(value) -> Value:
     return tuple(map(frozen, value)) if isinstance(value, list) else value
 
 
-def recorded(k: Kernel, target: Target) -> dict[str, Value]:
-    """The choices that the target's records have for a kernel."""
+def recorded(k: Kernel, target: Target, kind: str = "") -> dict[str, Value]:
+    """The choices that the target's records have for a kernel, or for the operator it defines."""
     if not target.schedules:
         return {}
-    return dict(dict(target.schedules).get(identity(k), ()))
+    return dict(dict(target.schedules).get(identity(k, kind), ()))
 
 
 def report_unused(found: Iterable[str], target: Target, kind: str = "") -> None:
-    """Tell of the target's records for kernels, or for what the pass `kind` decides, that are for
-    none of the keys found; raises CompileError if all are."""
+    """Tell of the target's records for kernels, or for decisions of this kind, that are for none of
+    the keys found; raises CompileError if all are."""
     asked = [key for key, _ in target.schedules if key.rpartition(":")[0] == kind]
     known = set(found)
     unused = [key for key in asked if key not in known]
-    what = "graph" if kind else "kernel"
+    what = {"": "kernel", ALGORITHM: "convolution"}.get(kind, "graph")
     for key in unused:
         reason = f"no {what} of this program has the structure that it is for"
         trace.decision("schedules", f"record {key.rpartition(':')[2][:12]}", "not used", reason)

@@ -3,6 +3,8 @@
     for t, c: v[:, t, c] = f(x around tile t)      for p, t, o: m[p, t, o] = sum v * u
     for t, o: y[inside of tile t, o] = g(m[:, t, o])
 
+With groups of channels, products have them as a dimension of their own: m[p, t, g, o].
+
 The outer nests compute several elements an iteration, through local scalars. Behind them may follow
 maps of y, which are computed where y is stored.
 """
@@ -59,7 +61,12 @@ def read_transformed(body: Stmt) -> Transformed | None:
         return None
     (v,), (m,), (out,) = stored
     reads = [{e.value for e in ir.loads(s)} for s in nests]
-    if v not in reads[1] or v in reads[2] or m not in reads[2] or len(products.spatial) != 3:
+    if (
+        v not in reads[1]
+        or v in reads[2]
+        or m not in reads[2]
+        or len(products.spatial) not in (3, 4)
+    ):
         return None
     rest = tuple(s for s in parts if s is not whole)
     return Transformed(inputs, products, results, v, m, out, whole, rest)

@@ -3,22 +3,25 @@
     for block in parallel:  v = inputs of its tiles;  m = v * u, register tiles;  y = results of m
 or  v = inputs, in parallel;  m = v * u, in parallel;  y = results of m, in parallel
 
-A block is as many tiles as keep what passes between the stages in the L2 cache. Where the weights
-are so large that rereading them for every block costs more, the stages run one after another.
+A block is as many tiles as keep what passes between the stages in the L2 cache, in some or all
+groups of channels. Where the weights are so large that rereading them for every block costs more,
+the stages run one after another.
 Transforms are vectors of channels, their intermediate values registers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from math import prod
 
 from tensorwright.ir import loop as ir
-from tensorwright.ir.expr import Buffer, Expr, compare, const, is_const, sym
+from tensorwright.ir.expr import Buffer, Expr, Symbol, compare, const, is_const, sym
 from tensorwright.ir.loop import Alloc, For, Kernel, Stmt, loop_symbol, seq
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.contraction import (
     BYTES_A_CYCLE,
+    L2_BYTES_A_CYCLE,
     choose_tile,
     extent_of,
     reduction_length,
@@ -34,7 +37,7 @@ from tensorwright.schedule.space import Choices
 from tensorwright.schedule.transformed import Transformed, read_transformed, store_through
 from tensorwright.target.target import Target
 
-MIN_TILES = 12  # of a block: fewer rows and the products read weights more than they compute
+L3_BYTES_A_CYCLE = 16
 USUAL_BLOCK = 12  # where their number varies
 FEWEST_TILES = 4  # of a block that is worth a look
 SPREAD = 16  # elements between what is written at once, so that it falls into different cache sets
@@ -46,13 +49,16 @@ def schedule_winograd(form: Form, target: Target, choices: Choices) -> Kernel:
     if len(form.stages) == 2:
         t = with_epilogue(t, form.stages[1])
     t = replace(t, inputs=over_tiles(t.inputs), results=over_tiles(t.results))
-    count = t.inputs.extent
-    size = block_size(t, target, choices)
+    count, groups = t.inputs.extent, groups_of(t)
+    part = groups_of_block(t, target, choices)
+    size = block_size(t, part, target, choices)
     if size == 0:
         k = in_stages(form.kernel, t, target, choices)
         return k.with_body(k.body, f"winograd: {count} tiles, stage by stage")
-    k = in_blocks(form.kernel, t, size, target, choices.within("", -(-extent_of(t.inputs) // size)))
-    return k.with_body(k.body, f"winograd: {count} tiles, blocks of {size}")
+    times = -(-extent_of(t.inputs) // size) * (groups // part)
+    k = in_blocks(form.kernel, t, size, part, target, choices.within("", times))
+    some = f" in {part} of {groups} groups" if part < groups else ""
+    return k.with_body(k.body, f"winograd: {count} tiles, blocks of {size}{some}")
 
 
 def with_epilogue(t: Transformed, consumer: Stage) -> Transformed:
@@ -73,27 +79,84 @@ def over_tiles(nest: For) -> For:
     return fuse_all(body, [f.var for f in (first, *others)])
 
 
-def block_size(t: Transformed, target: Target, choices: Choices) -> int:
-    """Tiles of a block, 0 if the stages should run apart. Every block reads the weights once, which
-    takes longer than its products if it is small; what passes between the stages leaves the L2
-    cache if a block is large, or is all."""
-    points, _, channels = t.v.shape
-    passed = points * (channels + t.m.shape[2]) * t.v.dtype.bytes  # of a tile
-    weights = points * channels * t.m.shape[2] * t.v.dtype.bytes / BYTES_A_CYCLE
-    room = target.caches[1] * 5 // 8
+# ---- the size of blocks -------------------------------------------------------------------------
+
+
+def groups_of(t: Transformed) -> int:
+    return t.m.shape[2] if len(t.m.shape) == 4 else 1
+
+
+def groups_of_block(t: Transformed, target: Target, choices: Choices) -> int:
+    """Groups of channels that a block takes, as many as fill whole vectors: the fewer, the more
+    tiles stay in the L2 cache and read the weights together."""
+    groups, lanes = groups_of(t), target.lanes(t.v.dtype)
+    widths = (t.v.shape[2] // groups, t.m.shape[-1])
+    parts = [
+        n
+        for n in range(groups, 0, -1)
+        if groups % n == 0 and all(n * w % lanes == 0 for w in widths)
+    ] or [groups]
+
+    def cycles(part: int) -> float:
+        return min(map(block_cost(t, part, target), block_sizes(t, part, target)))
+
+    return choices.pick("groups", parts, cycles) if groups > 1 else groups
+
+
+def block_size(t: Transformed, part: int, target: Target, choices: Choices) -> int:
+    """Tiles of a block in so many groups of channels, 0 if the stages should run apart."""
+    sizes = block_sizes(t, part, target)
+    if not is_const(t.inputs.extent):
+        return sizes[0]
+    return choices.pick("block", sizes, block_cost(t, part, target))
+
+
+def block_sizes(t: Transformed, part: int, target: Target) -> list[int]:
+    """Candidates, first those whose blocks keep in the L2 cache what passes between the stages."""
+    fitting = room(target) // passed_bytes(t, part)
     if not is_const(t.inputs.extent):  # rows that no tile fills cost time: blocks are small
-        return max(min(USUAL_BLOCK, room // passed), FEWEST_TILES)
-    count = t.inputs.extent.value
-    blocks = range(2, count // FEWEST_TILES + 1, 2)  # as many for each of two threads
+        return [max(min(USUAL_BLOCK, fitting), FEWEST_TILES)]
+    count, parts = t.inputs.extent.value, groups_of(t) // part
+    step = 1 + parts % 2  # as many blocks for each of two threads
+    blocks = range(step, max(count // FEWEST_TILES, step) + 1, step)
     sizes = dict.fromkeys(-(-count // n) for n in blocks)
-    large = [n for n in sizes if n * passed > room]
+    apart = [0] if parts == 1 else []
+    large = [n for n in sizes if n > fitting]
+    return [*(n for n in sizes if n <= fitting), *apart, *large]
+
+
+def room(target: Target) -> int:
+    return target.caches[1] * 5 // 8
+
+
+def passed_bytes(t: Transformed, part: int) -> int:
+    """What passes between the stages for one tile."""
+    channels = (t.v.shape[2] + prod(t.m.shape[2:])) * part // groups_of(t)
+    return t.v.shape[0] * channels * t.v.dtype.bytes
+
+
+def block_cost(t: Transformed, part: int, target: Target) -> Callable[[int], float]:
+    """Cycles of blocks of so many tiles in so many groups of channels, without the transforms.
+    Every block reads the weights once, which takes longer than its products if it is small; what
+    passes between the stages leaves the L2 cache if a block is large, or is all."""
+    count, points, wide = extent_of(t.inputs), t.v.shape[0], t.m.shape[-1]
+    depth, parts = reduction_length(t.products), groups_of(t) // part
+    weights = points * part * depth * wide * t.v.dtype.bytes
+    passed = passed_bytes(t, part)
 
     def cycles(size: int) -> float:
-        repeats = -(-count // size) if size else 1
-        outside = count * passed * 2 / BYTES_A_CYCLE if (size or count) * passed > room else 0
-        return max(repeats - count / MIN_TILES, 0) * weights + outside
+        rows = min(size or count, count)
+        blocks = -(-count // rows)
+        tiles = Choices()
+        choose_tile(rows, wide, target, target.lanes(t.v.dtype), tiles, depth=depth)
+        products = points * part * tiles.cost
+        fits = weights + rows * passed <= target.caches[1]
+        again = weights / (L2_BYTES_A_CYCLE if fits else L3_BYTES_A_CYCLE)
+        reading = max(products, weights / BYTES_A_CYCLE) + (blocks - 1) * max(products, again)
+        outside = count * passed * 2 / L3_BYTES_A_CYCLE if rows * passed > room(target) else 0
+        return parts * (reading + outside)
 
-    return choices.pick("block", [*(n for n in sizes if n not in large), 0, *large], cycles)
+    return cycles
 
 
 # ---- stage by stage ----------------------------------------------------------------------------
@@ -112,11 +175,11 @@ def spread_out(t: Transformed, tiles: int, scope: str) -> Transformed:
     one row, and rows are a bit longer than they need be."""
     new = {}
     for b in (t.v, t.m):
-        points, _, width = b.shape
-        new[b] = Buffer(b.name, b.dtype, (points, tiles * width + SPREAD), scope, 64)
+        points, _, *widths = b.shape
+        new[b] = Buffer(b.name, b.dtype, (points, tiles * prod(widths) + SPREAD), scope, 64)
     inputs, products, results = t.inputs, t.products.root, t.results
     for b, n in new.items():
-        flat = lambda i, b=b: (i[0], i[1] * b.shape[2] + i[2])
+        flat = lambda i, b=b: (i[0], i[1] * prod(b.shape[2:]) + flat_place(i[2:], b.shape[2:]))
         inputs, products, results = (
             rename_accesses(s, b, n, flat) for s in (inputs, products, results)
         )
@@ -124,11 +187,22 @@ def spread_out(t: Transformed, tiles: int, scope: str) -> Transformed:
                    v=new[t.v], m=new[t.m])  # fmt: skip
 
 
+def flat_place(i: tuple[Expr, ...], shape: tuple[int, ...]) -> Expr:
+    place = i[0]
+    for e, d in zip(i[1:], shape[1:]):
+        place = place * d + e
+    return place
+
+
 # ---- blocks ------------------------------------------------------------------------------------
 
 
-def in_blocks(k: Kernel, t: Transformed, size: int, target: Target, choices: Choices) -> Kernel:
-    count = t.inputs.extent
+def in_blocks(
+    k: Kernel, t: Transformed, size: int, part: int, target: Target, choices: Choices
+) -> Kernel:
+    count, parts = t.inputs.extent, groups_of(t) // part
+    n = loop_symbol("part", const(0), const(parts))
+    t = in_part(t, part, sym(n)) if parts > 1 else t
     blocks = (count + (size - 1)) // size
     block = loop_symbol("block", const(0), blocks)
     t = spread_out(t, size, "local")
@@ -138,7 +212,40 @@ def in_blocks(k: Kernel, t: Transformed, size: int, target: Target, choices: Cho
     body = seq(Alloc(t.v), Alloc(t.m), first, middle, last)
     # blocks are parallel because tiles are
     nest = For(block, const(0), blocks, body, "parallel")
+    if parts > 1:
+        nest = p.fuse(For(n, const(0), const(parts), nest, "parallel"), n, block)[0]
     return contract(replace(k, body=seq(*t.rest, nest)), middle, target, choices)
+
+
+def in_part(t: Transformed, part: int, n: Expr) -> Transformed:
+    """The same for `part` groups of channels, the n-th of such parts."""
+    groups = groups_of(t)
+    v = Buffer(t.v.name, t.v.dtype, (*t.v.shape[:2], t.v.shape[2] * part // groups), t.v.scope)
+    m = Buffer(t.m.name, t.m.dtype, (*t.m.shape[:2], part, t.m.shape[3]), t.m.scope)
+    moved = {t.v: (v, lambda i: (*i[:2], i[2] - n * v.shape[2])),
+             t.m: (m, lambda i: (*i[:2], i[2] - n * part, i[3]))}  # fmt: skip
+
+    def short(s: For, var: Symbol, size: int) -> For:
+        i = loop_symbol(var.name, const(0), const(size))
+        s = p.replace_loop(
+            s,
+            var,
+            lambda f: For(
+                i,
+                const(0),
+                const(size),
+                ir.substitute(f.body, {sym(var): n * size + sym(i)}),
+                f.kind,
+            ),
+        )
+        for old, (new, to) in moved.items():
+            s = rename_accesses(s, old, new, to)
+        return s
+
+    inputs = short(t.inputs, nest_of(t.inputs)[-1].var, v.shape[2])
+    products = short(t.products.root, t.products.spatial[2].var, part)
+    results = short(t.results, nest_of(t.results)[-1].var, part * m.shape[3])
+    return replace(t, inputs=inputs, products=read_nest(products), results=results, v=v, m=m)
 
 
 def part_of(nest: For, t: Transformed, block: Expr, size: int, count: Expr) -> For:

@@ -21,6 +21,7 @@ from tensorwright.passes.layout import KIND as LAYOUT
 from tensorwright.passes.layout import assign_layouts
 from tensorwright.passes.schedule_kernels import schedule_kernels
 from tensorwright.passes.simplify import clean
+from tensorwright.passes.winograd import choose_algorithms
 from tensorwright.runtime.program import Program
 from tensorwright.schedule.records import Record, Schedules, recorded, recorded_for_graphs
 from tensorwright.schedule.rules import schedule
@@ -96,15 +97,17 @@ def explain(program: Program, module: Module) -> Explanation:
 
 
 def schedules_of(module: Module, target: Target) -> Schedules:
-    """How the graphs of a program are laid out and every kernel of it is scheduled, in the order in
-    which that is decided."""
+    """How the graphs of a program are laid out, by which algorithms convolutions compute and how
+    every kernel is scheduled, in the order in which that is decided."""
     found: dict[str, Record] = {}
+
+    def chosen(record: Record) -> None:
+        found.setdefault(record.kernel, record)
 
     def scheduled(k: Kernel, target: Target) -> Kernel:
         choices = Choices(recorded(k, target))
         made = schedule(k, target, choices)
-        record = Record.of(k, made, target, choices)
-        found.setdefault(record.kernel, record)
+        chosen(Record.of(k, made, target, choices))
         return made
 
     def laid_out(m: Module, target: Target) -> Module:
@@ -115,13 +118,17 @@ def schedules_of(module: Module, target: Target) -> Schedules:
             return asked[-1][1]
 
         made = clean(assign_layouts(m, choices_of))
-        records = (Record.of_graph(LAYOUT, g, target, c) for g, c in asked if c.values())
-        found.update((r.kernel, r) for r in records)
+        for g, choices in asked:
+            if choices.values():
+                chosen(Record.of_graph(LAYOUT, g, target, choices))
         return made
 
-    run_pipeline(module, target, instead={
-        "layout": laid_out, "schedule": lambda m, t: schedule_kernels(m, t, scheduled),
-    })  # fmt: skip
+    instead = {
+        "layout": laid_out,
+        "winograd": lambda m, t: choose_algorithms(m, t, chosen),
+        "schedule": lambda m, t: schedule_kernels(m, t, scheduled),
+    }
+    run_pipeline(module, target, instead=instead)
     return Schedules(tuple(found.values()))
 
 

@@ -10,12 +10,15 @@ from tensorwright.base import config, trace
 from tensorwright.base.errors import CompileError
 from tensorwright.ir.expr import var
 from tensorwright.ir.graph import constant
+from tensorwright.ir.printer import to_text
 from tensorwright.ops.activations import relu
 from tensorwright.ops.conv import conv_general
 from tensorwright.ops.elementwise import add
 from tensorwright.ops.movement import pad
 from tensorwright.passes.simplify import clean
 from tensorwright.passes.winograd import choose_algorithms
+from tensorwright.schedule.records import Schedules
+from tensorwright.schedule.space import ChoiceError
 from tensorwright.target.host import find
 from tests.passes.equivalence import assert_equal_results, check_pass, module, x_of
 
@@ -54,6 +57,13 @@ def test_windows_become_tiles(size, padding):
     check(last(x, weight(3, 3, 64, 48), padding=padding), x, ops=["pad", "winograd"])
 
 
+@pytest.mark.parametrize("groups", [2, 4, 8])
+def test_groups_become_tiles(groups):
+    x = x_of(2, 10, 13, 64)
+    y = last(x, weight(3, 3, 64 // groups, 128), groups=groups)
+    check(y, x, ops=["pad", "winograd"])
+
+
 def test_what_needs_no_padding_gets_none():
     x = x_of(1, 26, 18, 64)
     check(last(x, weight(3, 3, 64, 64), padding=None), x, ops=["winograd"])
@@ -77,7 +87,8 @@ def test_small_results_take_small_tiles():
     [
         ({"strides": (2, 1)}, (3, 3, 64, 64), "moves"),
         ({"dilation": (1, 2)}, (3, 3, 64, 64), "moves or spreads"),
-        ({"groups": 2}, (3, 3, 32, 64), "2 groups"),
+        ({"groups": 16}, (3, 3, 4, 64), "4 channels of a group"),
+        ({"groups": 8}, (3, 3, 8, 8), "1 channels of a group"),
         ({}, (3, 3, 64, 1), "1 channels"),
     ],
 )
@@ -144,18 +155,54 @@ def test_compiled_with_everything_around(shape, outputs, level, threads):
     assert error(found, direct.astype(np.float64)) < (5e-6 if level == 1 else 5e-5)
 
 
+@pytest.mark.parametrize(
+    ("shape", "outputs", "groups"),
+    [((1, 28, 28, 256), 256, 32), ((1, 14, 14, 512), 512, 32), ((2, 9, 11, 48), 96, 3),
+     ((1, 16, 16, 40), 40, 5), ((1, 12, 16, 34), 52, 2)],
+)  # fmt: skip
+@pytest.mark.parametrize("threads", [1, 2])
+def test_groups_compiled(shape, outputs, groups, threads):
+    """All groups in a block or some, groups narrower than a vector, and not as wide as vectors."""
+    x = x_of(*shape)
+    w, b = weight(3, 3, shape[3] // groups, outputs), weight(outputs)
+    y = pad(relu(add(last(x, w, groups=groups), b)), low=(0, 1, 1, 0), high=(0, 1, 1, 0))
+    value = RNG.standard_normal(shape).astype(np.float32)
+    program, found = compiled(y, x, value, 1, threads=threads)
+    schedules = [s for k in program.lowered.kernels.values() for s in k.schedule]
+    assert any("winograd" in s for s in schedules), schedules
+    assert all("as defined" not in s for s in schedules), schedules
+    _, direct = compiled(y, x, value, 0, threads=threads)
+    assert error(found, direct.astype(np.float64)) < 5e-6
+
+
+def test_groups_as_torch_computes_them():
+    import torch
+
+    x = x_of(1, 14, 14, 64)
+    w = weight(3, 3, 16, 64)
+    value = RNG.standard_normal(x.shape).astype(np.float32)
+    _, found = compiled(last(x, w, groups=4), x, value, 1)
+    with torch.no_grad():
+        exact = torch.nn.functional.conv2d(
+            torch.tensor(value).permute(0, 3, 1, 2).double(),
+            torch.tensor(w.attrs["value"]).permute(3, 2, 0, 1).double(), padding=1, groups=4,
+        )  # fmt: skip
+    assert error(found, exact.permute(0, 2, 3, 1).numpy()) < 5e-6
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_compiled_for_all_sizes(threads):
     """One program: fewer tiles than a block, whole and cut tiles, several images."""
     b, h, w = var("b", min=1), var("h", min=1), var("w", min=1)
-    x = x_of(b, h, w, 24)
-    y = pad(relu(last(x, weight(3, 3, 24, 40))), low=(0, 1, 1, 0), high=(0, 1, 1, 0))
+    x = x_of(b, h, w, 48)
+    y = last(relu(last(x, weight(3, 3, 48, 80))), weight(3, 3, 16, 80), groups=5)
+    y = pad(relu(y), low=(0, 1, 1, 0), high=(0, 1, 1, 0))
     programs = [tw.compile(module(y, x), fast_math=k, threads=threads) for k in (1, 0)]
     schedules = [s for k in programs[0].lowered.kernels.values() for s in k.schedule]
-    assert any("winograd: " in s for s in schedules), schedules
+    assert sum("winograd: " in s for s in schedules) == 2, schedules
     assert all("as defined" not in s for s in schedules), schedules
     for shape in ((1, 1, 1), (2, 3, 4), (1, 8, 12), (3, 17, 6), (1, 30, 33)):
-        value = RNG.standard_normal((*shape, 24)).astype(np.float32)
+        value = RNG.standard_normal((*shape, 48)).astype(np.float32)
         found, direct = (np.asarray(p(value)) for p in programs)
         assert error(found, direct.astype(np.float64)) < 5e-6
 
@@ -200,3 +247,56 @@ def test_equal_on_the_reference_interpreter():
     x = x_of(1, 9, 7, 32)
     m = module(relu(last(x, weight(3, 3, 32, 32))), x)
     assert_equal_results(m, choose(m), tol=2e-4)
+
+
+# ---- the algorithm as a choice -----------------------------------------------------------------
+
+
+def two_layers():
+    x = x_of(1, 24, 24, 64)
+    y = relu(last(x, weight(3, 3, 64, 64)))
+    return module(last(y, weight(3, 3, 8, 64), groups=8), x), x.shape
+
+
+def algorithms(program):
+    return [r.choices["algorithm"] for r in program.schedules().records if "algorithm" in r.choices]
+
+
+def with_algorithm(program, name):
+    """The records with another algorithm, without those of kernels, which change with it."""
+    rows = [r for r in program.schedules().records if "algorithm" in r.choices]
+    return Schedules(tuple(replace(r, choices={"algorithm": name}) for r in rows))
+
+
+def test_algorithms_are_written_and_replayed(tmp_path):
+    m, _ = two_layers()
+    first = tw.compile(m)
+    assert algorithms(first) == ["F(4,3)", "F(4,3)"]
+    first.schedules().write(tmp_path / "s.json")
+    again = tw.compile(m, schedules=tmp_path / "s.json")
+    assert again.schedules() == first.schedules()
+    texts = [[to_text(k) for k in p.lowered.kernels.values()] for p in (again, first)]
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("name", ["direct", "F(2,3)", "F(4,3)", "F(6,3)"])
+def test_every_algorithm_can_be_asked_for(name):
+    m, shape = two_layers()
+    first = tw.compile(m, fast_math=2)
+    other = tw.compile(m, fast_math=2, schedules=with_algorithm(first, name))
+    assert algorithms(other) == [name, name]
+    ops = [s for k in other.lowered.kernels.values() for s in k.schedule]
+    assert sum("winograd" in s for s in ops) == (0 if name == "direct" else 2)
+    value = RNG.standard_normal(shape).astype(np.float32)
+    assert error(np.asarray(other(value)), np.asarray(first(value)).astype(np.float64)) < 5e-5
+
+
+def test_algorithms_that_do_not_fit_are_errors():
+    m, _ = two_layers()
+    first = tw.compile(m, fast_math=2)
+    with pytest.raises(ChoiceError, match=r"F\(6,3\) is not in the space"):
+        tw.compile(m, fast_math=1, schedules=with_algorithm(first, "F(6,3)"))
+    x = x_of(1, 10, 10, 64)
+    other = module(last(x, weight(3, 3, 64, 64)), x)
+    with pytest.raises(CompileError, match="for a convolution of this program"):
+        tw.compile(other, schedules=with_algorithm(first, "direct"))
