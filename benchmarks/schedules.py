@@ -25,6 +25,8 @@ from benchmarks.scatter import scatter
 
 TOLERANCE = 2e-4
 LEAST_SECONDS = 2e-3  # of calls that are timed together
+OF_THREADS = ("threads", "shared")  # choices of which one thread shows nothing
+KEPT = 0.7  # how often a choice stays that of the default where few are to change
 MODEL_BOUND = 0.1  # how far the default may be from the best before it is marked
 SIZES = {
     "matmul": ((128, 768, 768), (128, 768, 3072), (512, 768, 768), (197, 192, 768)),
@@ -34,8 +36,9 @@ SIZES = {
     "winograd": ((56, 64, 64), (28, 128, 128), (14, 256, 256)),
     "depthwise": ((56, 144, 3, 1), (28, 192, 3, 2), (14, 384, 5, 1)),
     "rows": (("softmax", 512, 768), ("layer_norm", 512, 768), ("softmax", 128, 4096)),
-    "columns": ((1000, 768), (196, 2048)),
+    "columns": ((1000, 768), (196, 2048), (400, 40000)),
     "windows": ((112, 64, 3, 2), (56, 96, 2, 2)),
+    "maps": (("gelu", 512, 3072), ("concat", 512, 700), ("exp", 333, 75)),
     "transposes": ((768, 3072), (3136, 64), (128, 1024), (512, 768), (197, 768)),
     "attention": ((12, 128, 64), (12, 512, 64), (8, 1024, 128)),
 }
@@ -137,11 +140,16 @@ def model(family: str, size: tuple):
         return op["max_pool"](x(1, channels, reach, reach), window=(size, size),
                               strides=(stride, stride))  # fmt: skip
 
+    def each(name, n, m):
+        if name == "concat":
+            return op["relu"](op["concat"](x(n, m), x(n, m // 3), axis=1))
+        return op[name](x(n, m))
+
     make: dict[str, Callable] = {
         "matmul": product, "thin matmul": product, "direct convolution": conv,
         "winograd": lambda rows, *channels: conv(rows, *channels, 3), "depthwise": depthwise,
         "rows": row, "columns": lambda n, m: op["reduce_sum"](x(n, m), axes=(0,)),
-        "windows": window, "transposes": lambda n, m: op["transpose"](x(n, m), perm=(1, 0)),
+        "windows": window, "maps": each, "transposes": lambda n, m: op["transpose"](x(n, m), perm=(1, 0)),
         "attention": lambda h, n, d: op["attention"](x(1, h, n, d), x(1, h, n, d), x(1, h, n, d)),
     }  # fmt: skip
     result = make[family](*size)
@@ -178,20 +186,26 @@ class Space:
 
 
 def sampled(space: Space, kernel: Kernel, count: int, seed: int) -> list:
-    """Programs of the default schedule and of `count` others, or of as many as there are; how often
-    threads are used is left as it is."""
+    """Programs of the default schedule and of `count` others, or of as many as there are; what is
+    said of threads is left as it is. Half of the others differ from the default in few choices, so
+    that each choice is seen on its own too."""
     from tensorwright.schedule.space import Choices, Samples
 
     default = Choices()
     programs = [space.program(default)]
     expected = programs[0](*space.arrays)
     kernel.samples = [Sample(default.values(), default.cost)]
-    fixed = {n: v for n, v in default.values().items() if n.split(".")[-1] == "threads"}
+    given = default.values()
+    fixed = {n: v for n, v in given.items() if n.split(".")[-1] in OF_THREADS}
     random = Random(seed)
     for _ in range(4 * count):
         if len(programs) > count:
             break
-        choices = chosen(space, Samples(random, fixed))
+        kept = fixed if random.random() < 0.5 else fixed | {
+            n: v for n, v in given.items() if random.random() < KEPT}
+        choices = chosen(space, Samples(random, kept))
+        if choices is None:
+            continue
         if choices.values() in [s.choices for s in kernel.samples]:
             continue
         program = space.program(Choices(choices.values()))
@@ -204,12 +218,16 @@ def sampled(space: Space, kernel: Kernel, count: int, seed: int) -> list:
 
 
 def chosen(space: Space, choices):
-    """The choices, asked for by the rule."""
+    """The choices, asked for by the rule; None where some that were kept do not go with others."""
     from tensorwright.schedule.records import identity
     from tensorwright.schedule.rules import schedule
+    from tensorwright.schedule.space import ChoiceError
 
     (k,) = (k for k in space.lowered.kernels.values() if identity(k) == space.key)
-    schedule(k, space.target, choices)
+    try:
+        schedule(k, space.target, choices)
+    except ChoiceError:
+        return None
     return choices
 
 

@@ -23,7 +23,7 @@ from tensorwright.schedule.rules import schedule
 from tensorwright.schedule.space import ChoiceError, Choices, Samples
 from tensorwright.target.host import find
 
-SAMPLES = 6
+SAMPLES = 3
 
 
 def x(*shape: int, dtype: str = "f32"):
@@ -46,7 +46,7 @@ def conv():
 
 
 def winograd():
-    a = x(1, 16, 14, 14)
+    a = x(1, 16, 10, 10)
     return [a], OP["relu"](OP["conv_general"](a, w(32, 16, 3, 3)))
 
 
@@ -88,7 +88,7 @@ def causal():
 FAMILIES = {f.__name__: f for f in (product, conv, winograd, depthwise, softmax, columns, pooling,
                                     transposed, joined, causal)}  # fmt: skip
 NEW = {  # what each is there to vary
-    "product": {"weights", "blocks", "steps", "shared", "tile", "threads"},
+    "product": {"weights", "blocks", "unroll", "shared", "tile", "threads"},
     "conv": {"order", "panels"}, "winograd": {"block", "tile"}, "depthwise": {"window", "order"},
     "softmax": {"stage0.accumulators", "stage1.lanes"}, "columns": {"sums", "strip", "rows"},
     "pooling": {"lanes", "parts"}, "transposed": {"block"}, "joined": {"parts", "lanes"},
