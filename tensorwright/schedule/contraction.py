@@ -344,8 +344,9 @@ def spread_nest(body: Stmt, roles: Roles, tile: Tile, target: Target, choices: C
         count = choose_blocks(roles, tile, at, target, choices)
         if count > 1:
             body, block, inner = p.split(body, row.var, row.extent.value // count)
+            kind = p.find(body, block).kind  # halves of a loop are as independent as the whole
+            body = p.replace_loop(body, inner, lambda s: replace(s, kind=kind))
             outer.insert(at, block)
-            body = p.set_kind(body, inner, p.find(body, block).kind)
             body, row = p.reorder(body, [*outer, inner]), p.find(body, inner)
         body, tiles = split_rows(body, row, tile.rows, [jv, jl])
         outer.append(tiles)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from tensorwright.driver.pipeline import run_pipeline
 from tensorwright.ir.expr import Symbol, sym
-from tensorwright.ir.graph import graph
-from tensorwright.ir.loop import Kernel
+from tensorwright.ir.graph import constant, graph, param
+from tensorwright.ir.loop import For, If, Kernel, Store
 from tensorwright.ir.module import Module
+from tensorwright.ir.type import tensor
+from tensorwright.ops.conv import conv_general
+from tensorwright.ops.movement import pad
 from tensorwright.target.host import find
 from tensorwright.target.target import Target
 from tests.schedule import test_native as groups
@@ -39,3 +43,14 @@ def test_tiles_live_in_registers(name: str, rows, columns: int):
         assert not [x for x in body if x.startswith("v") and "(%rsp" in x], "\n".join(body)
         fmas = sum(x.startswith(FMA) for x in body)
         assert fmas >= 0.25 * len(body), "\n".join(body)
+
+
+def test_blocks_of_rows_stay_parallel():
+    """And the border of a padded result is told apart from the rows that leave no whole tile."""
+    x, w = param("x", tensor("f32", 1, 56, 56, 256)), constant(np.ones((1, 1, 256, 128), "f4"), "w")
+    y = pad(conv_general(x, w, layout="NLAST"), low=(0, 1, 1, 0), high=(0, 1, 1, 0))
+    m = run_pipeline(Module({"main": graph("main", (x,), (y,))}), find("x86-64-avx512"))
+    (kernel,) = m.kernels.values()
+    nests = [s for s in kernel.body.body if isinstance(s, For)]
+    product = [s for s in nests if isinstance(s.body, If) and not isinstance(s.body.then, Store)]
+    assert [s.kind for s in product] == ["parallel"] and len(nests) > 1, kernel.schedule
