@@ -69,6 +69,11 @@ class Code:
         return self.multiply_adds / max(self.executed, 1)
 
     @property
+    def is_by_element(self) -> bool:
+        """Whether vectors are multiplied by one element of another: a product on register tiles."""
+        return any(i.is_multiply_add and "[" in i.operands for i in self.body)
+
+    @property
     def spills(self) -> int:
         """Instructions that access the stack."""
         return sum("[sp" in i.operands for i in self.body)

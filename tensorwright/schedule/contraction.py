@@ -47,6 +47,7 @@ BYTES_A_CYCLE, L2_BYTES_A_CYCLE = 8, 32  # from memory and from the L2 cache
 LATENCY = 4  # cycles of a multiply-add
 L3_BYTES_A_CYCLE = 24
 NARROW = 1.05  # times what a step on whole vectors takes: one on halves of them
+INSTRUCTIONS_A_CYCLE = 5.25  # where there are more than multipliers and adders take
 ALONE = 0.25  # what a load costs more whose neighbours are not loaded
 LINE_BYTES = 64
 FAR_ROW, FAR_LINE = 2, 4  # cycles to begin with another row of weights, to wait for a line of it
@@ -78,8 +79,18 @@ def tile_cost(
     if broadcast and target.by_element:  # one load for as many steps as a vector has elements
         others = rows / 2 / tile.lanes
         rest = 0.3 * rows / tile.lanes + 0.25 * tile.vectors
+    if broadcast and not target.fma:
+        others = instructions(rows, tile.vectors) / INSTRUCTIONS_A_CYCLE - weights
+        rest = 0.2 * tile.vectors
     cycles = max(fmas * one, others + weights, LATENCY)
     return row_tiles * columns * (cycles + rest * one)
+
+
+def instructions(rows: float, vectors: int) -> float:
+    """Of a step, where products and sums are instructions of their own that overwrite an operand:
+    these, copies of what is used again, loads of weights, counting the loop, and for each element
+    of the other operand a load and a shuffle, which takes as long as two from the adders."""
+    return 2 * rows * vectors + (rows - 1) * (vectors - 1) + vectors + 3 * rows + 4
 
 
 def choose_tile(
