@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+import tensorwright as tw
 from tensorwright.driver.pipeline import run_pipeline
-from tensorwright.ir.expr import Symbol, sym
+from tensorwright.ir.expr import Symbol, sym, symbols_of
 from tensorwright.ir.graph import graph
-from tensorwright.ir.loop import Kernel
+from tensorwright.ir.loop import If, Kernel, statements
 from tensorwright.ir.module import Module
 from tensorwright.target.host import find
 from tensorwright.target.target import Target
@@ -39,3 +41,28 @@ def test_tiles_live_in_registers(name: str, rows, columns: int):
         assert not [x for x in body if x.startswith("v") and "(%rsp" in x], "\n".join(body)
         fmas = sum(x.startswith(FMA) for x in body)
         assert fmas >= 0.25 * len(body), "\n".join(body)
+
+
+@tw.function
+def over_steps(x: tw.f32["steps", "batch", 40], w: tw.f32[40, 33]):  # noqa: F821
+    return tw.numpy.tanh(tw.numpy.matmul(x, w))
+
+
+@tw.function
+def turned(x: tw.f32["batch", "steps", 40], w: tw.f32[40, 33]):  # noqa: F821
+    return tw.numpy.matmul(tw.numpy.permute_dims(x, (1, 0, 2)), w)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (37, 1), (1, 37), (6, 7), (5, 2)])
+@pytest.mark.parametrize("f", [over_steps, turned], ids=["over_steps", "turned"])
+def test_rows_of_unknown_number_fill_tiles(f, shape):
+    """Rows that follow each other are those of one loop; else those that are near are a tile's."""
+    program = tw.compile(f)
+    (k,) = (k for k in program.lowered.kernels.values() if "contraction" in k.schedule[0])
+    rows = {s.name for s in symbols_of(*(e for s in statements(k.body) if isinstance(s, If)
+                                         for e in (s.cond,)))}  # fmt: skip
+    assert "steps" in rows
+    x = np.random.default_rng(0).standard_normal((*shape, 40)).astype(np.float32)
+    w = np.random.default_rng(1).standard_normal((40, 33)).astype(np.float32)
+    wanted = np.tanh(x @ w) if f is over_steps else x.transpose(1, 0, 2) @ w
+    np.testing.assert_allclose(program(x, w), wanted, rtol=1e-4, atol=1e-5)
