@@ -27,9 +27,8 @@ CAUSES = {
     "depthwise_d9": "a profile gave 28 % of the time to turning and padding the operand, 68 % to "
                     "the convolution, which turns its result as it stores it: not separated "
                     "further.",
-    "map_add": "not known. That new results fault in page by page was a part: one run with memory "
-               "of its own for each result took 49 ms where three that used it again took 17 to "
-               "21. Stores past the cache were not tried.",
+    "map_add": "bound by memory. The result is stored past the caches; new results fault in page by "
+               "page until one of their size was let go of.",
     "map_exp": EXPONENTIALS + "what the peer does was not looked at.",
     "map_tanh": "not known; the loop has 27 instructions a vector (machine code), one of them a "
                 "division, which takes 6 cycles (measured).",
@@ -37,7 +36,7 @@ CAUSES = {
     "move_embedding": "not known.",
     "move_heads": "at 94 % of the measured bandwidth of the L3 cache, as the peer.",
     "rows_softmax": EXPONENTIALS + "the maximum, the sum and the division are three more passes "
-                    "over the row. The sum is not joined with the exponentials yet.",
+                    "over the row. The sum joined with the exponentials was not faster.",
 }  # fmt: skip
 
 

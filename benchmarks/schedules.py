@@ -201,8 +201,11 @@ def sampled(space: Space, kernel: Kernel, count: int, seed: int) -> list:
     for _ in range(4 * count):
         if len(programs) > count:
             break
-        kept = fixed if random.random() < 0.5 else fixed | {
-            n: v for n, v in given.items() if random.random() < KEPT}
+        kept = (
+            fixed
+            if random.random() < 0.5
+            else fixed | {n: v for n, v in given.items() if random.random() < KEPT}
+        )
         choices = chosen(space, Samples(random, kept))
         if choices is None:
             continue

@@ -26,6 +26,8 @@ class Block:
         self.symbols: dict[Symbol, str] = {}
         self.level_of: dict[Symbol, int] = {}
         self.readonly: set[Buffer] = set()
+        self.streamed: frozenset[Buffer] = frozenset()  # stored past the caches where they can be
+        self.has_streamed = False
         self.cache: list[dict] = [{}]
         # one per open loop: where index arithmetic of that level goes, and how many caches it sees
         self.levels: list[tuple[list, int]] = [(self.lines, 1)]

@@ -18,7 +18,7 @@ from tensorwright.base.errors import InternalError
 from tensorwright.codegen.columns import Columns
 from tensorwright.codegen.legalize import Legalizer, wider
 from tensorwright.codegen.support_objects import inline_text
-from tensorwright.codegen.values import llvm_storage
+from tensorwright.codegen.values import LINE, llvm_storage
 from tensorwright.ir import loop as ir
 from tensorwright.ir.dtype import DType, boolean, f64, index
 from tensorwright.ir.expr import (
@@ -81,10 +81,11 @@ class ModuleText:
         head = f'target triple = "{triple}"\n' if triple else ""
         objects = [inline_text(self.tags)] if self.tags else []
         body = "\n".join([*objects, *self.functions])
+        tail = ["!0 = !{i32 1}", ""] if "!nontemporal !0" in body else []
         known = [line for line in PROLOGUE.splitlines() if _name(line) in body]
         defined = {_name(line) for line in body.splitlines() if line.startswith("define ")}
         declared = [d for d in self.declarations if _name(d) not in defined]
-        return head + "\n".join([*known, *declared, "", body, ""])
+        return head + "\n".join([*known, *declared, "", body, *tail, ""])
 
 
 def _name(declaration: str) -> str:
@@ -102,6 +103,7 @@ class Function(Columns):
         self.is_task = False
         self.frame = ""  # of a host function
         self.tasks = 0
+        self.fence = ""  # that orders stores past the caches
         self.can_fail = False
 
     # ---- statements ----------------------------------------------------------------------------
@@ -212,6 +214,7 @@ class Function(Columns):
         task = Function(self.module, f"{self.name}.task{self.tasks}", self.legalize, self.use_fma)
         self.tasks += 1
         task.parallel_depth, task.is_task, task.readonly = 1, True, self.readonly
+        task.streamed, task.fence = self.streamed, self.fence
         captured_buffers = [b for b in used_buffers(s.body) if b in self.pointers]
         strides = symbols_of(*(as_expr(d) for b in captured_buffers for d in b.shape))
         used = dict.fromkeys((*ir.free_symbols(s), *sorted(strides, key=lambda v: v.serial)))
@@ -227,6 +230,7 @@ class Function(Columns):
         self.put(env, slots - 1, "i64", begin)
         first = task.get("%env", slots - 1, "i64", "first")
         task.emit_range(s, first)
+        task.order_streamed()
         task.finish(f"define internal void @{task.name}(ptr %ctx, ptr %env, i64 %lo, i64 %hi)")
         if run:
             self.emit(f"call void @{run}(ptr %ctx, ptr @{task.name}, ptr {env}, i64 {extent})")
@@ -312,6 +316,33 @@ class Function(Columns):
         with self.scope():
             self.stmt(body)
         self.lane, self.lanes = saved
+
+    def streaming(self, s: Stmt, buffers: list[Buffer], fence: str) -> None:
+        """A statement whose whole vectors go past the caches to these buffers, if each of them
+        begins with a cache line; a second copy of it serves those that do not."""
+        places = [self.op(f"ptrtoint ptr {self.pointers[b]} to i64") for b in buffers]
+        bits = places[0]
+        for other in places[1:]:
+            bits = self.op(f"or i64 {bits}, {other}")
+        rest = self.op(f"and i64 {bits}, {LINE - 1}")
+        aligned, apart, done = self.label("aligned"), self.label("apart"), self.label("done")
+        is_aligned = self.op(f"icmp eq i64 {rest}, 0")
+        self.emit(f"br i1 {is_aligned}, label %{aligned}, label %{apart}")
+        for label, streamed in ((aligned, frozenset(buffers)), (apart, frozenset())):
+            self.open(label)
+            self.streamed, self.fence = streamed, fence
+            with self.scope():
+                self.nested(s)
+            self.order_streamed()
+            self.emit(f"br label %{done}")
+        self.open(done)
+
+    def order_streamed(self) -> None:
+        """Whoever sees what is stored from here on sees what went past the caches."""
+        if self.has_streamed:
+            self.module.declare(f"declare void @{self.fence}()")
+            self.emit(f"call void @{self.fence}()")
+        self.has_streamed = False
 
     def masked_branch(self, s: ir.If, cond: Expr) -> None:
         mask = self.vector(cond)
@@ -530,5 +561,8 @@ def emit_kernel(k: Kernel, module: ModuleText, target: Target, linkage: str = ""
     written = ir.stored_buffers(k.body)
     f.readonly = {b for b in k.params if b not in written}
     arguments = f.arguments(k)
-    f.stmt(k.body)
+    if k.streams and target.store_fence:
+        f.streaming(k.body, [k.params[n] for n in k.streams], target.store_fence)
+    else:
+        f.stmt(k.body)
     f.finish(f"define {linkage} void @{k.name}({arguments})")

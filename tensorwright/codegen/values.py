@@ -33,6 +33,7 @@ from tensorwright.ir.expr import (
 from tensorwright.ir.simplify import from_linear, linear
 from tensorwright.ir.sums import offset_of, weighted
 
+LINE = 64  # bytes of a cache line
 NEAR = 4  # vectors that are read and shuffled instead of fetching elements one by one
 NO_LOADS: frozenset[Expr] = frozenset()
 
@@ -475,6 +476,17 @@ class Values(Operations):
         p = self.address(b, flat)
         self.emit(f"store {llvm_storage(b.dtype)} {v}, ptr {p}, align {b.dtype.bytes}")
 
+    def goes_past(self, b: Buffer, first: Expr) -> str:
+        """How a whole vector from element `first` on is stored past the caches; empty if `b` is not
+        stored so, or the vector may lie across the end of a line."""
+        size = self.lanes * b.dtype.bytes
+        if b not in self.streamed or self.lane_begin != "0" or LINE % size:
+            return ""
+        if not is_const(self.legal(first % self.lanes), 0):
+            return ""
+        self.has_streamed = True
+        return f"align {size}, !nontemporal !0"
+
     def store_vector(self, b: Buffer, flat: Expr, value: Expr) -> None:
         n, storage = self.lanes, llvm_storage(b.dtype)
         wide, align = f"<{n} x {storage}>", b.dtype.bytes
@@ -485,7 +497,8 @@ class Values(Operations):
         if strided is not None and strided[0] == 1:
             p = self.lane_address(b, strided[1])
             if self.mask is None:
-                self.emit(f"store {wide} {v}, ptr {p}, align {align}")
+                past = self.goes_past(b, strided[1])
+                self.emit(f"store {wide} {v}, ptr {p}, " + (past or f"align {align}"))
                 return
             kind, pointer, mangled = "store", "ptr", f"{suffix(wide)}.p0"
         else:

@@ -33,10 +33,11 @@ LAZY = ("params", "body")  # what scheduling makes that a record does not hold
 
 @dataclass(frozen=True)
 class Record:
-    """packs, trace: of the scheduled kernel. symbol: the function in the object of key `object`.
-    codes: the messages that it fails with and the numbers that its code has for them."""
+    """packs, streams, trace: of the scheduled kernel. symbol: the function in the object of key
+    `object`. codes: the messages that it fails with and the numbers that its code has for them."""
 
     packs: tuple[Pack, ...]
+    streams: tuple[int, ...]
     trace: tuple[str, ...]
     symbol: str
     object: str
@@ -52,7 +53,8 @@ class Record:
             Pack(**{k: tuple(v) if isinstance(v, list) else v for k, v in p.items()})
             for p in row["packs"]
         )
-        return Record(**{**row, "packs": packs, "trace": tuple(row["trace"])})
+        lists = {name: tuple(row[name]) for name in ("streams", "trace")}
+        return Record(**{**row, "packs": packs, **lists})
 
 
 class ScheduledLater(Kernel):
@@ -62,7 +64,8 @@ class ScheduledLater(Kernel):
     def of(k: Kernel, record: Record, target: Target) -> ScheduledLater:
         made = object.__new__(ScheduledLater)
         own = {f.name: getattr(k, f.name) for f in fields(Kernel) if f.name not in LAZY}
-        vars(made).update(own, packs=record.packs, schedule=record.trace, _source=(k, target))
+        vars(made).update(own, packs=record.packs, streams=record.streams,
+                          schedule=record.trace, _source=(k, target))  # fmt: skip
         return made
 
     def __getattr__(self, name: str):
@@ -108,7 +111,7 @@ class KnownKernels:
         """Keep what a kernel became, for the next time."""
         key = self.keys.get(k)
         if key is not None:
-            record = Record(k.packs, k.schedule, symbol, object_, codes)
+            record = Record(k.packs, k.streams, k.schedule, symbol, object_, codes)
             self.cache.write(key, record.to_bytes())
 
 

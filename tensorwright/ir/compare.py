@@ -218,6 +218,7 @@ class _Comparison:
         self.equal(a.outputs, b.outputs, "outputs")
         self.equal(a.sources, b.sources, "sources")
         self.equal(a.packs, b.packs, "packs")
+        self.equal(a.streams, b.streams, "streams")
         self.check(len(a.params) == len(b.params), "parameters")
         self.check(len(a.symbols) == len(b.symbols), "symbols")
         for x, y in zip(a.symbols, b.symbols):

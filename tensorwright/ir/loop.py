@@ -181,7 +181,8 @@ class Kernel:
     """A loop-level function. `params`: its buffers, inputs first; the last `outputs` of them are
     written. `symbols`: index arguments, in order. `work`: arithmetic operations and bytes of one
     call at least, for reports. `sources`: the model's nodes it computes. `schedule`: the trace of
-    the rules that shaped it. `packs`: layouts of parameters that the caller must provide."""
+    the rules that shaped it. `packs`: layouts of parameters that the caller must provide.
+    `streams`: numbers of parameters whose whole vectors are stored past the caches."""
 
     name: str
     params: tuple[Buffer, ...]
@@ -191,6 +192,7 @@ class Kernel:
     sources: tuple[str, ...] = ()
     schedule: tuple[str, ...] = field(default=(), compare=False)
     packs: tuple[Pack, ...] = ()
+    streams: tuple[int, ...] = ()
     work: tuple[Expr, Expr] | None = field(default=None, compare=False)
 
     @property

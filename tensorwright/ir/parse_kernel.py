@@ -63,11 +63,12 @@ class KernelParser:
         key = self.exprs.literal(options["name"]) if "name" in options else f.name
         packs = self.exprs.literal(options["packs"]) if "packs" in options else ()
         packs = tuple(Pack(*p) for p in packs)
+        streams = self.exprs.literal(options["streams"]) if "streams" in options else ()
         if self.inputs or self.outputs:
             params, outputs = [*self.inputs, *self.outputs], len(self.outputs)
         work = tuple(map(self.exprs.index, options["work"].elts)) if "work" in options else None
         sources, schedule = trace["source"], trace["schedule"]
-        k = Kernel(key, tuple(params), outputs, body, (), sources, schedule, packs, work)
+        k = Kernel(key, tuple(params), outputs, body, (), sources, schedule, packs, streams, work)
         names = options.get("symbols")
         usual = [] if self.inputs or self.outputs else shape_symbols(k)
         symbols = usual if names is None else [self.symbol(n) for n in names.elts]

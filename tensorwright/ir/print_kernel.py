@@ -143,6 +143,8 @@ class KernelPrinter:
         options = [] if self.name == self.key else [f"name={self.key!r}"]
         if k.packs:
             options.append(f"packs={tuple((*astuple(p),) for p in k.packs)!r}")
+        if k.streams:
+            options.append(f"streams={k.streams!r}")
         if k.work is not None:
             options.append(f"work=({', '.join(map(self.text, k.work))})")
         if not own and list(k.symbols) != shape_symbols(k):

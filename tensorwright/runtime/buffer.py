@@ -17,6 +17,7 @@ from tensorwright.base.errors import InternalError, RunError
 from tensorwright.runtime import guard
 
 ALIGNMENT = 64
+SMALL = 1 << 10  # bytes of a result that is copied rather than kept where it is
 _BYTE = np.dtype(np.uint8)
 
 _NUMPY = {
@@ -264,10 +265,16 @@ def _dlpack_dtype(t: _Managed, what: str) -> np.dtype:
 
 
 def native_array(start: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An array over memory the compiled program allocated; it is freed with its last view."""
+    """An array over memory the compiled program allocated; it is freed with its last view. What is
+    small is copied, which takes less time than to keep it."""
     nbytes = dtype.itemsize
     for n in shape:
         nbytes *= n
+    if nbytes <= SMALL:
+        array, own = aligned_empty(shape, dtype, nbytes)
+        ctypes.memmove(own, start, nbytes)
+        release(start)
+        return array
     memory = _Memory(start, nbytes, _Allocation(start))
     return np.ndarray(shape, dtype, np.asarray(memory))
 

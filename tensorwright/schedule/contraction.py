@@ -25,7 +25,7 @@ from tensorwright.ir.loop import For, If, Kernel, Pack, Stmt, seq
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.elements import element_loops, multiply_by_element
 from tensorwright.schedule.form import EXPENSIVE, inverse
-from tensorwright.schedule.maps import in_parallel, share, total
+from tensorwright.schedule.maps import are_as_one, in_parallel, share, total
 from tensorwright.schedule.nest import Stage, depends, loads_of, nest_of, stride_of
 from tensorwright.schedule.pairs import multiply_pairs, pair_variable
 from tensorwright.schedule.roles import (
@@ -173,6 +173,7 @@ def schedule_contraction(
     if window is not None:
         body = p.set_kind(body, window.var, "unroll")
     body = order_spatial(body, stage, roles)
+    body, roles = join_rows(body, roles)
     params, packs = k.params, k.packs
     if pack is not None:
         old = params[pack.param]
@@ -301,6 +302,19 @@ def order_spatial(body: Stmt, stage: Stage, roles: Roles) -> Stmt:
     """Outer loops, then the row loop, then the column loop: here still one perfect nest."""
     order = [*roles.outer, *([roles.row] if roles.row else []), roles.column]
     return p.reorder(body, [f.var for f in order]) if len(order) > 1 else body
+
+
+def join_rows(body: Stmt, roles: Roles) -> tuple[Stmt, Roles]:
+    """The row loop as one with the loop around it, where its size is known only when running and
+    all steps follow each other: else a batch of one would fill no tile."""
+    if roles.row is None or is_const(roles.row.extent) or not roles.outer:
+        return body, roles
+    around = p.find(body, roles.outer[-1].var)
+    inner = p.find(body, roles.row.var)
+    if depends(roles.weights, sym(around.var)) or not are_as_one(inner, around, inner):
+        return body, roles
+    body, both = p.fuse(body, around.var, inner.var)
+    return body, replace(roles, row=p.find(body, both), outer=roles.outer[:-1])
 
 
 def panel_position(roles: Roles, width: int, target: Target, choices: Choices) -> int:

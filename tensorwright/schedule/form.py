@@ -83,6 +83,7 @@ EXPENSIVE = frozenset(
 MAX_INLINED = 200  # nodes of one expression
 MAX_ROW_BYTES = 48 << 10  # of a tile of rows between two contractions
 MAX_WINDOW = 32  # elements of a window, which is unrolled
+MIN_DOT = 16  # elements of a row that is added up by itself
 MAX_STEP = 4  # elements from one window to the next
 MIN_ROWS = 6  # that a tile must hold, else weights are read too often
 
@@ -111,7 +112,7 @@ def read_form(k: Kernel) -> Form | None:
         return None
     if len(found) == 1 and found[0].is_map:
         return Form("map", k, tuple(found))
-    if found[0].is_contraction and not is_sliding(found[0]):
+    if found[0].is_contraction and not (is_sliding(found[0]) or is_dot(found[0])):
         return _contraction(k, found) or _attention(k, found)
     if are_windows(found):
         return Form("windows", k, tuple(found), len(found[0].spatial))
@@ -337,7 +338,7 @@ def _panels(k: Kernel, scores: Stage, values: Stage) -> bool:
 def shared_rows(found: list[Stage]) -> int | None:
     """The number of leading loops over which every stage is independent of other iterations."""
     reductions = [s for s in found if not s.is_map]
-    if any(s.is_contraction for s in found):
+    if any(s.is_contraction and not is_dot(s) for s in found):
         return None
     counts = {_row_count(s) for s in reductions} or {min(_row_count(s) for s in found)}
     if len(counts) != 1:
@@ -430,6 +431,22 @@ def is_window(s: Stage) -> bool:
         ):
             return False
     return True
+
+
+def is_dot(s: Stage) -> bool:
+    """Whether a contraction multiplies each row by the same one, both of which lie in memory in the
+    order in which they are added up: no operand has to be turned to have vectors."""
+    factors = s.step.value.args[:2] if s.is_contraction else ()
+    if len(s.reduce) != 1 or not s.spatial or any(e.op != "load" for e in factors):
+        return False
+    along, last = sym(s.reduce[0].var), s.spatial[-1]
+    if not is_const(s.reduce[0].extent) or s.reduce[0].extent.value < MIN_DOT:
+        return False
+    own = {v for f, v in zip(s.spatial, s.variables) if not is_const(f.extent, 1)}
+    fixed = [e for e in factors if not own & set(walk(*e.args))]
+    steps = [stride_of(e, along) for e in factors]
+    return is_const(last.extent, 1) and len(fixed) == 1 and all(
+        step is not None and is_const(step, 1) for step in steps)  # fmt: skip
 
 
 def is_sliding(s: Stage) -> bool:

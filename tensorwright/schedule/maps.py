@@ -54,14 +54,14 @@ def collapse(body: Stmt, loops: list[Symbol]) -> tuple[Stmt, list[Symbol]]:
     k = len(loops) - 1
     while k > 0:
         outer, inner = p.find(body, loops[k - 1]), p.find(body, loops[k])
-        if outer.body is inner and _as_one(inner, outer, inner):
+        if outer.body is inner and are_as_one(inner, outer, inner):
             body, both = p.fuse(body, loops[k - 1], loops[k])
             loops = [*loops[: k - 1], both, *loops[k + 1 :]]
         k -= 1
     return body, loops
 
 
-def _as_one(root: Stmt, outer: For, inner: For) -> bool:
+def are_as_one(root: Stmt, outer: For, inner: For) -> bool:
     """Whether, in every flat index below, a step of `outer` is `inner.extent` steps of `inner`."""
     i, j = sym(outer.var), sym(inner.var)
     for flat in accesses(root):

@@ -63,8 +63,16 @@ def find_roles(stage: Stage) -> Roles | None:
             and (other is None or depends(other, sym(f.var)))]  # fmt: skip
     big = [f for f in rows if not is_const(f.extent, 1)]
     row = big[-1] if big else None
+    if row is not None and not is_const(row.extent):
+        row = next((f for f in reversed(big) if is_near(other, sym(f.var))), row)
     outer = tuple(f for f in stage.spatial if f is not row and f is not column)
     return Roles(column, row, outer, weights, other, len(moving) == 1)
+
+
+def is_near(e: Expr | None, i: Expr) -> bool:
+    """Whether what is read of an operand moves by known steps along a loop."""
+    steps = [stride_of(x, i) for x in loads_of(e)] if e is not None else []
+    return all(s is not None and is_const(s) for s in steps)
 
 
 def is_streamed(e: Expr, j: Expr) -> bool:

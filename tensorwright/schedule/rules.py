@@ -27,6 +27,7 @@ from tensorwright.schedule.rows import schedule_columns, schedule_rows
 from tensorwright.schedule.space import ChoiceError, Choices
 from tensorwright.schedule.steps import schedule_steps
 from tensorwright.schedule.stores import store_rows
+from tensorwright.schedule.streams import stream_results
 from tensorwright.schedule.windows import schedule_windows
 from tensorwright.schedule.winograd import schedule_winograd
 from tensorwright.target.target import Target
@@ -66,7 +67,8 @@ def schedule_by_form(k: Kernel, target: Target, choices: Choices) -> Kernel | No
     if form is None:
         return schedule_steps(k, target, choices)
     if form.kind == "map":
-        return schedule_map(form.kernel, form.stages[0].spatial, target, choices)
+        made = schedule_map(form.kernel, form.stages[0].spatial, target, choices)
+        return stream_results(made, target, choices)
     if form.kind == "contraction":
         made = schedule_contraction(form.kernel, form.stages, target, choices)
         return made if made is None else made.with_body(finished(made.body, target))
@@ -76,7 +78,7 @@ def schedule_by_form(k: Kernel, target: Target, choices: Choices) -> Kernel | No
     if form.kind == "attention":
         return schedule_attention(form, target, choices)
     if form.kind == "rows":
-        return schedule_rows(form, target, choices)
+        return stream_results(schedule_rows(form, target, choices), target, choices)
     if form.kind == "windows":
         return schedule_windows(form, target, choices)
     return schedule_columns(form.kernel, form.stages[0], target, choices)

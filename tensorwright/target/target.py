@@ -13,7 +13,8 @@ class Target:
     """triple/cpu/features: as LLVM names them (features without the sign). vector_bits: the widest
     vectors worth using; vector_registers: how many of them. fma: whether `llvm.fma` is an
     instruction. caches: bytes of L1d, L2 a core and L3. cores: threads to use by default.
-    required: CPU flags as the operating system names them, checked when an artifact is loaded."""
+    required: CPU flags as the operating system names them, checked when an artifact is loaded.
+    store_fence: LLVM's name of what orders stores that went past the caches; empty if none do."""
 
     name: str
     triple: str
@@ -27,6 +28,7 @@ class Target:
     cores: int = 1
     required: tuple[str, ...] = ()
     by_element: bool = False  # vectors are multiplied by one element of another, and added, at once
+    store_fence: str = ""
     masked: bool = False  # masked loads and stores are single instructions
     dots: tuple[str, ...] = ()  # products of narrow pairs or quads summed in 32 bits: u8i8, bf16
     fast_math: int = 1  # rounding errors accepted for speed: 0 (none), 1 or 2

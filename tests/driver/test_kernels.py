@@ -104,7 +104,8 @@ def test_a_lost_object_is_compiled_again(folder, scheduled):
 
 
 def test_records_survive_writing():
-    r = Record((Pack(1, 0, 16, (), (1, 2)),), ("tile i",), "kabc", "ff", {"message": 3})
+    pack = Pack(1, 0, 16, (), (1, 2))
+    r = Record((pack,), (2,), ("tile i",), "kabc", "ff", {"message": 3})
     assert Record.from_bytes(r.to_bytes()) == r
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import tensorwright as tw
 from tensorwright.driver.pipeline import run_pipeline
-from tensorwright.ir.expr import Symbol, sym
+from tensorwright.ir.expr import Symbol, sym, symbols_of
 from tensorwright.ir.graph import constant, graph, param
-from tensorwright.ir.loop import For, If, Kernel, Store
+from tensorwright.ir.loop import For, If, Kernel, Store, statements
 from tensorwright.ir.module import Module
 from tensorwright.ir.type import tensor
 from tensorwright.ops.conv import conv_general
@@ -54,3 +55,28 @@ def test_blocks_of_rows_stay_parallel():
     nests = [s for s in kernel.body.body if isinstance(s, For)]
     product = [s for s in nests if isinstance(s.body, If) and not isinstance(s.body.then, Store)]
     assert [s.kind for s in product] == ["parallel"] and len(nests) > 1, kernel.schedule
+
+
+@tw.function
+def over_steps(x: tw.f32["steps", "batch", 40], w: tw.f32[40, 33]):  # noqa: F821
+    return tw.numpy.tanh(tw.numpy.matmul(x, w))
+
+
+@tw.function
+def turned(x: tw.f32["batch", "steps", 40], w: tw.f32[40, 33]):  # noqa: F821
+    return tw.numpy.matmul(tw.numpy.permute_dims(x, (1, 0, 2)), w)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (37, 1), (1, 37), (6, 7), (5, 2)])
+@pytest.mark.parametrize("f", [over_steps, turned], ids=["over_steps", "turned"])
+def test_rows_of_unknown_number_fill_tiles(f, shape):
+    """Rows that follow each other are those of one loop; else those that are near are a tile's."""
+    program = tw.compile(f)
+    (k,) = (k for k in program.lowered.kernels.values() if "contraction" in k.schedule[0])
+    rows = {s.name for s in symbols_of(*(e for s in statements(k.body) if isinstance(s, If)
+                                         for e in (s.cond,)))}  # fmt: skip
+    assert "steps" in rows
+    x = np.random.default_rng(0).standard_normal((*shape, 40)).astype(np.float32)
+    w = np.random.default_rng(1).standard_normal((40, 33)).astype(np.float32)
+    wanted = np.tanh(x @ w) if f is over_steps else x.transpose(1, 0, 2) @ w
+    np.testing.assert_allclose(program(x, w), wanted, rtol=1e-4, atol=1e-5)

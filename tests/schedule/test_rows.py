@@ -1,10 +1,13 @@
-"""Reductions across rows that are read from beyond the L2 cache: strips of columns."""
+"""Reductions along rows, products of rows among them, and across rows that are read from beyond the
+L2 cache: strips of columns."""
 
 import numpy as np
 import pytest
 
 import tensorwright as tw
 from tensorwright.ir.interp import run_graph
+from tensorwright.ops.elementwise import add, tanh
+from tensorwright.ops.linalg import matmul
 from tensorwright.ops.reduce import reduce_max, reduce_sum
 from tensorwright.ops.window import reduce_window
 from tensorwright.schedule.rows import strip_width
@@ -60,3 +63,23 @@ def test_windows_of_few_columns_stay_in_registers(channels, tile):
                                           (16391, 16384), (7, 16)])  # fmt: skip
 def test_width_of_strips(n, width):
     assert strip_width(n, 16384, 16) == width
+
+
+@pytest.mark.parametrize("rows", [1, 7, 130])
+@pytest.mark.parametrize("depth", [16, 37, 356])
+def test_one_column_is_summed_up_along_rows(rows, depth):
+    """Nothing is turned and padded, and the map behind the product is in the same kernel."""
+    x, w, bias = x_of(rows, 3, depth), x_of(depth, 1, name="w"), x_of(1, name="b")
+    program = tw.compile(module(tanh(add(matmul(x, w), bias)), x, w, bias))
+    (kernel,) = program.lowered.kernels.values()
+    assert kernel.schedule[0].startswith("rows"), kernel.schedule
+    assert not kernel.packs
+    a, b = (RNG.standard_normal(s).astype(np.float32) for s in ((rows, 3, depth), (depth, 1)))
+    c = np.array([0.25], np.float32)
+    np.testing.assert_allclose(program(a, b, c), np.tanh(a @ b + c), rtol=1e-4, atol=1e-5)
+
+
+def test_few_elements_are_multiplied_on_tiles():
+    x, w = x_of(64, 8), x_of(8, 1, name="w")
+    program = tw.compile(module(matmul(x, w), x, w))
+    assert not any(k.schedule[0].startswith("rows") for k in program.lowered.kernels.values())
