@@ -139,13 +139,16 @@ def place_static(items: list[Interval]) -> tuple[dict[Buffer, int], int]:
     return offsets, max((o + s for o, s, _ in placed), default=0)
 
 
+Ends = tuple[Expr, ...]  # a place: the largest of these, none of which is known to be a larger one
+
+
 @dataclass(frozen=True)
 class Placed:
     """Where a buffer lies, as expressions and as numbers at the reference sizes."""
 
     item: Interval
-    begin: Expr
-    end: Expr
+    begin: Ends
+    end: Ends
     low: int
     high: int
 
@@ -153,45 +156,55 @@ class Placed:
 def place_symbolic(items: list[Interval]) -> tuple[dict[Buffer, Expr], Expr]:
     """Offsets of buffers of any size and the total. The same greedy placement, in the order that
     the sizes have at reference sizes of the symbols; an offset is taken only if it is proved that
-    nothing overlaps there whatever the sizes are. Behind the larger of the ends of all others
+    nothing overlaps there whatever the sizes are. Behind the largest of the ends of all others
     nothing does, even where nobody can say which one that is."""
-    at = Reference(items)
+    at, order = Reference(items), Order()
     placed: list[Placed] = []
-    total = const(0)
+    total: Ends = (const(0),)
     for item in sorted(items, key=lambda i: (-at(i.size), i.first)):
         others = [p for p in placed if overlap_in_time(item, p.item)]
-        begin = _lowest(item, others, at)
-        end = begin + item.size
-        total = _larger([total, end])
-        placed.append(Placed(item, begin, end, at(begin), at(end)))
-    return {p.item.buffer: p.begin for p in placed}, total
+        begin = _lowest(item, others, at, order)
+        end = tuple(e + item.size for e in begin)
+        total = order.largest(total + end)
+        placed.append(Placed(item, begin, end, at.place(begin), at.place(end)))
+    return {p.item.buffer: reduce(maximum, p.begin) for p in placed}, reduce(maximum, total)
 
 
-def _lowest(item: Interval, others: list[Placed], at: Reference) -> Expr:
+def _lowest(item: Interval, others: list[Placed], at: Reference, order: Order) -> Ends:
     """The lowest of the places at 0 and behind the others that is free for certain."""
     size = at(item.size)
-    begins = dict.fromkeys((const(0), *(p.end for p in others)))
-    for begin in sorted(begins, key=at):
-        low, end = at(begin), begin + item.size
+    begins = dict.fromkeys(((const(0),), *(p.end for p in others)))
+    for begin in sorted(begins, key=at.place):
+        low, end = at.place(begin), tuple(e + item.size for e in begin)
         if all(p.high <= low or low + size <= p.low for p in others) and all(
-            _holds(p.end, begin) or _holds(end, p.begin) for p in others
+            order.holds(p.end, begin) or order.holds(end, p.begin) for p in others
         ):
             return begin
-    return _larger([p.end for p in others])
+    return order.largest(tuple(e for p in others for e in p.end))
 
 
-def _larger(ends: list[Expr]) -> Expr:
-    """The largest of some offsets, without those that are known to be no larger than others."""
-    kept: list[Expr] = []
-    for e in dict.fromkeys(ends):
-        if not any(_holds(e, k) for k in kept):
-            kept = [*(k for k in kept if not _holds(k, e)), e]
-    return reduce(maximum, kept)
+class Order:
+    """What is known of the order of places."""
 
+    def __init__(self):
+        self.known: dict[tuple[Expr, Expr], bool] = {}
 
-def _holds(a: Expr, b: Expr) -> bool:
-    """Whether a <= b is known."""
-    return a is b or _c(a <= b, True)
+    def holds(self, a: Ends, b: Ends) -> bool:
+        """Whether a <= b is known."""
+        return all(any(self.at_most(x, y) for y in b) for x in a)
+
+    def at_most(self, a: Expr, b: Expr) -> bool:
+        if (a, b) not in self.known:
+            self.known[a, b] = a is b or _c(a <= b, True)
+        return self.known[a, b]
+
+    def largest(self, ends: Ends) -> Ends:
+        """Those of some ends that are not known to be at most another one."""
+        kept: list[Expr] = []
+        for e in dict.fromkeys(ends):
+            if not any(self.at_most(e, k) for k in kept):
+                kept = [*(k for k in kept if not self.at_most(k, e)), e]
+        return tuple(kept)
 
 
 class Reference:
@@ -206,6 +219,9 @@ class Reference:
         if e not in self.known:
             self.known[e] = evaluate(e, self.values)
         return self.known[e]
+
+    def place(self, ends: Ends) -> int:
+        return max(map(self, ends))
 
 
 def _usual(s: Symbol) -> int:
