@@ -27,8 +27,8 @@ CAUSES = {
     "depthwise_d9": "a profile gave 28 % of the time to turning and padding the operand, 68 % to "
                     "the convolution, which turns its result as it stores it: not separated "
                     "further.",
-    "map_add": "bound by memory. The result is stored past the caches; new results fault in page by "
-               "page until one of their size was let go of.",
+    "map_add": "bound by memory. The result is stored past the caches; new results fault in page "
+               "by page until one of their size was let go of.",
     "map_exp": EXPONENTIALS + "what the peer does was not looked at.",
     "map_tanh": "not known; the loop has 27 instructions a vector (machine code), one of them a "
                 "division, which takes 6 cycles (measured).",

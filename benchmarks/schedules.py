@@ -149,7 +149,8 @@ def model(family: str, size: tuple):
         "matmul": product, "thin matmul": product, "direct convolution": conv,
         "winograd": lambda rows, *channels: conv(rows, *channels, 3), "depthwise": depthwise,
         "rows": row, "columns": lambda n, m: op["reduce_sum"](x(n, m), axes=(0,)),
-        "windows": window, "maps": each, "transposes": lambda n, m: op["transpose"](x(n, m), perm=(1, 0)),
+        "windows": window, "maps": each,
+        "transposes": lambda n, m: op["transpose"](x(n, m), perm=(1, 0)),
         "attention": lambda h, n, d: op["attention"](x(1, h, n, d), x(1, h, n, d), x(1, h, n, d)),
     }  # fmt: skip
     result = make[family](*size)
