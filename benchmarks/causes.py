@@ -17,9 +17,6 @@ EXPONENTIALS = (
 CAUSES = {
     "conv_c4": "not known; the share of turning and padding the operand was not separated.",
     "conv_dilated": "near the FMA limit, as the peer; there is no Winograd form for dilation.",
-    "conv_grouped32": "a load and a permutation for each multiply-add (machine code: 10, 9 and 9 "
-                      "in the inner loop), as groups of 8 channels fill half a vector. Winograd "
-                      "is not built for groups.",
     "depthwise_d1": "operand and result are turned from and to channels first; how much of the "
                     "time that takes was not measured for this row.",
     "depthwise_d2": ROWS_GUESS, "depthwise_d4": ROWS_GUESS, "depthwise_d6": ROWS_GUESS,

@@ -49,6 +49,7 @@ L3_BYTES_A_CYCLE = 24
 NARROW = 1.05  # times what a step on whole vectors takes: one on halves of them
 INSTRUCTIONS_A_CYCLE = 5.25  # where there are more than multipliers and adders take
 ALONE = 0.25  # what a load costs more whose neighbours are not loaded
+PERMUTED = 1.5  # times what a load costs: one whose elements are then spread over their groups
 LINE_BYTES = 64
 FAR_ROW, FAR_LINE = 2, 4  # cycles to begin with another row of weights, to wait for a line of it
 HIDDEN = 0.1  # of the time to read that multiply-adds do not hide
@@ -59,7 +60,8 @@ BLOCKS = (1, 2, 4, 8)  # of rows
 
 
 def tile_cost(
-    m: int, n: int, tile: Tile, target: Target, broadcast: bool, window: int = 1, depth: int = 1
+    m: int, n: int, tile: Tile, target: Target, broadcast: bool, window: int = 1, depth: int = 1,
+    run: int = 1,
 ) -> float:  # fmt: skip
     """Cycles per step of the reduction, for all tiles: the most of multiply-adds, loads and
     latency, and a share of what does not overlap. depth: steps of the reduction, which say whether
@@ -74,11 +76,13 @@ def tile_cost(
     weights = tile.vectors * (one if near else bits / 8 / L2_BYTES_A_CYCLE)
     # each vector that a window slides over is loaded once; lines next to each other come together
     seen = (rows + window - 1) / window * tile.vectors if window > 1 else fmas
-    others = rows / 2 if broadcast else seen * one * (1 + ALONE / tile.vectors)
-    rest = 0.3 * (rows if broadcast else seen) + 0.5 * tile.vectors
+    elements = rows * -(-tile.width // run) if run > 1 else rows
+    loads = seen * one * (1 + ALONE / tile.vectors) * (1 if run == 1 else PERMUTED)
+    others = elements / 2 if broadcast else loads
+    rest = 0.3 * (elements if broadcast else seen) + 0.5 * tile.vectors
     if broadcast and target.by_element:  # one load for as many steps as a vector has elements
-        others = rows / 2 / tile.lanes
-        rest = 0.3 * rows / tile.lanes + 0.25 * tile.vectors
+        others = elements / 2 / tile.lanes
+        rest = 0.3 * elements / tile.lanes + 0.25 * tile.vectors
     if broadcast and not target.fma:
         others = instructions(rows, tile.vectors) / INSTRUCTIONS_A_CYCLE - weights
         rest = 0.2 * tile.vectors
@@ -95,32 +99,38 @@ def instructions(rows: float, vectors: int) -> float:
 
 def choose_tile(
     m: int, n: int, target: Target, lanes: int, choices: Choices, broadcast: bool = True,
-    window: int = 1, depth: int = 1,
+    window: int = 1, depth: int = 1, run: int = 1,
 ) -> Tile:  # fmt: skip
     """The tile for an m x n output, summed up over `depth` steps; small n narrows the vectors.
     window: how many rows see one vector of the other operand, all of which then stay in registers.
+    run: columns that see the same element of the other operand; vectors may be as narrow.
     """
     m, n = max(m, 1), max(n, 1)
     while lanes > 4 and n <= lanes // 2:
         lanes //= 2
     tiles, products = [], 0 if target.fma else 1  # that are still to be added
     half = lanes >= 8 and 0 < n % lanes <= lanes // 2  # two halves take no longer than one vector
-    widths = (lanes, lanes // 2) if half else (lanes,)
-    for lanes, rows, vectors in itertools.product(widths, range(1, 15), range(1, 9)):
-        others = rows if target.by_element and broadcast else 1
+    widths = [lanes, lanes // 2] if half else [lanes]
+    if 4 <= run < lanes and lanes % run == 0 and run not in widths:
+        widths.append(run)
+    for width, rows, vectors in itertools.product(widths, range(1, 15), range(1, 9)):
+        same = broadcast or run % width == 0
+        others = rows if target.by_element and same else 1
         if rows * vectors + vectors + others + products > target.vector_registers or rows > m:
             continue
-        if vectors > 1 and (vectors - 1) * lanes >= n:
+        if vectors > 1 and (vectors - 1) * width >= n:
             continue
-        if rows > 8 and broadcast:  # strided rows in one cache set
+        if rows > 8 and same:  # strided rows in one cache set
             continue
         if window > 1 and rows > 1 and 2 * rows + 2 * window > target.vector_registers:
             continue
-        tiles.append(Tile(rows, vectors, lanes))
+        tiles.append(Tile(rows, vectors, width))
 
     def cycles(tile: Tile) -> float:
-        narrow = NARROW if tile.lanes < widths[0] else 1
-        return depth * narrow * tile_cost(m, n, tile, target, broadcast, window, depth)
+        same = broadcast or run % tile.lanes == 0
+        narrow = NARROW if tile.lanes < lanes and run % tile.lanes else 1
+        sliding = 1 if same else window
+        return depth * narrow * tile_cost(m, n, tile, target, same, sliding, depth, run)
 
     return choices.pick("tile", tiles, cycles)
 
@@ -150,7 +160,7 @@ def schedule_contraction(
     tile = choose_tile(
         extent_of(roles.row), extent_of(roles.column), target, lanes,
         choices.within("", prod(extent_of(f) for f in roles.outer)), roles.broadcast,
-        1 if window is None else window.extent.value, reduction_length(stage),
+        1 if window is None else window.extent.value, reduction_length(stage), roles.run,
     )  # fmt: skip
     pairs = choose_products(stage, roles, target, choices)
     pack = choose_panels(k, stage, roles, tile, pairs, target, choices)
@@ -169,7 +179,9 @@ def schedule_contraction(
     rolled = len(stages) == 2 and is_rolled(stages[1], choices)
     if rolled:
         body = p.stage_result(body, out)
-    body = order_reduction(body, stage, roles)
+    if roles.run % tile.lanes == 0:  # nothing but single elements to slide over
+        window = None
+    body = order_reduction(body, stage, roles, window)
     if window is not None:
         body = p.set_kind(body, window.var, "unroll")
     body = order_spatial(body, stage, roles)
@@ -278,10 +290,14 @@ def weight(s: Stage) -> int:
     return sum(10 if e.op in EXPENSIVE and e.op != "div" else 1 for e in inner)
 
 
-def order_reduction(body: Stmt, stage: Stage, roles: Roles) -> Stmt:
+def order_reduction(body: Stmt, stage: Stage, roles: Roles, window: For | None) -> Stmt:
+    """A window that slides is innermost."""
     if len(stage.reduce) < 2:
         return body
-    return p.reorder(body, [v.value for v in reduction_order(stage, roles)])
+    order = [v.value for v in reduction_order(stage, roles)]
+    if window is not None:
+        order.sort(key=lambda v: v is window.var)
+    return p.reorder(body, order)
 
 
 def sliding_window(stage: Stage, roles: Roles) -> For | None:

@@ -12,7 +12,19 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from tensorwright.ir.dtype import u32
-from tensorwright.ir.expr import Buffer, Expr, as_dim, as_expr, ceildiv, compare, is_const, sym
+from tensorwright.ir.expr import (
+    Buffer,
+    Expr,
+    as_dim,
+    as_expr,
+    ceildiv,
+    compare,
+    const,
+    is_const,
+    sym,
+    transform,
+    walk,
+)
 from tensorwright.ir.loop import For, Kernel, Pack
 from tensorwright.schedule.nest import Stage, depends, loads_of, stride_of
 
@@ -32,7 +44,8 @@ class Tile(NamedTuple):
 @dataclass(frozen=True)
 class Roles:
     """Which loops of a contraction do what: `column` runs over vectors, `row` (may be None) over
-    the rows of a tile, `weights` is the operand whose load moves along `column`. order: the
+    the rows of a tile, `weights` is the operand whose load moves along `column`. run: how many
+    columns in a row, from each multiple on, see the same element of the other (groups). order: the
     variables of the reduction, outermost first, if they are not to be in the usual one."""
 
     column: For
@@ -41,6 +54,7 @@ class Roles:
     weights: Expr
     other: Expr | None
     broadcast: bool
+    run: int = 1
     order: tuple[Expr, ...] = ()
 
 
@@ -66,7 +80,18 @@ def find_roles(stage: Stage) -> Roles | None:
     if row is not None and not is_const(row.extent):
         row = next((f for f in reversed(big) if is_near(other, sym(f.var))), row)
     outer = tuple(f for f in stage.spatial if f is not row and f is not column)
-    return Roles(column, row, outer, weights, other, len(moving) == 1)
+    run = 1 if other is None else run_along(other, j)
+    return Roles(column, row, outer, weights, other, len(moving) == 1, run)
+
+
+def run_along(e: Expr, j: Expr) -> int:
+    """How many values of `j` in a row, from each multiple on, give `e` the same value, as far as
+    `j` only stands in quotients; 1 if it also stands elsewhere or nowhere."""
+    whole = [x for x in walk(e) if x.op == "floordiv" and x.args[0] is j and is_const(x.args[1])]
+    runs = {x.args[1].value for x in whole}
+    if len(runs) != 1 or depends(transform(e, {x: const(0) for x in whole}.get), j):
+        return 1
+    return runs.pop()
 
 
 def is_near(e: Expr | None, i: Expr) -> bool:

@@ -22,6 +22,7 @@ from tensorwright.schedule import primitives as p
 from tensorwright.schedule.contraction import (
     BYTES_A_CYCLE,
     L2_BYTES_A_CYCLE,
+    L3_BYTES_A_CYCLE,
     choose_tile,
     extent_of,
     reduction_length,
@@ -37,7 +38,6 @@ from tensorwright.schedule.space import Choices
 from tensorwright.schedule.transformed import Transformed, read_transformed, store_through
 from tensorwright.target.target import Target
 
-L3_BYTES_A_CYCLE = 16
 USUAL_BLOCK = 12  # where their number varies
 FEWEST_TILES = 4  # of a block that is worth a look
 SPREAD = 16  # elements between what is written at once, so that it falls into different cache sets

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 
 import tensorwright as tw
 from tensorwright.driver.pipeline import run_pipeline
@@ -80,3 +83,45 @@ def test_rows_of_unknown_number_fill_tiles(f, shape):
     w = np.random.default_rng(1).standard_normal((40, 33)).astype(np.float32)
     wanted = np.tanh(x @ w) if f is over_steps else x.transpose(1, 0, 2) @ w
     np.testing.assert_allclose(program(x, w), wanted, rtol=1e-4, atol=1e-5)
+
+
+def grouped(channels: int, groups_: int, stride: int, target: Target) -> Kernel:
+    """The kernel of a 3x3 convolution in groups."""
+    size = 12 * stride + 2
+    x = groups.x_of(1, size, size, channels * groups_)
+    w = groups.weight(3, 3, channels, channels * groups_)
+    y = groups.OP["conv_general"](x, w, strides=(stride,) * 2, groups=groups_, layout="NLAST")
+    lowered = run_pipeline(Module({"main": graph("main", [x], [y])}), target)
+    (kernel,) = lowered.kernels.values()
+    return kernel
+
+
+@pytest.mark.parametrize(("channels", "stride", "share"), [(4, 1, 0.45), (8, 2, 0.35)])
+def test_groups_narrower_than_a_vector(channels: int, stride: int, share: float):
+    """What a window slides over is loaded and permuted once for all that see it; where it does not
+    slide, vectors are as narrow as groups and multiply single elements."""
+    target = replace(find("x86-64-avx512"), fast_math=0)
+    found = inner_loops(assembly(grouped(channels, 8, stride, target), target))
+    assert found
+    for body in found:
+        assert not [x for x in body if x.startswith("v") and "(%rsp" in x], "\n".join(body)
+        assert sum(x.startswith(FMA) for x in body) >= share * len(body), "\n".join(body)
+
+
+@pytest.mark.parametrize("target", ["x86-64-avx512", "x86-64-avx2", "x86-64-sse4.2"])
+@pytest.mark.parametrize(("channels", "outputs"), [(4, 4), (8, 8), (16, 32), (8, 12)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_groups_are_right(channels: int, outputs: int, stride: int, target: str):
+    rng = np.random.default_rng(1)
+    x, w = (rng.standard_normal(s).astype(np.float32)
+            for s in ((2, 6 * channels, 15, 13), (6 * outputs, channels, 3, 3)))  # fmt: skip
+    node = groups.x_of(*x.shape)
+    y = groups.OP["conv_general"](
+        node, constant(w, "w"), strides=(stride,) * 2, groups=6, padding=((1, 1), (1, 1))
+    )
+    m = Module({"main": graph("main", [node], [y])})
+    found = np.asarray(tw.compile(m, target=target, fast_math=0)(x))
+    exact = torch.nn.functional.conv2d(
+        torch.tensor(x), torch.tensor(w), stride=stride, padding=1, groups=6
+    )
+    np.testing.assert_allclose(found, exact.numpy(), rtol=1e-4, atol=1e-4)
