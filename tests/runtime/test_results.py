@@ -134,7 +134,10 @@ def test_smaller_blocks_that_wait_are_bounded():
     del held
     waiting = sum(n * len(shelf) for n, shelf in results._shelves.items())
     assert waiting <= results.MOST_BYTES
-    assert len({address(a) for a in [middle(count) for _ in range(3)]}) == 3
+    several = [middle(count) for _ in range(3)]
+    places = {address(a) for a in several}
+    del several
+    assert len(places) == 3
 
 
 def test_threads_share_smaller_blocks():
@@ -144,7 +147,8 @@ def test_threads_share_smaller_blocks():
         for k in range(200):
             a, b = middle(results.MIDDLE // 4), middle(results.MIDDLE // 4)
             a[:], b[:] = k, k + 1
-            wrong.extend([k] * (a[0] != k or a[-1] != k))
+            if a[0] != k or a[-1] != k:
+                wrong.append(k)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for t in threads:
