@@ -7,6 +7,8 @@ page, each cleared first: for results of simple programs that takes as long as c
 result of `LARGE` bytes and more therefore lies in a block of its own, on 2 MiB pages; when the last
 view of the array is gone, the block waits for a result of about its size. While it waits, the
 system may take its pages for others (`MADV_FREE`), so that it does not count against a limit.
+Smaller ones go back as well where many are let go of together, as the caches of a decoder are: a
+result of `MIDDLE` bytes and more waits for one of the same size, `MOST_BYTES` of them in all.
 Blocks are taken and kept by single operations on a list: any thread may do both at any time.
 """
 
@@ -22,10 +24,13 @@ from tensorwright.runtime.buffer import address, aligned_empty
 from tensorwright.runtime.pages import PAGE, region
 
 LARGE = 32 << 20  # bytes of a result for which this is worth while
-MOST = 8  # blocks that wait
+MIDDLE = 64 << 10  # bytes of a result whose memory is kept, on pages as they come
+MOST = 8  # large blocks that wait
+MOST_BYTES = 64 << 20  # of smaller blocks that wait
 SPARE = 4  # a block may be larger than what it is taken for by 1 / SPARE
 
 _waiting: list[Block] = []
+_shelves: dict[int, list[Piece]] = {}  # smaller blocks that wait, by their size
 
 
 class Block:
@@ -45,10 +50,18 @@ class Block:
                 memory.madvise(mmap.MADV_FREE)
 
 
+class Piece:
+    """Some memory of less than `LARGE` bytes."""
+
+    def __init__(self, nbytes: int) -> None:
+        self.flat, self.start = aligned_empty((nbytes,), np.dtype(np.uint8), nbytes)
+        self.nbytes = nbytes
+
+
 class _Held:
     """A block as NumPy wants to be told of it; it waits again when the last array over it dies."""
 
-    def __init__(self, block: Block, nbytes: int) -> None:
+    def __init__(self, block: Block | Piece, nbytes: int) -> None:
         self.block = block
         self.__array_interface__ = {
             "version": 3, "typestr": "|u1", "shape": (nbytes,), "data": (block.start, False),
@@ -60,14 +73,23 @@ class _Held:
 
 def result_empty(shape: tuple[int, ...], dtype: np.dtype, nbytes: int) -> tuple[np.ndarray, int]:
     """A new array on a 64-byte boundary, and its address."""
-    if nbytes < LARGE:
+    if nbytes < MIDDLE:
         return aligned_empty(shape, dtype, nbytes)
-    block = _take(nbytes) or _new(nbytes)
+    if nbytes < LARGE:
+        block = _piece(nbytes)
+    else:
+        block = _take(nbytes) or _new(nbytes)
     return np.ndarray(shape, dtype, np.asarray(_Held(block, nbytes))), block.start
 
 
-def keep(block: Block) -> None:
-    """A block that nobody uses waits; the one that has waited longest goes if there are many."""
+def keep(block: Block | Piece) -> None:
+    """A block that nobody uses waits; the one that has waited longest goes if there are many, or
+    those of the size that was first seen."""
+    if isinstance(block, Piece):
+        _shelves.setdefault(block.nbytes, []).append(block)
+        while sum(n * len(shelf) for n, shelf in list(_shelves.items())) > MOST_BYTES:
+            _shelves.pop(next(iter(_shelves), 0), None)
+        return
     block.rest()
     _waiting.append(block)
     if len(_waiting) > MOST:
@@ -78,6 +100,15 @@ def keep(block: Block) -> None:
 def forget() -> None:
     """Give all blocks that wait back to the system."""
     _waiting.clear()
+    _shelves.clear()
+
+
+def _piece(nbytes: int) -> Piece:
+    """A block of this size that waits, or a new one."""
+    try:
+        return _shelves[nbytes].pop()
+    except LookupError:
+        return Piece(nbytes)
 
 
 def _take(nbytes: int) -> Block | None:

@@ -106,3 +106,54 @@ def test_threads_take_blocks_of_their_own():
     for t in threads:
         t.join()
     assert not wrong and len(results._waiting) <= results.MOST
+
+
+def middle(count: int) -> np.ndarray:
+    return results.result_empty((count,), F32, count * 4)[0]
+
+
+def test_smaller_blocks_wait_for_results_of_their_size():
+    count = results.MIDDLE // 4
+    several = [middle(count) for _ in range(24)]
+    places = {address(a) for a in several}
+    assert len(places) == 24
+    assert all(p % ALIGNMENT == 0 for p in places)
+    other = several[3][5:]
+    kept = places - {address(several[3])}
+    del several
+    assert address(middle(count + 16)) not in kept
+    again = [middle(count) for _ in range(23)]
+    assert {address(a) for a in again} == kept
+    other[:] = 1
+    assert address(middle(count)) not in places
+
+
+def test_smaller_blocks_that_wait_are_bounded():
+    count = results.LARGE // 4 - 16
+    held = [middle(count) for _ in range(4)]
+    del held
+    waiting = sum(n * len(shelf) for n, shelf in results._shelves.items())
+    assert waiting <= results.MOST_BYTES
+    several = [middle(count) for _ in range(3)]
+    places = {address(a) for a in several}
+    del several
+    assert len(places) == 3
+
+
+def test_threads_share_smaller_blocks():
+    wrong = []
+
+    def work() -> None:
+        for k in range(200):
+            a, b = middle(results.MIDDLE // 4), middle(results.MIDDLE // 4)
+            a[:], b[:] = k, k + 1
+            if a[0] != k or a[-1] != k:
+                wrong.append(k)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong
+    assert len(results._shelves[results.MIDDLE]) <= 8
