@@ -134,23 +134,6 @@ def product_of_one_row(node: Node, y: Node, z: Node) -> Node | None:
     return reshape(sums, shape=node.shape)
 
 
-def product_of_one_column(node: Node, y: Node, z: Node) -> Node | None:
-    """Rows of x against a single column (one channel from many): each row of x is a sum along
-    itself, where a contraction would have no columns to run over."""
-    x, w, contract = y, z, node.attrs["contract"]
-    ends = [a % x.rank for a in contract[0]] == [x.rank - 1] and not any(node.attrs["batch"])
-    _, columns = dot_axes(node)
-    length = x.shape[-1]
-    if not (ends and x.dtype is f32 and w.dtype is f32 and x.op is not CONST):
-        return None
-    if any(w.shape[a] != 1 for a in columns) or not isinstance(length, int) or length < SHORTEST:
-        return None
-    if all(d == 1 for d in x.shape[:-1]):
-        return None
-    sums = reduce_sum(mul(x, reshape(w, shape=(length,))), axes=(x.rank - 1,))
-    return reshape(sums, shape=node.shape)
-
-
 def is_weighted(node: Node) -> bool:
     """A contraction with constant weights."""
     return node.op.name in ("conv_general", "dot_general") and node.args[1].op is CONST
@@ -170,12 +153,6 @@ CONTRACTIONS = (
         "product-of-one-row",
         P.dot_general(y, z),
         product_of_one_row,
-        when=lambda node: node.attrs["dtype"] in (None, f32),
-    ),
-    rule(
-        "product-of-one-column",
-        P.dot_general(y, z),
-        product_of_one_column,
         when=lambda node: node.attrs["dtype"] in (None, f32),
     ),
     rule("scale-of-sum", P.mul(once(P.add(once(y), b)), k), distributed),

@@ -15,7 +15,6 @@ import itertools
 from collections.abc import Sequence
 
 from tensorwright.base import trace
-from tensorwright.ir.dtype import f32
 from tensorwright.ir.expr import as_dim, as_expr, is_const
 from tensorwright.ir.graph import Node
 from tensorwright.ir.match import P, Rest, V, rewrite, rule
@@ -26,7 +25,6 @@ from tensorwright.ops.define import broadcast_shapes
 from tensorwright.ops.linalg import dot_general
 from tensorwright.ops.movement import concat, pad, reshape, slice, transpose
 from tensorwright.ops.positions import full
-from tensorwright.passes.algebra_contractions import product_of_one_column
 from tensorwright.passes.layout_rules import with_attrs
 from tensorwright.passes.pointwise import POINTWISE, is_pointwise
 
@@ -85,8 +83,6 @@ def pointwise_product(node: Node, x: Node, w: Node) -> Node | None:
     rows = reshape(x, shape=(product(x.shape[:-1]), channels))
     y = dot_general(rows, reshape(w, shape=(channels, outputs)), contract=((1,), (0,)),
                     dtype=node.attrs["dtype"])  # fmt: skip
-    if node.attrs["dtype"] in (None, f32):
-        y = product_of_one_column(y, *y.args) or y
     return reshape(y, shape=node.shape)
 
 

@@ -42,7 +42,7 @@ from tensorwright.target.target import Target
 
 KIND = "layout"  # of records
 BYTES_A_CYCLE = 8  # to and from memory
-FEW_TAPS, FEW_STEPS, LONG_ROW = 32, 4, 16  # of a depthwise convolution that runs along rows
+FEW_TAPS, FEW_STEPS, LONG_ROW = 32, 4, 12  # of a depthwise convolution that runs along rows
 TYPICAL = 64  # the size that a symbol is taken to have where tensors are weighed
 
 
@@ -105,15 +105,15 @@ def is_forced(node: Node) -> bool:
 
 def runs_along_rows(node: Node) -> bool:
     """Whether one channel makes one channel, by a window of few elements that takes short steps
-    along long rows: vectors along rows are as fast then as vectors of channels, where both ends
-    are in plain order. (With steps of one they were slower when measured.)"""
+    along long rows: vectors along rows are faster then than vectors of channels, where both ends
+    are in plain order (measured: 1.2 to 1.9 times, with steps of one and two; rows of 7: 0.6)."""
     x, w = node.args
     single = w.shape[1] == 1 and w.shape[0] == x.shape[1] and node.attrs["groups"] == w.shape[0]
     spread = any(d != 1 for d in node.attrs["lhs_dilation"] or ())
     few = all(isinstance(d, int) for d in w.shape[2:]) and math.prod(w.shape[2:]) <= FEW_TAPS
     steps = node.attrs["strides"] or (1,)
     long = isinstance(node.shape[-1], int) and node.shape[-1] >= LONG_ROW
-    return single and few and long and all(1 < s <= FEW_STEPS for s in steps) and not spread
+    return single and few and long and all(1 <= s <= FEW_STEPS for s in steps) and not spread
 
 
 # ---- candidates --------------------------------------------------------------------------------

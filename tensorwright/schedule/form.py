@@ -401,7 +401,7 @@ def are_windows(found: list[Stage]) -> bool:
     first, reductions = found[0].spatial, [s for s in found if not s.is_map]
     if not first or not reductions or bounds(first[-1].extent)[1] == 1:
         return False
-    if len(found) == 1 and is_column_reduction(found[0]):
+    if len(found) == 1 and is_column_reduction(found[0]) and not found[0].is_contraction:
         return False
     if any(len(s.spatial) != len(first) for s in found):
         return False
@@ -424,7 +424,7 @@ def is_window(s: Stage) -> bool:
     if not is_const(size) or size.value > MAX_WINDOW or (s.is_contraction and not is_sliding(s)):
         return False
     for e in loads_of(s.step.value):
-        flat = flat_index(e.value, tuple(transform(i, _unbounded) for i in e.args))
+        flat = flat_index(e.value, tuple(transform(i, unbounded) for i in e.args))
         step = affine(flat, s.variables[-1])
         if e.value is not s.acc and not (
             step is not None and is_const(step) and 0 <= step.value <= MAX_STEP
@@ -458,8 +458,8 @@ def is_sliding(s: Stage) -> bool:
     return len(moving) == 1 and slides(moving[0])
 
 
-def _unbounded(e: Expr) -> Expr | None:
+def unbounded(e: Expr) -> Expr | None:
     """An index without the limits that keep it inside."""
     if e.op in ("min", "max") and any(map(is_const, e.args)):
-        return transform(next(a for a in e.args if not is_const(a)), _unbounded)
+        return transform(next(a for a in e.args if not is_const(a)), unbounded)
     return None

@@ -239,7 +239,13 @@ def whole_vectors(body: Stmt, v: Symbol, lanes: int) -> Stmt:
         body, *parts = p.cover(body, v, lanes)
     for part in parts:
         body, _, inner = p.split(body, part, lanes)
-        body = p.fission(p.set_kind(body, inner, "vector"), inner)
+        rows = p.find(body, inner).body
+        if isinstance(rows, For) and rows.kind == "unroll" and isinstance(rows.body, ir.Seq):
+            body = p.reorder(body, [rows.var, inner])  # of rows that are written out, all at once
+            body = p.fission(p.set_kind(body, inner, "vector"), inner)
+            body = p.fission(body, rows.var)
+        else:
+            body = p.fission(p.set_kind(body, inner, "vector"), inner)
     return body
 
 

@@ -14,11 +14,11 @@ from dataclasses import replace
 from itertools import product as combinations
 
 from tensorwright.ir import loop as ir
-from tensorwright.ir.expr import Symbol, const, is_const, sym
+from tensorwright.ir.expr import Symbol, const, is_const, sym, transform
 from tensorwright.ir.loop import Alloc, For, Kernel, Stmt, loop_symbol, seq
 from tensorwright.ir.simplify import linear
 from tensorwright.schedule import primitives as p
-from tensorwright.schedule.form import Form
+from tensorwright.schedule.form import Form, unbounded
 from tensorwright.schedule.maps import (
     choose_cuts,
     choose_lanes,
@@ -29,12 +29,14 @@ from tensorwright.schedule.maps import (
     total,
     whole_vectors,
 )
-from tensorwright.schedule.nest import Stage
+from tensorwright.schedule.nest import Stage, affine, flat_index, loads_of
 from tensorwright.schedule.rows import shrink
 from tensorwright.schedule.space import Choices
 from tensorwright.target.target import Target
 
 FEW_PARTS = 8  # of the loop along which vectors run
+ROWS, FEW_TASKS = (1, 2, 4), 8  # of results at once; images that are enough for threads to share
+WRITTEN_OUT = 0.05  # what a further row costs, in loads
 
 
 def schedule_windows(form: Form, target: Target, choices: Choices) -> Kernel:
@@ -54,12 +56,68 @@ def schedule_windows(form: Form, target: Target, choices: Choices) -> Kernel:
     innermost = p.find(body, shared[-1])
     lanes = choose_lanes(body, innermost.extent, target, choices, decoding=0)
     points = choose_cuts(innermost, turning_points(innermost), choices)
-    body, parts = p.cut(p.set_kind(body, shared[-1], "serial"), shared[-1], points)
-    for v in parts:
-        body = whole_vectors(body, v, lanes)
-    if parallel and len(shared) > 1:
-        body = share(body, shared[:-1], choices)
-    return k.with_body(body, f"windows: vectors of {lanes}, in {len(parts)} parts")
+    rows = choose_rows(first, choices)
+    body, along = tile_rows(p.set_kind(body, shared[-1], "serial"), shared, rows)
+    for x in along:
+        body, parts = p.cut(body, x, points)
+        for v in parts:
+            body = whole_vectors(body, v, lanes)
+    outer = shared[:-1] if rows == 1 else shared[:-2]
+    if parallel and outer:
+        body = share(body, outer, choices)
+    told = f"windows: {rows} rows of " if rows > 1 else "windows: "
+    return k.with_body(body, f"{told}vectors of {lanes}, in {len(parts)} parts")
+
+
+def choose_rows(s: Stage, choices: Choices) -> int:
+    """Neighbouring rows of results that are computed together: their windows overlap, and what they
+    share is loaded once. Threads need something else to share then."""
+    if len(s.spatial) < 3 or len(s.reduce) < 2 or s.is_map:
+        return 1
+    *outer, row, _ = s.spatial
+    tasks = total(outer)
+    if not is_const(row.extent) or not (is_const(tasks) and tasks.value >= FEW_TASKS):
+        return 1
+    size, step = overlap(s, row)
+    counts = [n for n in ROWS if n == 1 or (n <= row.extent.value and step < size)]
+    return choices.pick("rows", counts, lambda n: (step * (n - 1) + size) / n + n * WRITTEN_OUT)
+
+
+def overlap(s: Stage, row: For) -> tuple[int, int]:
+    """The rows that a window reads, and how many further the next row's window begins."""
+    for e in loads_of(s.step.value):
+        flat = flat_index(e.value, tuple(transform(i, unbounded) for i in e.args))
+        step = affine(flat, sym(row.var))
+        for f in s.reduce:
+            one = affine(flat, sym(f.var))
+            if None in (step, one) or not (is_const(step) and is_const(one) and one.value > 0):
+                continue
+            if step.value and step.value % one.value == 0 and is_const(f.extent):
+                return f.extent.value, step.value // one.value
+    return 1, 1
+
+
+def tile_rows(body: Stmt, shared: list[Symbol], rows: int) -> tuple[Stmt, list[Symbol]]:
+    """Some rows at once, written out within the loop along them: cut where a window leaves what it
+    slides over, the last ones over some results again. Returns the loops along rows."""
+    if rows == 1:
+        return body, [shared[-1]]
+    row = shared[-2]
+    body = p.set_kind(body, row, "serial")
+    body, parts = p.cut(body, row, turning_points(p.find(body, row)))
+    found = []
+    for part in parts:
+        extent = p.find(body, part).extent.value
+        count, both = min(rows, extent), [part]
+        if extent % count:
+            body, *both = p.cover(body, part, count)
+        for v in both:
+            body, outer, inner = p.split(body, v, count)
+            along = p.find(body, inner).body.var
+            body = p.reorder(body, [outer, along, inner])
+            body = p.set_kind(body, inner, "unroll")
+            found.append(along)
+    return body, found
 
 
 def temps(form: Form) -> list:

@@ -236,18 +236,6 @@ def test_one_row_against_rows_is_a_sum():
           special=False)  # fmt: skip
 
 
-def test_rows_against_one_column_are_sums():
-    x, w = x_of(7, 32), x_of(32, 1, name="w")
-    check(dot_general(x, w, contract=((1,), (0,))), x, w, tol=1e-5, special=False,
-          ops=["reshape", "mul", "reduce_sum", "reshape"])  # fmt: skip
-    short = x_of(7, 8), x_of(8, 1, name="w")
-    check(dot_general(*short, contract=((1,), (0,))), *short, ops=["dot_general"], tol=1e-5,
-          special=False)  # fmt: skip
-    turned = x_of(32, 7)
-    check(dot_general(turned, w, contract=((0,), (0,))), turned, w, ops=["dot_general"], tol=1e-5,
-          special=False)  # fmt: skip
-
-
 def test_scale_before():
     x = x_of(2, 3, 5, 5)
     y = mul(x, reshape(weight(3), shape=(3, 1, 1)))

@@ -39,13 +39,6 @@ def test_window_of_one_is_a_product():
     check(y, x, ops=["slice", "reshape", "reshape", "dot_general", "reshape"])
 
 
-def test_window_of_one_with_one_result_is_a_sum():
-    x = x_of(2, 5, 4, 16)
-    check(last(x, weight(1, 1, 16, 1)), x, ops=[
-        "reshape", "reshape", "reshape", "mul", "reduce_sum", "reshape", "reshape"])  # fmt: skip
-    check(last(x, weight(1, 1, 16, 2)), x, ops=["reshape", "reshape", "dot_general", "reshape"])
-
-
 def test_grouped_window_of_one_stays():
     x = x_of(2, 5, 4, 4)
     check(last(x, weight(1, 1, 2, 4), groups=2), x, ops=["conv_general"])

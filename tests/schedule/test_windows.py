@@ -69,6 +69,36 @@ def test_depthwise_along_rows(width, window, stride, padding, dilation, target):
     assert len(program.lowered.kernels) == 1
 
 
+@pytest.mark.parametrize("target", ["x86-64-avx512", "x86-64-sse4.2"])
+@pytest.mark.parametrize(
+    ("height", "width", "window", "stride", "padding", "dilation"),
+    [(14, 14, 3, 1, (1, 1), 1), (9, 40, 3, 1, (0, 2), 1), (1, 33, 3, 1, (1, 1), 1),
+     (13, 28, 5, 1, (2, 2), 1), (11, 26, 3, 2, (1, 1), 1), (3, 17, 3, 1, (2, 1), 1),
+     (12, 20, 3, 1, (2, 2), 2), (7, 60, 5, 2, (2, 1), 1), (2, 24, 2, 1, (0, 0), 1)],
+)  # fmt: skip
+def test_rows_that_share_what_their_windows_read(
+    height, width, window, stride, padding, dilation, target
+):
+    x = x_of(1, 9, height, width)
+    w = constant(RNG.standard_normal((9, 1, window, window)).astype(np.float32), "w")
+    y = conv_general(x, w, strides=(stride, stride), padding=(padding, padding),
+                     dilation=(dilation, dilation), groups=9)  # fmt: skip
+    m = module(relu(y), x)
+    value = RNG.standard_normal((1, 9, height, width)).astype(np.float32)
+    program = tw.compile(m, target=target)
+    (expected,) = run_graph(m.main, [value])
+    np.testing.assert_allclose(program(value), expected, rtol=1e-5, atol=1e-5)
+    together = stride < window and dilation == 1 and y.shape[2] > 1
+    assert any("rows of vectors" in t for t in traces(program)) == together
+
+
+def test_windows_without_a_border_share_rows_too():
+    x = x_of(1, 8, 64, 130)
+    w = constant(RNG.standard_normal((8, 1, 3, 3)).astype(np.float32), "w")
+    program = check(module(conv_general(x, w, groups=8), x), "host", 1, 8, 64, 130)
+    assert any("4 rows" in t for t in traces(program))
+
+
 def test_symbolic_width():
     n = var("n", min=1, max=400)
     x = x_of(3, n)
