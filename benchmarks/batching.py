@@ -4,15 +4,20 @@
 
 The trees are random binary parses of sentences with lengths as in the Stanford treebank (seeded).
 The model is the binary Tree-LSTM of Tai et al. (2015). What is timed begins with Python values:
-turning trees into rows and levels counts, as does giving one tree after another to the program.
+turning trees into rows and steps counts, as does giving one tree after another to the program.
+One thread by CPU time, more by the clock on the wall; the peers take turns.
 """
 
 import argparse
+import math
+import statistics
 import time
+import warnings
 
 import numpy as np
 
 import tensorwright as tw
+from tensorwright.batching import generations
 
 xp = tw.numpy
 WORDS, HIDDEN = 300, 150
@@ -56,7 +61,7 @@ def tree_lstm(words: int = WORDS, hidden: int = HIDDEN):
     return Tree, encode, (leaf_w, leaf_b, node_w, node_b)
 
 
-def torch_encoder(weights):
+def torch_encoder(weights, threads: int = 1):
     """The same model as one writes it in PyTorch: a recursive function of eager operators."""
     import torch
 
@@ -76,7 +81,8 @@ def torch_encoder(weights):
         with torch.no_grad():
             return [encode(t) for t in trees]
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
+    warnings.filterwarnings("ignore", "The given NumPy array is not writable")
     return run
 
 
@@ -102,37 +108,77 @@ def random_trees(tree, count: int, words: int = WORDS, seed: int = 1) -> list:
 def seconds(run, repeats: int = 5) -> float:
     """The least CPU time of run()."""
     run()
-    best = float("inf")
-    for _ in range(repeats):
-        start = time.process_time()
-        run()
-        best = min(best, time.process_time() - start)
-    return best
+    return min(rounds({"it": run}, repeats, time.process_time)["it"])
+
+
+def rounds(peers: dict, count: int, clock) -> dict[str, list[float]]:
+    """Times of all peers in turn, `count` of each."""
+    found = {name: [] for name in peers}
+    for _ in range(count):
+        for name, run in peers.items():
+            start = clock()
+            run()
+            found[name].append(clock() - start)
+    return found
+
+
+def recursive(encode, threads: int):
+    """The function as it stands, which reads its weights again for every part of a tree."""
+    share, generations.SHARE = generations.SHARE, math.inf
+    try:
+        return tw.compile(encode, threads=threads)
+    finally:
+        generations.SHARE = share
+
+
+def least_milliseconds(trees, words: int, hidden: int, peak: float) -> float:
+    """What the products of some trees take at a machine's peak, in GFLOP/s."""
+    leaves = sum(map(leaves_of, trees))
+    work = leaves * words * 3 * hidden + (leaves - len(trees)) * 2 * hidden * 5 * hidden
+    return 2 * work / peak / 1e6
+
+
+def leaves_of(t) -> int:
+    return 1 if t.case == "Leaf" else leaves_of(t.left) + leaves_of(t.right)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", default="1,4,16,64,256")
     parser.add_argument("--hidden", type=int, default=HIDDEN)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--peak", type=float, default=117.0, help="GFLOP/s of a core, in f32")
     args = parser.parse_args()
+    threads, clock = args.threads, time.process_time if args.threads == 1 else time.perf_counter
     tree, encode, weights = tree_lstm(hidden=args.hidden)
-    alone, together = tw.compile(encode, threads=1), tw.compile(tw.batch(encode), threads=1)
-    eager = torch_encoder(weights)
-    print(f"{args.hidden} hidden units; trees a second of CPU time, one thread")
-    print(f"{'batch':>6} {'PyTorch':>9} {'one by one':>11} {'together':>9} {'rows only':>10}"
-          f" {'over PyTorch':>13} {'over one by one':>16} {'difference':>11}")  # fmt: skip
+    plain, alone = recursive(encode, threads), tw.compile(encode, threads=threads)
+    together, eager = tw.compile(tw.batch(encode), threads=threads), torch_encoder(weights, threads)
+    print(f"{args.hidden} hidden units, threads: {threads}; trees a second, best (median)")
+    print("| batch | PyTorch eager, one by one | one by one, recursive | one by one | `tw.batch` "
+          "| of the products' peak | over PyTorch | over recursive | over one by one "
+          "| largest difference |")  # fmt: skip
+    print("|---:" * 10 + "|")
     for batch in map(int, args.batch.split(",")):
         trees = random_trees(tree, batch)
-        times = [seconds(run) for run in (
-            lambda ts=trees: eager(ts), lambda ts=trees: [alone(t) for t in ts],
-            lambda ts=trees: together(ts),
-            lambda ts=trees: together.convention.flatten((ts,), {}))]  # fmt: skip
         each = np.stack([h.numpy() for h, _ in eager(trees)])
-        apart = float(np.abs(each - np.asarray(together(trees)[0])).max())
-        rates = [batch / t for t in times]
-        print(f"{batch:6} {rates[0]:9.0f} {rates[1]:11.0f} {rates[2]:9.0f} "
-              f"{times[3] * 1e3:7.2f} ms {times[0] / times[2]:12.2f}x "
-              f"{times[1] / times[2]:15.2f}x {apart:11.1e}", flush=True)  # fmt: skip
+        apart = max(float(np.abs(each - np.asarray(h)).max()) for h in (
+            together(trees)[0], np.stack([alone(t)[0] for t in trees])))  # fmt: skip
+        peers = {"eager": lambda ts=trees: eager(ts),
+                 "plain": lambda ts=trees: [plain(t) for t in ts],
+                 "alone": lambda ts=trees: [alone(t) for t in ts],
+                 "together": lambda ts=trees: together(ts)}  # fmt: skip
+        for run in peers.values():
+            run()
+        found = rounds(peers, args.rounds, clock)
+        best = {name: min(times) for name, times in found.items()}
+        rates = [
+            f"{batch / best[n]:.0f} ({batch / statistics.median(found[n]):.0f})" for n in peers
+        ]
+        least = least_milliseconds(trees, WORDS, args.hidden, args.peak * threads) / 1e3
+        gains = [f"{best[n] / best['together']:.2f}x" for n in ("eager", "plain", "alone")]
+        print(f"| {batch} | {' | '.join(rates)} | {least / best['together']:.0%} | "
+              f"{' | '.join(gains)} | {apart:.1e} |", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
 from tensorwright.base import config, trace
+from tensorwright.batching.generations import by_generation
 from tensorwright.ir.module import Module
 from tensorwright.ir.printer import to_text
 from tensorwright.ir.verify import verify as check
@@ -42,6 +43,7 @@ Observe = Callable[[str, Module], None]
 
 PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("functions", lambda m, t: resolve_functions(m)),
+    ("generations", by_generation),
     ("specialize", lambda m, t: specialize(m)),
     ("hoist", lambda m, t: hoist(m)),
     ("shapes", lambda m, t: simplify_shapes(m)),

@@ -467,7 +467,7 @@ def split_rows(body: Stmt, row: For, rows: int, inner: list[Symbol]) -> tuple[St
     loops = []
     for part, height in zip(parts, heights):
         if part is parts[1] and not is_const(m):
-            body, io, *tiles = p.gather_tail(body, part, rows)
+            body, io, tiles = p.gather_tail(body, part, rows)
         else:
             body, io, ii = p.split(body, part, height)
             tiles = [ii]

@@ -336,11 +336,13 @@ def _panels(k: Kernel, scores: Stage, values: Stage) -> bool:
 
 
 def shared_rows(found: list[Stage]) -> int | None:
-    """The number of leading loops over which every stage is independent of other iterations."""
+    """The number of leading loops over which every stage is independent of other iterations. Maps
+    alone are so over all of them, and keep the last one each for themselves, as vectors."""
     reductions = [s for s in found if not s.is_map]
     if any(s.is_contraction and not is_dot(s) for s in found):
         return None
-    counts = {_row_count(s) for s in reductions} or {min(_row_count(s) for s in found)}
+    counts = {_row_count(s) for s in reductions} or {
+        max(min(_row_count(s) for s in found) - 1, 0)}  # fmt: skip
     if len(counts) != 1:
         return None
     (rows,) = counts

@@ -103,20 +103,23 @@ def split(
     return replace_loop(root, v, lambda _: nest), outer, inner
 
 
-def gather_tail(root: Stmt, v: Symbol, rows: int) -> tuple[Stmt, Symbol, Symbol, Symbol]:
-    """A loop of fewer than `rows` iterations -> one step (or none) that runs a single iteration as
-    itself, and more of them as `rows` of which those past the end repeat the last, which must be
-    harmless. Returns the loop over the step, and those over its one or `rows` iterations."""
+def gather_tail(root: Stmt, v: Symbol, rows: int) -> tuple[Stmt, Symbol, list[Symbol]]:
+    """A loop of fewer than `rows` iterations -> one step (or none) that runs them as the next of 1,
+    2, 4, 8, ... `rows`, of which those past the end repeat the last, which must be harmless.
+    Returns the loop over the step, and those over its iterations."""
     s = find(root, v)
     low = const(0)
     step = loop_symbol(f"{v.name}t", low, ceildiv(s.extent, rows))
-    one, many = loop_symbol(v.name, low, const(1)), loop_symbol(v.name, low, const(rows))
-    alone = For(one, low, const(1), ir.substitute(s.body, {sym(v): s.begin + sym(one)}))
-    place = s.begin + minimum(sym(many), s.extent - 1)
-    repeated = For(many, low, const(rows), renew(ir.substitute(s.body, {sym(v): place})))
-    both = If(compare("eq", s.extent, const(1)), alone, repeated)
+    heights = [1 << k for k in range(rows.bit_length()) if 1 << k < rows]
+    inner = [loop_symbol(v.name, low, const(n)) for n in (*heights, rows)]
+    place = s.begin + minimum(sym(inner[-1]), s.extent - 1)
+    both = For(inner[-1], low, const(rows), renew(ir.substitute(s.body, {sym(v): place})))
+    for n, i in reversed(list(zip(heights, inner))):
+        place = s.begin + (sym(i) if n == 1 else minimum(sym(i), s.extent - 1))
+        few = For(i, low, const(n), renew(ir.substitute(s.body, {sym(v): place})))
+        both = If(compare("le", s.extent, const(n)), few, both)
     nest = For(step, low, ceildiv(s.extent, rows), both, s.kind)
-    return replace_loop(root, v, lambda _: nest), step, one, many
+    return replace_loop(root, v, lambda _: nest), step, inner
 
 
 def fuse(root: Stmt, a: Symbol, b: Symbol) -> tuple[Stmt, Symbol]:

@@ -1,12 +1,14 @@
 """Reductions along rows, products of rows among them, and across rows that are read from beyond the
-L2 cache: strips of columns."""
+L2 cache: strips of columns; maps that share rows."""
 
 import numpy as np
 import pytest
 
 import tensorwright as tw
+from tensorwright.ir.expr import symbols_of
 from tensorwright.ir.interp import run_graph
-from tensorwright.ops.elementwise import add, tanh
+from tensorwright.ir.loop import For, Store, statements
+from tensorwright.ops.elementwise import add, mul, sigmoid, sub, tanh
 from tensorwright.ops.linalg import matmul
 from tensorwright.ops.reduce import reduce_max, reduce_sum
 from tensorwright.ops.window import reduce_window
@@ -83,3 +85,24 @@ def test_few_elements_are_multiplied_on_tiles():
     x, w = x_of(64, 8), x_of(8, 1, name="w")
     program = tw.compile(module(matmul(x, w), x, w))
     assert not any(k.schedule[0].startswith("rows") for k in program.lowered.kernels.values())
+
+
+def gate(*shape: int):
+    """A gated unit: what it computes twice is a stage of its own, and no stage reduces."""
+    a, h = x_of(*shape), x_of(*shape)
+    z = sigmoid(a)
+    y = add(mul(sub(1.0, z), tanh(sigmoid(mul(a, h)))), mul(z, h))
+    return module(y, a, h)
+
+
+@pytest.mark.parametrize("shape", [(256,), (37,), (5, 40), (3, 4, 19)])
+def test_maps_that_share_rows_are_vectors(shape):
+    program = tw.compile(gate(*shape), target="x86-64-avx512")
+    a, h = (RNG.standard_normal(shape).astype(np.float32) for _ in range(2))
+    z, n = 1 / (1 + np.exp(-a)), np.tanh(1 / (1 + np.exp(-a * h)))
+    np.testing.assert_allclose(program(a, h), (1 - z) * n + z * h, rtol=1e-5, atol=1e-5)
+    for kernel in program.lowered.kernels.values():
+        stored = [s for s in statements(kernel.body) if isinstance(s, Store)]
+        loops = [s for s in statements(kernel.body) if isinstance(s, For)]
+        lanes = {f.var for f in loops if f.kind == "vector"}
+        assert all(lanes & set(symbols_of(s.indices[-1])) for s in stored)
