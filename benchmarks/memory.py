@@ -5,10 +5,11 @@
 *planned*: the frame of the program for all shapes at these sizes. *pooled*: what an allocator takes
 that gives every tensor between kernels a block of its own, in the order of the program, gives freed
 blocks out again (the smallest that is large enough) and never returns them, as run-time allocators
-of frameworks do; results are not counted, but tensors that the plan places in them are. *live*: the
-most that is alive at one time in the frame, which no plan can go below. *static*: the frame of a
-program that was compiled for these sizes alone. All count what single kernels need while they run
-(`scratch`: the most of them). `llama_paged` is `tw.nn.Llama` with its cache in pages.
+of frameworks do; results are not counted, but tensors that the plan places in them are, until they
+are joined. *live*: the most that is alive at one time in the frame, which no plan can go below.
+*static*: the frame of a program that was compiled for these sizes alone. All count what single
+kernels need while they run (`scratch`: the most of them). `llama_paged` is `tw.nn.Llama` with its
+cache in pages.
 """
 
 from __future__ import annotations
@@ -79,10 +80,11 @@ def at_sizes(e: Expr | int, sizes: Sizes) -> int:
 
 
 def parts_of_results(k: Kernel) -> list[Interval]:
-    """Tensors that lie in results, from the first to the last statement that names them."""
+    """Tensors that lie in results. An allocator holds them to the end, where they are joined."""
     found: dict[Buffer, Interval] = {}
     inside: dict[Buffer, Buffer] = {}  # names of a part -> the part
-    for time, s in enumerate(statements(k.body)):
+    body = list(statements(k.body))
+    for time, s in enumerate(body):
         if isinstance(s, View) and s.base in inside:
             inside[s.buffer] = inside[s.base]
         elif isinstance(s, View) and s.base.scope == "output" and s.buffer.shape != s.base.shape:
@@ -90,7 +92,7 @@ def parts_of_results(k: Kernel) -> list[Interval]:
         for b in mentioned(s) if isinstance(s, Call) else ():
             if b in inside:
                 own = inside[b]
-                found.setdefault(own, Interval(own, time, time, byte_size(own))).last = time
+                found.setdefault(own, Interval(own, time, len(body), byte_size(own)))
     return list(found.values())
 
 
