@@ -6,7 +6,7 @@ Two tables. *Symbolic over static*: the time of the program for all shapes over 
 compiled for one shape, calls in turns in one process, the best of many by CPU time. *A sequence of
 shapes*: every engine compiles once and runs the same sequence of distinct shapes twice; the first
 time shows what new shapes cost, the second what is left when all were seen; recompilations are
-counted where an engine tells them. One thread unless asked.
+counted where an engine tells them. One thread unless asked, then by CPU time.
 """
 
 from __future__ import annotations
@@ -263,6 +263,7 @@ class Run:
 
 def run_sequence(model: Model, sequence: list[Sizes], threads: int, engines: Sequence[str]):
     """All engines over the same sequence; answers of the first are compared with the others'."""
+    clock = time.process_time if threads == 1 else time.perf_counter
     feeds = [model.feeds(sizes, k) for k, sizes in enumerate(sequence)]
     runs, expected = [], None
     for name in engines:
@@ -273,8 +274,8 @@ def run_sequence(model: Model, sequence: list[Sizes], threads: int, engines: Seq
             run.compile_s = engine.compile_s
             engine.run(model.feeds(sequence[0]))
             before = engine.compilations()
-            run.first_s = timed(engine.run, feeds)
-            run.again_s = min(timed(engine.run, feeds) for _ in range(2))
+            run.first_s = timed(engine.run, feeds, clock)
+            run.again_s = min(timed(engine.run, feeds, clock) for _ in range(2))
             if before is not None:
                 run.recompiled = engine.compilations() - before
             answers = engine.run(feeds[-1])
@@ -288,11 +289,11 @@ def run_sequence(model: Model, sequence: list[Sizes], threads: int, engines: Seq
     return runs
 
 
-def timed(run: Callable, feeds: list[Feeds]) -> float:
-    start = time.perf_counter()
+def timed(run: Callable, feeds: list[Feeds], clock: Callable) -> float:
+    start = clock()
     for f in feeds:
         run(f)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 # ---- tables ------------------------------------------------------------------------------------

@@ -3,10 +3,13 @@
     python -m benchmarks.memory --models llama_prefill_any,llama_decode_any
 
 *planned*: the frame of the program for all shapes at these sizes. *pooled*: what an allocator takes
-that serves the same buffers in the order of the program, gives freed blocks out again (the smallest
-that is large enough) and never returns them, as run-time allocators of frameworks do. *live*: the
-most that is alive at one time, which no plan can go below. *static*: the frame of a program that
-was compiled for these sizes alone.
+that gives every tensor between kernels a block of its own, in the order of the program, gives freed
+blocks out again (the smallest that is large enough) and never returns them, as run-time allocators
+of frameworks do; results are not counted, but tensors that the plan places in them are, until they
+are joined. *live*: the most that is alive at one time in the frame, which no plan can go below.
+*static*: the frame of a program that was compiled for these sizes alone. All count what single
+kernels need while they run (`scratch`: the most of them). `llama_paged` is `tw.nn.Llama` with its
+cache in pages.
 """
 
 from __future__ import annotations
@@ -16,10 +19,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.dynamic import RANGES, Model, Sizes
-from tensorwright.ir.expr import Expr, as_expr
+from tensorwright.ir.expr import Buffer, Expr, as_expr, substitute, sym, symbols_of
 from tensorwright.ir.facts import evaluate
-from tensorwright.ir.loop import Alloc, statements
-from tensorwright.memory.plan import Interval, byte_size, intervals
+from tensorwright.ir.loop import Alloc, Call, Kernel, View, statements
+from tensorwright.memory.plan import Interval, byte_size, intervals, mentioned, plan_memory
 from tensorwright.passes.host import lower_entry
 
 
@@ -33,6 +36,7 @@ class Row:
     static: int
     pooled: int
     live: int
+    scratch: int
 
     @property
     def saved(self) -> float:
@@ -63,50 +67,104 @@ def live_bytes(items: Sequence[Interval], size) -> int:
                default=0)  # fmt: skip
 
 
-def frame_bytes(program, sizes: Sizes) -> int:
-    for s in statements(program.built.host[0].body):
+def frame_bytes(program, sizes: Sizes, entry: str = "") -> int:
+    for s in statements(plan_memory(lower_entry(program.lowered, {}, entry)).body):
         if isinstance(s, Alloc) and s.buffer.scope == "frame":
             return at_sizes(byte_size(s.buffer), sizes)
     return 0
 
 
 def at_sizes(e: Expr | int, sizes: Sizes) -> int:
-    from tensorwright.ir.expr import symbols_of
-
     e = as_expr(e)
     return evaluate(e, {s: sizes[s.name] for s in symbols_of(e)})
 
 
-def measure(model: Model, points: Sequence[Sizes]) -> list[Row]:
-    import tensorwright as tw
+def parts_of_results(k: Kernel) -> list[Interval]:
+    """Tensors that lie in results. An allocator holds them to the end, where they are joined."""
+    found: dict[Buffer, Interval] = {}
+    inside: dict[Buffer, Buffer] = {}  # names of a part -> the part
+    body = list(statements(k.body))
+    for time, s in enumerate(body):
+        if isinstance(s, View) and s.base in inside:
+            inside[s.buffer] = inside[s.base]
+        elif isinstance(s, View) and s.base.scope == "output" and s.buffer.shape != s.base.shape:
+            inside[s.buffer] = s.buffer
+        for b in mentioned(s) if isinstance(s, Call) else ():
+            if b in inside:
+                own = inside[b]
+                found.setdefault(own, Interval(own, time, len(body), byte_size(own)))
+    return list(found.values())
 
-    path = model.artifact.onnx
-    program = tw.compile(path, threads=1)
-    items = intervals(lower_entry(program.lowered, {}))
+
+def scratch_bytes(program, k: Kernel, sizes: Sizes) -> int:
+    """The most that a kernel needs for itself while it runs."""
+    most = 0
+    for s in statements(k.body):
+        kernel = program.lowered.kernels.get(s.callee) if isinstance(s, Call) else None
+        if kernel is not None:
+            given = dict(zip(map(sym, kernel.symbols), s.scalars))
+            own = [substitute(byte_size(a.buffer), given) for a in statements(kernel.body)
+                   if isinstance(a, Alloc) and a.buffer.scope == "temp"]  # fmt: skip
+            most = max(most, sum(at_sizes(e, sizes) for e in own if _known(e, sizes)))
+    return most
+
+
+def measure(name: str, compiled, static, points: Sequence[Sizes], entry: str = "") -> list[Row]:
+    """compiled: the program for all shapes; static(sizes): the one for these."""
+    host = lower_entry(compiled.lowered, {}, entry)
+    items, parts = intervals(host), parts_of_results(host)
     found = []
     for sizes in points:
-        known = lambda e, sizes=sizes: at_sizes(e, sizes)
-        items_here = [i for i in items if _known(i.size, sizes)]
-        static = tw.compile(path, threads=1, shapes=model.static(sizes))
-        found.append(Row(model.row.name, sizes, frame_bytes(program, sizes),
-                         frame_bytes(static, {}), pooled_bytes(items_here, known),
-                         live_bytes(items_here, known)))  # fmt: skip
+        size = lambda e, sizes=sizes: at_sizes(e, sizes)
+        own, more = ([i for i in some if _known(i.size, sizes)] for some in (items, parts))
+        only = static(sizes)
+        scratch = scratch_bytes(compiled, host, sizes)
+        alone = scratch_bytes(only, lower_entry(only.lowered, {}, entry), sizes)
+        found.append(Row(name, sizes, frame_bytes(compiled, sizes, entry) + scratch,
+                         frame_bytes(only, sizes, entry) + alone,
+                         pooled_bytes([*own, *more], size) + scratch,
+                         live_bytes(own, size) + scratch, scratch))  # fmt: skip
+    return found
+
+
+def rows_of(name: str, small: bool) -> list[Row]:
+    import tensorwright as tw
+
+    if name == "llama_paged":
+        return paged_rows(small)
+    model = Model(name, small)
+    path = model.artifact.onnx
+    one = lambda sizes: tw.compile(path, threads=1, shapes=model.static(sizes))
+    return measure(name, tw.compile(path, threads=1), one, RANGES[name].points)
+
+
+def paged_rows(small: bool) -> list[Row]:
+    """Both entries of a model whose cache is state: 4 layers of the width of the others'."""
+    import tensorwright as tw
+
+    width = 64 if small else 1024
+    model = tw.nn.Llama(tw.nn.LlamaConfig(16_000, width, 11 * width // 4, 4, 16, 4))
+    program, found = tw.compile(model, threads=1), []
+    for entry, points in (
+        ("prefill", [{"s": n, "held": 0, "pages": 16} for n in (16, 64, 200)]),
+        ("decode", [{"held": n, "pages": 16} for n in (16, 1000)]),
+    ):
+        found += measure(f"llama_paged.{entry}", program, lambda _: program, points, entry)
     return found
 
 
 def _known(e: Expr, sizes: Sizes) -> bool:
     """Whether the inputs tell the size (the rest is allocated when the data tells it)."""
-    from tensorwright.ir.expr import symbols_of
-
     return all(s.name in sizes for s in symbols_of(e))
 
 
 def table(rows: Sequence[Row]) -> list[str]:
-    lines = ["| model | sizes | planned | static | live | pooled | saved |",
-             "|---|---|---:|---:|---:|---:|---:|"]  # fmt: skip
+    lines = ["| model | sizes | planned | static | live | scratch | pooled | saved |",
+             "|---|---|---:|---:|---:|---:|---:|---:|"]  # fmt: skip
     for r in rows:
         sizes = ", ".join(f"{n}={v}" for n, v in r.sizes.items())
-        cells = " | ".join(f"{b / 1024:.0f} KiB" for b in (r.planned, r.static, r.live, r.pooled))
+        bytes_ = r.planned, r.static, r.live, r.scratch, r.pooled
+        cells = " | ".join(f"{b / 1024:.0f} KiB" for b in bytes_)
         lines.append(f"| {r.model} | {sizes} | {cells} | {100 * r.saved:.0f} % |")
     return lines
 
@@ -114,12 +172,12 @@ def table(rows: Sequence[Row]) -> list[str]:
 def main(argv: list[str] | None = None) -> list[Row]:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
     comma = lambda text: [part for part in text.split(",") if part]
-    parser.add_argument("--models", type=comma, default=list(RANGES))
+    parser.add_argument("--models", type=comma, default=[*RANGES, "llama_paged"])
     parser.add_argument("--small", action="store_true", help="test-size models (a smoke test)")
     args = parser.parse_args(argv)
     rows: list[Row] = []
     for name in args.models:
-        rows += measure(Model(name, args.small), RANGES[name].points)
+        rows += rows_of(name, args.small)
     print("\n".join(table(rows)))
     return rows
 

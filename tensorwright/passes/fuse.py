@@ -36,7 +36,9 @@ MAX_GROUP = 40
 LONGEST_EPILOGUE = 8  # nodes from a contraction to the last one that it stores
 CONTRACTIONS = ("dot_general", "conv_general", "winograd")
 SCALAR_ELEMENTS = 1  # constants up to this size are part of the group, as literals
-DEAR = ("random_bits",)  # operators of a hundred operations an element: computed once for each
+# Operators that are computed once for each element: of a hundred operations, or reading what a
+# product would turn into panels as a whole, all pages of a cache for those of one sequence.
+DEAR = ("random_bits", "page_read")
 
 
 @dataclass(eq=False)

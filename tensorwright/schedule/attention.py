@@ -26,7 +26,7 @@ from tensorwright.schedule.contraction import (
     reduction_length,
     tile_nest,
 )
-from tensorwright.schedule.form import MAX_ROW_BYTES, Form, inverse, temps_in_order
+from tensorwright.schedule.form import MAX_ROW_BYTES, Form, inverse, row_shape, temps_in_order
 from tensorwright.schedule.legal import ScheduleError
 from tensorwright.schedule.maps import in_parallel, share, total
 from tensorwright.schedule.masked import skip_masked
@@ -99,7 +99,7 @@ def together(body: Stmt, form: Form, values: Stage, temps: list[Buffer]) -> tupl
     own = []
     for b in temps:
         if b in ir.buffers(body):
-            body, small = privatize(body, loops[-1], b, form.rows)
+            body, small = privatize(body, loops[-1], b, row_shape(b, form.rows))
             own.append(small)
     return reuse_rows(body, own), [p.find(body, v) for v in loops]
 
@@ -126,7 +126,9 @@ def reuse_rows(body: Stmt, temps: list[Buffer]) -> Stmt:
 def tile_height(row: For, form: Form, choices: Choices) -> int:
     """Rows of a tile, all tiles alike: keys and values are read once a tile, so many, but only so
     many that their scores stay in the cache."""
-    width = max(bounds(as_expr(s.out.shape[-1]))[1] or MANY_KEYS for s in form.stages[:-1])
+    sizes = [as_expr(row_shape(s.out, form.rows)[-1]) for s in form.stages[:-1]
+             if len(s.out.shape) > form.rows]  # fmt: skip
+    width = max((d.value if is_const(d) else MANY_KEYS for d in sizes), default=1)
     most = max(1, min(MAX_ROWS, MAX_ROW_BYTES // (4 * width)))
     high = bounds(row.extent)[1]
     whole = most if high is None else high

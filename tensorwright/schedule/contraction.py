@@ -185,7 +185,6 @@ def schedule_contraction(
     if window is not None:
         body = p.set_kind(body, window.var, "unroll")
     body = order_spatial(body, stage, roles)
-    body, roles = join_rows(body, roles)
     params, packs = k.params, k.packs
     if pack is not None:
         old = params[pack.param]
@@ -196,6 +195,7 @@ def schedule_contraction(
             body = multiply_pairs(body, pairs, roles, new, pack)
         else:
             body = p.relayout(body, old, new, lambda i: packed_index(i, pack))
+    body, roles = join_rows(body, roles)  # last: products of pairs are made of the roles' own loads
     body = tile_nest(body, roles, tile, target, choices)
     if rolled:
         body = p.roll(body, out)

@@ -309,11 +309,20 @@ def _attention(k: Kernel, found: list[Stage]) -> Form | None:
     return Form("attention", k, tuple(found), rows) if fits and _panels(k, scores, values) else None
 
 
+def row_shape(b: Buffer, rows: int) -> tuple:
+    """A row of a temporary as it is kept: at its bounds if a tile of such rows stays in the cache,
+    else as large as it turns out to be."""
+    most = [bounds(as_expr(d))[1] for d in b.shape[rows:]]
+    fits = None not in most and prod(most) * MIN_ROWS * b.dtype.bytes <= MAX_ROW_BYTES
+    return tuple(most) if fits else tuple(b.shape[rows:])
+
+
 def _fits(b: Buffer, rows: int) -> bool:
-    """Whether a tile of rows of a temporary stays in the cache; a row of which no bound is known is
-    supposed to."""
-    size = [bounds(as_expr(d))[1] or 1 for d in b.shape[rows:]]
-    return prod(size) * MIN_ROWS * b.dtype.bytes <= MAX_ROW_BYTES
+    """Whether a tile of rows of a temporary stays in the cache; rows of which only the call tells
+    the size are supposed to."""
+    row = row_shape(b, rows)
+    known = all(is_const(as_expr(d)) for d in row)
+    return not known or prod(row) * MIN_ROWS * b.dtype.bytes <= MAX_ROW_BYTES
 
 
 def _panels(k: Kernel, scores: Stage, values: Stage) -> bool:

@@ -22,7 +22,6 @@ from tensorwright.ir.expr import (
     Expr,
     Symbol,
     as_expr,
-    bounds,
     const,
     is_const,
     sym,
@@ -94,14 +93,12 @@ def distribute(root: Stmt, v: Symbol, cuts: Sequence[Stmt]) -> tuple[Stmt, list[
     return replace_loop(root, v, lambda _: new), [f.var for f in loops]
 
 
-def privatize(root: Stmt, v: Symbol, b: Buffer, rank: int) -> tuple[Stmt, Buffer]:
+def privatize(root: Stmt, v: Symbol, b: Buffer, shape: Sequence) -> tuple[Stmt, Buffer]:
     """A temporary of the whole kernel -> a local buffer of one iteration of `v`, without its first
-    `rank` dimensions, which tell iterations apart. A symbolic dimension is kept at its bound; one
-    without needs `in_runs` in the end."""
-    s = find(root, v)
+    dimensions, which tell iterations apart. shape: of the others, each at least as large as it is;
+    one that is not constant needs `in_runs` in the end."""
+    s, rank = find(root, v), b.rank - len(shape)
     legal.check_private(root, s, b, rank)
-    most = [bounds(as_expr(d))[1] for d in b.shape[rank:]]
-    shape = [d if m is None else m for d, m in zip(b.shape[rank:], most)]
     small = Buffer(b.name, b.dtype, shape, "local", 64)
     body = rename_accesses(s.body, b, small, lambda i: i[rank:])
     inner = seq(Alloc(small), body)

@@ -103,7 +103,7 @@ def test_tile_of_rows(m, n, height, size):
     k = chain_kernel(m, n)
     t = next(s.buffer for s in ir.statements(k.body) if isinstance(s, Alloc))
     body, row = jam(k.body, [loop_of(k, "i"), loop_of(k, "i", 1)])
-    body, small = privatize(body, row, t, 1)
+    body, small = privatize(body, row, t, t.shape[1:])
     assert small.shape == (n,)
     assert_same(k, body, size)
     body, _, inner = p.split(body, row, height, clamp=True)
@@ -135,7 +135,7 @@ def test_privatize_refuses_rows_that_meet():
     loop = ir.loop("i", 4, lambda i: seq(Store(t, (i, const(0)), const(1.0, f32)),
                                          Store(y, (i,), t[0, 0])))  # fmt: skip
     with pytest.raises(ScheduleError, match="more than one place"):
-        privatize(seq(Alloc(t), loop), loop.var, t, 1)
+        privatize(seq(Alloc(t), loop), loop.var, t, t.shape[1:])
 
 
 def test_distribute_refuses_shared_results():

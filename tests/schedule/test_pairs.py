@@ -90,6 +90,18 @@ def test_symbolic_rows_and_sums(size):
     close(program(x, w), x, w)
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_rows_of_unknown_number_in_a_batch(batch):
+    """The loops over both become one."""
+    target = needs_target()
+    x, w = numbers(batch, 5, 32), numbers(32, 40)
+    rows = param("x", tensor("bf16", batch, sym(Symbol("m", 1)), 32))
+    y = OP["dot_general"](rows, constant(w), contract=((2,), (0,)), dtype=f32)
+    program = compile(Module({"main": graph("main", (rows,), (y,))}), target=target, threads=1)
+    assert "pairs of bf16" in traces(program)
+    close(program(x), x, w)
+
+
 def test_what_follows_an_odd_row_is_not_read():
     """The neighbour of the last element of a row is no part of the sum, not even times zero."""
     target = needs_target()
