@@ -318,10 +318,10 @@ def main(argv: list[str] | None = None) -> list[Kernel]:
             time_all(programs, kernel, space.arrays, args.rounds)
             known[family].append(asdict(kernel))
             print("  ".join(line(kernel)), file=sys.stderr, flush=True)
+        if args.json is not None:
+            args.json.write_text(json.dumps(known))
     kernels = [replace(Kernel(**k), samples=[Sample(**s) for s in k["samples"]])
                for f in SIZES for k in known.get(f, ())]  # fmt: skip
-    if args.json is not None:
-        args.json.write_text(json.dumps(known))
     if args.markdown is not None:
         args.markdown.write_text(page(kernels))
         args.markdown.with_suffix(".svg").write_text(scatter(kernels))
