@@ -25,7 +25,8 @@ from benchmarks.scatter import scatter
 
 TOLERANCE = 2e-4
 LEAST_SECONDS = 2e-3  # of calls that are timed together
-OF_THREADS = ("threads", "shared")  # choices of which one thread shows nothing
+# choices of which one thread, and a result that nothing reads, show nothing
+UNSEEN = ("threads", "shared", "stores")
 KEPT = 0.7  # how often a choice stays that of the default where few are to change
 MODEL_BOUND = 0.1  # how far the default may be from the best before it is marked
 SIZES = {
@@ -187,9 +188,9 @@ class Space:
 
 
 def sampled(space: Space, kernel: Kernel, count: int, seed: int) -> list:
-    """Programs of the default schedule and of `count` others, or of as many as there are; what is
-    said of threads is left as it is. Half of the others differ from the default in few choices, so
-    that each choice is seen on its own too."""
+    """Programs of the default schedule and of `count` others, or of as many as there are; what
+    would not be seen is left as it is. Half of the others differ from the default in few choices,
+    so that each choice is seen on its own too."""
     from tensorwright.schedule.space import Choices, Samples
 
     default = Choices()
@@ -197,7 +198,7 @@ def sampled(space: Space, kernel: Kernel, count: int, seed: int) -> list:
     expected = programs[0](*space.arrays)
     kernel.samples = [Sample(default.values(), default.cost)]
     given = default.values()
-    fixed = {n: v for n, v in given.items() if n.split(".")[-1] in OF_THREADS}
+    fixed = {n: v for n, v in given.items() if n.split(".")[-1] in UNSEEN}
     random = Random(seed)
     for _ in range(4 * count):
         if len(programs) > count:
