@@ -1,10 +1,11 @@
 """Spaces of schedules: what the cost model says of them and what the clock says.
 
-    python -m benchmarks.schedules --samples 32 --families matmul,rows
+    python -m benchmarks.schedules --samples 24 --markdown docs/schedules.md
 
 Of every kernel the default schedule and random ones are compiled and run in turn on one thread; the
 least CPU time of several rounds counts, every result is compared with the default's. Spearman's
 rho compares the order by estimated cycles with the order by time: 1 is the same order, 0 none.
+What one kernel on one thread cannot show (threads, stores past the caches) stays as it is.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from benchmarks.scatter import scatter
 
 TOLERANCE = 2e-4
 LEAST_SECONDS = 2e-3  # of calls that are timed together
-OF_THREADS = ("threads", "shared")  # choices of which one thread shows nothing
+# choices of which one thread, and a result that nothing reads, show nothing
+UNSEEN = ("threads", "shared", "stores")
 KEPT = 0.7  # how often a choice stays that of the default where few are to change
 MODEL_BOUND = 0.1  # how far the default may be from the best before it is marked
 SIZES = {
@@ -187,9 +189,9 @@ class Space:
 
 
 def sampled(space: Space, kernel: Kernel, count: int, seed: int) -> list:
-    """Programs of the default schedule and of `count` others, or of as many as there are; what is
-    said of threads is left as it is. Half of the others differ from the default in few choices, so
-    that each choice is seen on its own too."""
+    """Programs of the default schedule and of `count` others, or of as many as there are; what
+    would not be seen is left as it is. Half of the others differ from the default in few choices,
+    so that each choice is seen on its own too."""
     from tensorwright.schedule.space import Choices, Samples
 
     default = Choices()
@@ -197,7 +199,7 @@ def sampled(space: Space, kernel: Kernel, count: int, seed: int) -> list:
     expected = programs[0](*space.arrays)
     kernel.samples = [Sample(default.values(), default.cost)]
     given = default.values()
-    fixed = {n: v for n, v in given.items() if n.split(".")[-1] in OF_THREADS}
+    fixed = {n: v for n, v in given.items() if n.split(".")[-1] in UNSEEN}
     random = Random(seed)
     for _ in range(4 * count):
         if len(programs) > count:
@@ -318,10 +320,10 @@ def main(argv: list[str] | None = None) -> list[Kernel]:
             time_all(programs, kernel, space.arrays, args.rounds)
             known[family].append(asdict(kernel))
             print("  ".join(line(kernel)), file=sys.stderr, flush=True)
+        if args.json is not None:
+            args.json.write_text(json.dumps(known))
     kernels = [replace(Kernel(**k), samples=[Sample(**s) for s in k["samples"]])
                for f in SIZES for k in known.get(f, ())]  # fmt: skip
-    if args.json is not None:
-        args.json.write_text(json.dumps(known))
     if args.markdown is not None:
         args.markdown.write_text(page(kernels))
         args.markdown.with_suffix(".svg").write_text(scatter(kernels))

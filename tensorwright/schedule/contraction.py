@@ -270,8 +270,9 @@ def choose_panels(
         return spec
     count = reduction_length(stage) * prod(extent_of(f) for f in stage.spatial)
     weights = operand_bytes(roles.weights)
+    far = FAR_ROW if weights > target.caches[0] // 2 else 0
     waiting = weights / LINE_BYTES * FAR_LINE if weights > target.caches[1] // 2 else 0
-    cycles = {"panels": 0.0, "rows": count / tile.width / tile.rows * FAR_ROW + waiting}
+    cycles = {"panels": 0.0, "rows": count / tile.width / tile.rows * far + waiting}
     return spec if choices.pick("weights", cycles, cycles.get) == "panels" else None
 
 

@@ -166,8 +166,9 @@ def schedule_map(k: Kernel, spatial: tuple[For, ...], target: Target, choices: C
         return schedule_transposed(k.with_body(body), loops, along, small, target, choices)
     body, loops = lengthen(body, loops, target)
     innermost = p.find(body, loops[-1])
-    lanes = choose_lanes(innermost, innermost.extent, target, choices)
-    cuts = choose_cuts(innermost, cut_points(innermost), choices)
+    inner = choices.within("", iterations(body) // max(iterations(innermost), 1))
+    lanes = choose_lanes(innermost, innermost.extent, target, inner)
+    cuts = choose_cuts(innermost, cut_points(innermost), inner)
     body, parts = p.cut(body, loops[-1], cuts)
     vectors = []
     for v in parts:
