@@ -141,6 +141,21 @@ def _compile_cell(result: Result | None) -> str:
     return f"{result.cold_s:.2f} / {result.warm_s:.2f}{peak}"
 
 
+def scaling_rows(results: list[Result]) -> list[list[str]]:
+    """How much faster each peer's fastest call is with the most threads than with one."""
+    groups, peers = grouped(results), peers_of(results)
+    top = max((r.threads for r in results), default=1)
+    rows = []
+    for (model, threads), one in groups.items():
+        many = groups.get((model, top), {})
+        if threads != 1 or top == 1 or not many:
+            continue
+        both = [(one.get(p), many.get(p)) for p in peers]
+        cells = [f"{a.low / b.low:.2f}" if a and b and a.times and b.times else "" for a, b in both]
+        rows.append([next(iter(one.values())).title, *cells])
+    return rows
+
+
 def failures(results: list[Result]) -> list[list[str]]:
     shown = (r for r in results if r.failure and r.failure != ONNX_ONLY)
     return [[r.title, str(r.threads), r.peer, r.failure] for r in shown]
@@ -156,6 +171,7 @@ def markdown_table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join([clean(header), "|" + "---|" * len(header), *map(clean, rows)]) + "\n"
 
 
+SCALING = "Fastest call with one thread over that with all"
 INTRO = """# Benchmarks
 
 Written by `python -m benchmarks.bench`. Batch 1 unless the name says otherwise, float32, random
@@ -180,6 +196,7 @@ def write_markdown(path: Path, results: list[Result], note: str) -> None:
     parts.append("## Compile time in seconds, cold / warm, and its peak of memory in MB\n")
     parts.append(markdown_table(["model", *peers_of(results)], compile_rows(results)))
     for title, header, rows in (
+        (SCALING, ["model", *peers_of(results)], scaling_rows(results)),
         ("Could not run", ["model", "threads", "peer", "error"], failures(results)),
         ("Wrong answers", ["model", "threads", "peer", "relative error"], wrongs(results)),
     ):

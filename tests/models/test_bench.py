@@ -63,6 +63,16 @@ def test_losing_and_failing_rows_stay(tmp_path) -> None:
     assert "two rounds" in text and "cores" in text
 
 
+def test_two_threads_stand_beside_one(tmp_path) -> None:
+    make = lambda peer, threads, s: Result("net", "Net", threads, peer, times=[s, 2 * s])
+    path, times = tmp_path / "out.md", {1: 0.006, 2: 0.004}
+    found = [make("tensorwright", n, s) for n, s in times.items()] + [make("ort", 1, 0.1)]
+    results.write_markdown(path, found, "")
+    assert f"## {results.SCALING}" in path.read_text() and "| Net | 1.50 |  |" in path.read_text()
+    results.write_markdown(path, found[:1], "")
+    assert results.SCALING not in path.read_text()
+
+
 def test_records_are_json() -> None:
     records = json.loads(json.dumps([r.record() for r in example_results()]))
     assert records[1]["times"] == [0.001, 0.002, 0.003]

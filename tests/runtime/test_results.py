@@ -156,4 +156,4 @@ def test_threads_share_smaller_blocks():
     for t in threads:
         t.join()
     assert not wrong
-    assert len(results._shelves[results.MIDDLE]) <= 8
+    assert len(results._shelves[results.MIDDLE]) <= 4 * 4  # two of each thread, two to be
