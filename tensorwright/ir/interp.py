@@ -33,6 +33,9 @@ _EXACT = ("bitcast", "random_bits", "uniform", "normal", "bernoulli", "multinomi
           "dropout")  # fmt: skip
 
 DEPTH = 50_000  # of Python calls, for programs that recurse
+# The same once torch.compile may have run: each call then takes some 330 bytes of the C stack,
+# whose usual 8 MiB end the process.
+DEPTH_ON_STACK = 15_000
 MOST_BYTES = 1 << 47  # of an address space
 
 Values = dict[Symbol, int]
@@ -120,7 +123,8 @@ def _input_value(name: str, type_: DataType, value, precise: bool) -> Value:
 def deep_stack():
     """Room for programs that recurse; RunError when it is used up."""
     before = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(before, DEPTH))
+    most = DEPTH_ON_STACK if "torch._dynamo" in sys.modules else DEPTH
+    sys.setrecursionlimit(max(before, most))
     try:
         yield
     except RecursionError:

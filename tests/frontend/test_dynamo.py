@@ -7,9 +7,13 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
+from tensorwright.base.errors import RunError  # noqa: E402
 from tensorwright.driver.compile import compile as compile_module  # noqa: E402
 from tensorwright.frontend import dynamo  # noqa: E402
 from tensorwright.ir.interp import run_module  # noqa: E402
+from tensorwright.ir.parser import parse  # noqa: E402
+from tensorwright.ops.table import BY_NAME  # noqa: E402
+from tests.ir.test_data import MAP, cells  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -104,3 +108,11 @@ def test_native(monkeypatch):
 
 def _is_registered() -> bool:
     return "tensorwright" in torch._dynamo.list_backends()
+
+
+def test_the_reference_recurses_behind_it():
+    """The hook puts each Python call on the C stack: an error, not the end of the process."""
+    compiled = torch.compile(lambda x: x + 1, backend="tensorwright")
+    assert compiled(torch.ones(1)).item() == 2
+    with pytest.raises(RunError, match="too deep for the interpreter"):
+        run_module(parse(MAP, BY_NAME), [cells(*([[1.0]] * 20_000)), np.float32(1)])
