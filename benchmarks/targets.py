@@ -48,18 +48,21 @@ memory. Depthwise convolutions multiply vectors by vectors, each of which is loa
 transforms, and the exponentials of attention, are in the column of all inner loops."""
 
 # families and sizes as in benchmarks.schedules
-ROWS = (
-    ("matmul", (128, 768, 768)),
-    ("matmul", (128, 768, 3072)),
-    ("matmul", (512, 768, 768)),
-    ("matmul", (197, 768, 3072)),
-    ("matmul", (1024, 1024, 1024)),
+CONVOLUTIONS = (
     ("direct convolution", (56, 64, 64, 3, 1)),
     ("direct convolution", (28, 128, 128, 3, 1)),
     ("direct convolution", (14, 256, 256, 3, 1)),
     ("direct convolution", (28, 128, 128, 3, 2)),
     ("direct convolution", (56, 64, 256, 1, 1)),
     ("direct convolution", (14, 256, 1024, 1, 1)),
+)
+ROWS = (
+    ("matmul", (128, 768, 768)),
+    ("matmul", (128, 768, 3072)),
+    ("matmul", (512, 768, 768)),
+    ("matmul", (197, 768, 3072)),
+    ("matmul", (1024, 1024, 1024)),
+    *CONVOLUTIONS,
 )
 
 # kernels whose executed instructions are counted: those of BERT and ViT, few rows, convolutions
@@ -71,12 +74,7 @@ COUNTED = (
     ("thin matmul", (16, 768, 768)),
     ("thin matmul", (4, 768, 768)),
     ("thin matmul", (1, 768, 3072)),
-    ("direct convolution", (56, 64, 64, 3, 1)),
-    ("direct convolution", (28, 128, 128, 3, 1)),
-    ("direct convolution", (14, 256, 256, 3, 1)),
-    ("direct convolution", (28, 128, 128, 3, 2)),
-    ("direct convolution", (56, 64, 256, 1, 1)),
-    ("direct convolution", (14, 256, 1024, 1, 1)),
+    *CONVOLUTIONS,
     ("winograd", (56, 64, 64)),
     ("winograd", (28, 128, 128)),
     ("attention", (12, 128, 64)),

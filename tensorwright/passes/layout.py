@@ -36,12 +36,12 @@ from tensorwright.passes.layout_rules import (
     same_order,
 )  # fmt: skip
 from tensorwright.passes.minimum_cut import Network
+from tensorwright.schedule.contraction import BYTES_A_CYCLE
 from tensorwright.schedule.records import graph_identity, recorded_for_graphs, report_unused
 from tensorwright.schedule.space import ChoiceError, Choices
 from tensorwright.target.target import Target
 
 KIND = "layout"  # of records
-BYTES_A_CYCLE = 8  # to and from memory
 FEW_TAPS, FEW_STEPS, LONG_ROW = 32, 4, 12  # of a depthwise convolution that runs along rows
 TYPICAL = 64  # the size that a symbol is taken to have where tensors are weighed
 
