@@ -2,6 +2,9 @@
 
     python -m benchmarks.bench --models resnet50,lstm2 --threads 1,2 --peers ort,openvino
 
+Peers that compile for minutes keep what they made with `--keep FOLDER`; `--join` puts new rows
+beside those that the file of `--json` has, so that a long table can be made in pieces.
+
 Every (model, threads) is one contest: a process per peer is started, pinned and loaded; rounds of
 timed calls are interleaved in rotated order, with a pause so that a peer's spinning pool cannot
 disturb the next; outputs are compared with ONNX Runtime's; then all processes end.
@@ -36,16 +39,20 @@ class Plan:
     calls: int
     gap: float
     small: bool
+    keep: Path | None = None
 
 
 class Worker:
-    """A peer's process. Its caches live in a folder of its own, empty at the start."""
+    """A peer's process. Its caches live in a folder of its own, empty at the start; only what
+    other compilers made may be kept, in the folder `keep`."""
 
-    def __init__(self, peer: str, threads: int):
+    def __init__(self, peer: str, threads: int, keep: Path | None = None):
         self.peer = peer
         self.folder = tempfile.TemporaryDirectory()
-        caches = {"TW_CACHE": "tw", "TORCHINDUCTOR_CACHE_DIR": "inductor", "TW_BENCH_FOLDER": ""}
-        env = {key: os.path.join(self.folder.name, name) for key, name in caches.items()}
+        env = {
+            "TW_CACHE": os.path.join(self.folder.name, "tw"),
+            "TW_BENCH_FOLDER": str(keep or self.folder.name),
+        }
         cpus = sorted(os.sched_getaffinity(0))[:threads]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker", peer, ",".join(map(str, cpus))],
@@ -97,7 +104,7 @@ def contest(row: zoo.Row, peers: list[str], plan: Plan) -> list[Result]:
     for peer in peers:
         if PEERS[peer].needs_torch and not row.has_torch:
             found[peer].failure = ONNX_ONLY
-    workers = {p: Worker(p, plan.threads) for p in peers if not found[p].failure}
+    workers = {p: Worker(p, plan.threads, plan.keep) for p in peers if not found[p].failure}
     try:
         for peer, worker in workers.items():
             load(worker, found[peer], plan)
@@ -157,7 +164,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description=__doc__)
     comma = lambda text: [part for part in text.split(",") if part]
     everything = [row.name for row in zoo.rows()]
-    parser.add_argument("--models", type=comma, default=everything, help="comma-separated names")
+    parser.add_argument(
+        "--models",
+        type=comma,
+        default=everything,
+        help="comma-separated names; `headline` stands for those of zoo.HEADLINE",
+    )
     parser.add_argument("--threads", type=comma, default=["1", "2"])
     parser.add_argument("--peers", type=comma, default=["ort", "openvino", "torch", "inductor"])
     parser.add_argument("--rounds", type=int, default=5)
@@ -165,9 +177,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--calls", type=int, default=3, help="at least so many calls per round")
     parser.add_argument("--gap", type=float, default=0.5, help="pause between peers, seconds")
     parser.add_argument("--small", action="store_true", help="test-size models (a smoke test)")
+    parser.add_argument("--keep", type=lambda p: Path(p).resolve(), help="folder of compiled files")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--join", action="store_true", help="keep other models of the --json file")
     parser.add_argument("--markdown", type=Path)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.models == ["headline"]:
+        args.models = [row.name for row in zoo.rows() if row.name in zoo.HEADLINE]
+    return args
 
 
 def main(argv: list[str] | None = None) -> list[Result]:
@@ -177,10 +194,14 @@ def main(argv: list[str] | None = None) -> list[Result]:
     rows = [zoo.find(name) for name in args.models]
     ensure_exported(args.models, args.small)
     measured: list[Result] = []
+    if args.join:
+        measured = results.read(args.json)
     for row in rows:
         for threads in map(int, args.threads):
-            plan = Plan(threads, args.rounds, args.seconds, args.calls, args.gap, args.small)
-            measured += (group := contest(row, peers, plan))
+            plan = Plan(threads, args.rounds, args.seconds, args.calls, args.gap, args.small,
+                        args.keep)  # fmt: skip
+            group = contest(row, peers, plan)
+            measured = results.joined(measured, group)
             line = ", ".join(f"{r.peer} {r.cell()}" for r in group)
             print(f"{row.name}, {threads} thread(s): {line}", file=sys.stderr, flush=True)
             if args.json:

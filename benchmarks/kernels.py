@@ -12,11 +12,11 @@ pass 100 %.
 
 import argparse
 import json
-import math
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import geometric_mean
 
 from benchmarks import results, zoo
 from benchmarks.bench import Plan, Worker, check, load, run_rounds
@@ -101,7 +101,7 @@ def table(found: list[Result], threads: int, machine) -> tuple[list[str], list[l
         verdict = f"{against[1]:.2f}x vs {against[0]}" if against else "—"
         lines.append([name, f"{least.ms:.3g}", least.binds, *cells, share, verdict])
     if ratios:
-        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+        mean = geometric_mean(ratios)
         under = sum(r < 0.9 for r in ratios)
         note = f"{mean:.2f}x, {under} of {len(ratios)} under 0.9"
         lines.append(["geometric mean", "", "", *[""] * len(peers), "", note])

@@ -14,7 +14,8 @@ Call = Callable[[], object]
 
 @dataclass(frozen=True)
 class Case:
-    """One model at one thread count; `folder` is empty at first and kept from load to load."""
+    """One model at one thread count; what a peer writes into `folder` it may find there at the
+    next load, in this process or, if the user keeps the folder, in a later one."""
 
     row: Row
     artifact: Artifact

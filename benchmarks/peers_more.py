@@ -40,10 +40,12 @@ class ExecuTorch(Peer):
         from executorch.exir import to_edge_transform_and_lower
         from executorch.runtime import Runtime
 
-        inputs = tuple(self.net.inputs.values())
-        exported = torch.export.export(self.net.module, inputs)
-        lowered = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
-        self.program = Runtime.get().load_program(lowered.to_executorch().buffer)
+        inputs, made = tuple(self.net.inputs.values()), case.folder / "model.pte"
+        if not made.exists():
+            exported = torch.export.export(self.net.module, inputs)
+            lowered = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
+            made.write_bytes(lowered.to_executorch().buffer)
+        self.program = Runtime.get().load_program(made.read_bytes())
         method = self.program.load_method("forward")
         return lambda: method.execute(inputs)
 
@@ -66,8 +68,9 @@ class Ncnn(Peer):
 
         stem = case.folder / "model"
         inputs = tuple(self.net.inputs.values())
-        with contextlib.chdir(case.folder):
-            pnnx.export(self.net.module, f"{stem}.pt", inputs, fp16=False)
+        if not stem.with_suffix(".ncnn.bin").exists():
+            with contextlib.chdir(case.folder):
+                pnnx.export(self.net.module, f"{stem}.pt", inputs, fp16=False)
         net = ncnn.Net()
         net.opt.num_threads = case.threads
         for option in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage"):
@@ -103,7 +106,8 @@ class Mnn(Peer):
         made = str(case.folder / "model.mnn")
         arguments = ["", "-f", "ONNX", "--modelFile", str(case.artifact.onnx), "--MNNModel", made,
                      "--bizCode", "MNN"]  # fmt: skip
-        _tools.mnnconvert(arguments)
+        if not os.path.exists(made):
+            _tools.mnnconvert(arguments)
         if not os.path.exists(made):
             raise RuntimeError("the converter wrote nothing")
         config = {"precision": "high", "backend": "CPU", "numThread": case.threads}
@@ -131,16 +135,18 @@ class Iree(Peer):
         import iree.compiler
         import iree.runtime
 
-        text = case.folder / "model.mlir"
-        command = [sys.executable, "-m", "iree.compiler.tools.import_onnx"]
-        subprocess.run([*command, case.artifact.onnx, "-o", text], check=True, capture_output=True)
-        binary = iree.compiler.compile_file(
-            str(text), input_type="onnx", target_backends=["llvm-cpu"],
-            extra_args=["--iree-llvmcpu-target-cpu=host"],
-        )  # fmt: skip
+        text, made = case.folder / "model.mlir", case.folder / "model.vmfb"
+        if not made.exists():
+            command = [sys.executable, "-m", "iree.compiler.tools.import_onnx"]
+            command += [case.artifact.onnx, "-o", text]
+            subprocess.run(command, check=True, capture_output=True)
+            made.write_bytes(iree.compiler.compile_file(
+                str(text), input_type="onnx", target_backends=["llvm-cpu"],
+                extra_args=["--iree-llvmcpu-target-cpu=host"],
+            ))  # fmt: skip
         iree.runtime.flags.parse_flags(f"--task_topology_group_count={case.threads}")
         config = iree.runtime.Config("local-sync" if case.threads == 1 else "local-task")
-        module = iree.runtime.VmModule.copy_buffer(config.vm_instance, binary)
+        module = iree.runtime.VmModule.copy_buffer(config.vm_instance, made.read_bytes())
         loaded = iree.runtime.load_vm_module(module, config)
         name = next(n for n in module.function_names if "__" not in n and "$" not in n)
         function, inputs = loaded[name], list(case.artifact.inputs.values())
@@ -168,9 +174,12 @@ class Tvm(Peer):
         from tvm import relax
         from tvm.relax.frontend.onnx import from_onnx
 
-        module = from_onnx(onnx.load(case.artifact.onnx), keep_params_in_input=False)
-        target = tvm.target.Target.from_device(tvm.cpu())
-        machine = relax.VirtualMachine(tvm.compile(module, target=target), tvm.cpu())
+        made = case.folder / "model.so"
+        if not made.exists():
+            module = from_onnx(onnx.load(case.artifact.onnx), keep_params_in_input=False)
+            target = tvm.target.Target.from_device(tvm.cpu())
+            tvm.compile(module, target=target).export_library(str(made))
+        machine = relax.VirtualMachine(tvm.runtime.load_module(str(made)), tvm.cpu())
         move = getattr(tvm, "nd", None) or tvm.runtime
         make = move.array if hasattr(move, "array") else move.tensor
         inputs = [make(x) for x in case.artifact.inputs.values()]

@@ -4,13 +4,15 @@ Invariant: every (model, threads, peer) that was asked for has a `Result`; one t
 carries the first line of its error, and losing rows stay.
 """
 
-import math
+import json
 import platform
 import statistics
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import geometric_mean
 
 from benchmarks.agreement import TOLERANCE
+from benchmarks.zoo import HEADLINE
 
 OURS, REFERENCE = "tensorwright", "ort"
 
@@ -24,7 +26,7 @@ class Result:
     flops: int = 0
     weight_bytes: int = 0
     version: str = ""
-    cold_s: float = 0.0
+    cold_s: float | None = 0.0  # none where the files of an earlier compilation were found
     warm_s: float = 0.0
     peak: int = 0  # bytes in memory while compiling, beyond those before
     times: list[float] = field(default_factory=list)
@@ -54,6 +56,19 @@ class Result:
 
 
 ONNX_ONLY = "no PyTorch form"
+
+
+def read(path: Path) -> list[Result]:
+    """The results of a file that an earlier run wrote; none if there is no file."""
+    return [Result(**r) for r in json.loads(path.read_text())] if path.exists() else []
+
+
+def joined(earlier: list[Result], group: list[Result]) -> list[Result]:
+    """With `group`, one model at one number of threads, in the place of what it had before."""
+    key = lambda r: (r.model, r.threads)
+    place = next((k for k, r in enumerate(earlier) if key(r) == key(group[0])), len(earlier))
+    rest = [r for r in earlier if key(r) != key(group[0])]
+    return rest[:place] + group + rest[place:]
 
 
 def machine() -> str:
@@ -111,13 +126,18 @@ def latency_rows(results: list[Result], threads: int) -> list[list[str]]:
 
 
 def mean_speedup(results: list[Result], threads: int) -> str:
-    """The geometric mean over the models of the median speed-up."""
-    groups = [g for (_, count), g in grouped(results).items() if count == threads]
-    found = [r[1] for r in map(ratio, groups) if r]
+    """The geometric means of the median speed-up: over all models, and over the headline."""
+    groups = {m: ratio(g) for (m, count), g in grouped(results).items() if count == threads}
+    found = {model: r[1] for model, r in groups.items() if r}
+    headline = [r for model, r in found.items() if model in HEADLINE]
     if not found:
         return ""
-    mean = math.exp(sum(map(math.log, found)) / len(found))
-    return f"Geometric mean of the speed-ups: {mean:.2f}x ({len(found)} models).\n"
+    mean = geometric_mean(found.values())
+    text = f"Geometric mean of the speed-ups: {mean:.2f}x ({len(found)} models)"
+    if 0 < len(headline) < len(found):
+        text += f"; over the {len(headline)} beside which every peer is measured, "
+        text += f"{geometric_mean(headline):.2f}x"
+    return text + ".\n"
 
 
 def latency_header(results: list[Result]) -> list[str]:
@@ -138,7 +158,8 @@ def _compile_cell(result: Result | None) -> str:
     if result is None or result.failure:
         return ""
     peak = f" / {result.peak / 1e6:.0f}" if result.peak >= 1e6 else ""  # small ones are not seen
-    return f"{result.cold_s:.2f} / {result.warm_s:.2f}{peak}"
+    cold = "kept" if result.cold_s is None else f"{result.cold_s:.2f}"
+    return f"{cold} / {result.warm_s:.2f}{peak}"
 
 
 def scaling_rows(results: list[Result]) -> list[list[str]]:

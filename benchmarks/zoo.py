@@ -134,6 +134,13 @@ BUILT = (
 )
 
 
+# The models beside which every peer is measured; tables also give their mean alone.
+HEADLINE = (
+    "resnet50", "mobilenet_v2", "bert_base", "vit_b16", "gpt2_prefill", "gpt2_decode",
+    "llama_prefill", "llama_decode", "lstm2", "resnext50_32x4d", "densenet121", "deit_tiny",
+    "wav2vec2_base", "minilm", "mobilenet_v2_1.0_224_f32",
+)  # fmt: skip
+
 # Single operators; `python -m benchmarks.kernels` runs them.
 KERNEL_FAMILIES = (
     "conv", "depthwise", "matmul", "attention", "rows", "map", "reduce", "move", "pool", "resize",

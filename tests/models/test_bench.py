@@ -1,12 +1,14 @@
 """The benchmark harness: real worker processes, honest failures, tables that lose nothing."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from benchmarks import bench, overhead, results, zoo
+from benchmarks import bench, overhead, results, worker, zoo
 from benchmarks.agreement import relative_error
+from benchmarks.peer import Call, Case, Peer
 from benchmarks.results import ONNX_ONLY, Result
 
 
@@ -23,23 +25,62 @@ def test_a_worker_loads_answers_and_times() -> None:
     for package in ("onnxruntime", "torch", "onnxscript"):
         pytest.importorskip(package, exc_type=ImportError)
     zoo.find("lstm2").artifact(small=True)
-    worker = bench.Worker("ort", threads=1)
+    process = bench.Worker("ort", threads=1)
     try:
-        assert "error" in worker.ask("run", seconds=0.0, at_least=1)
-        loaded = worker.ask("load", model="lstm2", threads=1, small=True)
+        assert "error" in process.ask("run", seconds=0.0, at_least=1)
+        loaded = process.ask("load", model="lstm2", threads=1, small=True)
         assert loaded["cold_s"] > 0 and loaded["peak"] >= 0
-        assert len(worker.ask("run", seconds=0.0, at_least=4)["times"]) == 4
-        assert worker.answers()[0].shape == (1, 5)
+        assert len(process.ask("run", seconds=0.0, at_least=4)["times"]) == 4
+        assert process.answers()[0].shape == (1, 5)
     finally:
-        worker.close()
+        process.close()
+
+
+class Keeper(Peer):
+    """Keeps a file for the next load."""
+
+    def version(self) -> str:
+        return "1"
+
+    def compile(self, case: Case) -> Call:
+        made = case.folder / "made"
+        text = made.read_text() if made.exists() else "new"
+        made.write_text("old")
+        return lambda: text
+
+
+def test_what_a_peer_keeps_has_no_cold_time(tmp_path, monkeypatch) -> None:
+    artifact = zoo.Artifact(tmp_path / "net.onnx", {}, (), {})
+    row = SimpleNamespace(artifact=lambda small: artifact)
+    monkeypatch.setattr(worker.zoo, "find", lambda name: row)
+    monkeypatch.setitem(worker.peers.PEERS, "keeper", Keeper())
+    monkeypatch.setenv("TW_BENCH_FOLDER", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
+    first, second = worker.Session("keeper"), worker.Session("keeper")
+    assert first.load("net", 1)["cold_s"] >= 0 and first.call() == "old"
+    assert second.load("net", 1)["cold_s"] is None and second.call() == "old"
+    assert second.load("net", 2)["cold_s"] >= 0  # another number of threads is compiled anew
+
+
+def test_new_rows_take_the_place_of_old_ones(tmp_path) -> None:
+    make = lambda model, threads, peer="ort": Result(model, model, threads, peer)
+    earlier = [make("a", 1), make("a", 2), make("b", 1)]
+    group = [make("a", 2, "ort"), make("a", 2, "mnn")]
+    found = results.joined(earlier, group)
+    assert [(r.model, r.threads, r.peer) for r in found] == [
+        ("a", 1, "ort"), ("a", 2, "ort"), ("a", 2, "mnn"), ("b", 1, "ort"),
+    ]  # fmt: skip
+    assert results.joined(found, [make("c", 1)])[-1].model == "c"
+    (path := tmp_path / "rows.json").write_text(json.dumps([r.record() for r in found]))
+    assert results.read(path) == found and results.read(tmp_path / "none.json") == []
 
 
 def test_a_dead_worker_is_an_error_not_a_hang() -> None:
-    worker = bench.Worker("ort", threads=1)
-    worker.process.kill()
-    worker.process.wait()
-    assert "ended" in worker.ask("run", seconds=0.0, at_least=1)["error"]
-    worker.close()
+    process = bench.Worker("ort", threads=1)
+    process.process.kill()
+    process.process.wait()
+    assert "ended" in process.ask("run", seconds=0.0, at_least=1)["error"]
+    process.close()
 
 
 def example_results() -> list[Result]:
