@@ -23,7 +23,7 @@ import torch
 
 import tensorwright as tw
 from benchmarks.nets.programs import PROGRAMS, Program
-from benchmarks.results import machine as machine_line
+from benchmarks.results import machine_line
 from tensorwright import numpy as tnp
 
 ROUNDS = 12

@@ -14,24 +14,16 @@ import argparse
 import json
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import geometric_mean
 
 from benchmarks import results, zoo
 from benchmarks.bench import Plan, Worker, check, load, run_rounds
 from benchmarks.causes import cause_of
+from benchmarks.limits import Limit, described, limit, measured_machine
 from benchmarks.results import OURS, Result
 
 PEERS = ("ort", "openvino", "torch")
-
-
-@dataclass(frozen=True)
-class Limit:
-    """Milliseconds that the machine needs at least, and what binds."""
-
-    ms: float
-    binds: str
 
 
 def rows(families: list[str]) -> list[zoo.Row]:
@@ -41,23 +33,12 @@ def rows(families: list[str]) -> list[zoo.Row]:
             if not families or family in families]  # fmt: skip
 
 
-def limits(threads: int):
-    """The measured machine for a number of threads."""
-    from tensorwright.target.host import host
-    from tensorwright.tools.machine import measured
-
-    return measured(host(), threads)
-
-
-def limit(row: zoo.Row, machine) -> Limit:
-    """From operations and bytes that must move."""
+def least_time(row: zoo.Row, machine) -> Limit:
+    """From operations and bytes that must move: weights, inputs and results."""
     artifact = row.artifact()
     arrays = [*artifact.inputs.values(), *artifact.torch_outputs]
     moved = artifact.meta["weight_bytes"] + sum(a.nbytes for a in arrays)
-    level = next((n for n, size in (("L2", 1 << 19), ("L3", 1 << 24)) if moved < size), "memory")
-    arithmetic = artifact.meta["flops"] / machine.gflops / 1e6
-    memory = moved / machine.gbytes[level] / 1e6
-    return Limit(arithmetic, "FMA") if arithmetic > memory else Limit(memory, level)
+    return limit(artifact.meta["flops"], moved, machine)
 
 
 def measure(names: list[zoo.Row], peers: list[str], plan: Plan) -> list[Result]:
@@ -90,7 +71,7 @@ def table(found: list[Result], threads: int, machine) -> tuple[list[str], list[l
     for (name, count), group in results.grouped(found).items():
         if count != threads:
             continue
-        least = limit(zoo.Row(name, "kernels", name), machine)
+        least = least_time(zoo.Row(name, "kernels", name), machine)
         ours = group[OURS]
         cells = [f"{r.low:.3g}" + " wrong" * is_wrong(r) if r.times else "failed"
                  for r in group.values()]  # fmt: skip
@@ -160,16 +141,15 @@ def main(argv: list[str] | None = None) -> list[Result]:
     peers = list(dict.fromkeys([OURS, results.REFERENCE, *args.peers]))
     found: list[Result] = []
     about = __doc__.split("\n\n", 2)[2].strip()
-    parts = [f"# Kernels\n\n{about}\n", f"- Machine: {results.machine()}"]
+    parts = [f"# Kernels\n\n{about}\n", f"- Machine: {results.machine_line()}"]
     for threads in map(int, args.threads):
         gap = args.gap or (0.3 if threads > 1 else 0.0)
         plan = Plan(threads, args.rounds, args.seconds, 3, gap, False)
-        machine = limits(threads)
+        machine = measured_machine(threads)
         found += measure(names, peers, plan)
         header, lines = table(found, threads, machine)
         parts.append(f"\n## Milliseconds, {threads} thread{'s' * (threads > 1)}\n")
-        levels = ", ".join(f"{n} {v:.0f}" for n, v in machine.gbytes.items())
-        parts.append(f"Measured limits: {machine.gflops:.0f} GFLOP/s; GB/s: {levels}.\n")
+        parts.append(described(machine) + "\n")
         parts.append(f"Load of the machine, with these measurements: {os.getloadavg()[1]:.1f}.\n")
         parts.append(results.markdown_table(header, lines))
         if lost := losses(found, threads):

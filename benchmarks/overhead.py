@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 import tensorwright as tw
-from benchmarks.results import machine as machine_line
+from benchmarks.results import machine_line
 from tensorwright.codegen.engine import compile_object
 from tensorwright.codegen.support import support_ir
 from tensorwright.ir.dtype import f32

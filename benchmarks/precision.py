@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks import bench, zoo
 from benchmarks.agreement import relative_error
-from benchmarks.results import machine, markdown_table
+from benchmarks.results import machine_line, markdown_table
 
 OURS = "tensorwright-bf16"
 PEERS = (OURS, "tensorwright", "openvino-bf16", "torch-bf16", "torch-autocast")
@@ -111,7 +111,7 @@ tells it for a model.
 
 
 def write_markdown(path: Path, rows: list[Row], note: str) -> None:
-    parts = [INTRO, f"- Machine: {machine()}", f"- {note}"]
+    parts = [INTRO, f"- Machine: {machine_line()}", f"- {note}"]
     for threads in sorted({r.threads for r in rows}):
         parts.append(f"\n## {threads} thread{'s' if threads > 1 else ''}\n")
         parts.append(table(rows, threads))

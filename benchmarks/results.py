@@ -12,6 +12,8 @@ from pathlib import Path
 from statistics import geometric_mean
 
 from benchmarks.agreement import TOLERANCE
+from benchmarks.causes import cause_of
+from benchmarks.limits import described, limit, measured_machine
 from benchmarks.zoo import HEADLINE
 
 OURS, REFERENCE = "tensorwright", "ort"
@@ -71,7 +73,7 @@ def joined(earlier: list[Result], group: list[Result]) -> list[Result]:
     return rest[:place] + group + rest[place:]
 
 
-def machine() -> str:
+def machine_line() -> str:
     """Processor, cores visible, memory: the line that every number depends on."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     fields = dict(part.split(":", 1) for part in lines if ":" in part)
@@ -112,7 +114,8 @@ def peers_of(results: list[Result]) -> list[str]:
     return list(dict.fromkeys(r.peer for r in results))
 
 
-def latency_rows(results: list[Result], threads: int) -> list[list[str]]:
+def latency_rows(results: list[Result], threads: int, machine=None) -> list[list[str]]:
+    """A line a model; the share of the limit where the machine's is known (`limits`)."""
     peers = peers_of(results)
     rows = []
     for (_, count), group in grouped(results).items():
@@ -121,8 +124,16 @@ def latency_rows(results: list[Result], threads: int) -> list[list[str]]:
         first = next(iter(group.values()))
         cost = [f"{first.flops / 1e9:.3g}", f"{first.weight_bytes / 1e6:.3g}"]
         cells = [group[p].cell() if p in group else "" for p in peers]
-        rows.append([first.title, *cost, *cells, verdict(group)])
+        share = [share_of_limit(group[OURS], machine)] if machine else []
+        rows.append([first.title, *cost, *cells, *share, verdict(group)])
     return rows
+
+
+def share_of_limit(ours: Result, machine) -> str:
+    if not ours.times:
+        return ""
+    least = limit(ours.flops, ours.weight_bytes, machine)
+    return f"{least.ms / ours.low:.0%} {least.binds}"
 
 
 def mean_speedup(results: list[Result], threads: int) -> str:
@@ -140,8 +151,16 @@ def mean_speedup(results: list[Result], threads: int) -> str:
     return text + ".\n"
 
 
-def latency_header(results: list[Result]) -> list[str]:
-    return ["model", "GFLOP", "MB read", *peers_of(results), "median speed-up"]
+def latency_header(results: list[Result], machine=None) -> list[str]:
+    share = ["share of limit"] if machine else []
+    return ["model", "GFLOP", "MB read", *peers_of(results), *share, "median speed-up"]
+
+
+def losses(results: list[Result], threads: int) -> list[str]:
+    """A line for each model on which a peer's median is lower, the worst first."""
+    groups = {m: ratio(g) for (m, count), g in grouped(results).items() if count == threads}
+    lost = sorted((r[1], r[0], model) for model, r in groups.items() if r and r[1] < 1)
+    return [f"- `{model}` {x:.2f}x vs {peer}: {cause_of(model)}" for x, peer, model in lost]
 
 
 def compile_rows(results: list[Result]) -> list[list[str]]:
@@ -201,19 +220,25 @@ rounds interleaved in rotated order with a pause between them, threads and cores
 min / median / max in milliseconds over all timed calls. "Median speed-up" is the best peer's median
 over Tensorwright's: below 1 Tensorwright is slower. Outputs are compared with ONNX Runtime's in the
 same run; a relative error above 1e-4 is shown as WRONG. "MB read" leaves out tables of which a call
-gathers single rows.
+gathers single rows. The limit is the larger of operations over the FMA peak and bytes of weights
+over the bandwidth of the level that holds them; Winograd does fewer operations than are counted.
 """
 
 
 def write_markdown(path: Path, results: list[Result], note: str) -> None:
     versions = {r.peer: r.version for r in results if r.version}
-    parts = [INTRO, f"- Machine: {machine()}", f"- Python {platform.python_version()}, "]
+    parts = [INTRO, f"- Machine: {machine_line()}", f"- Python {platform.python_version()}, "]
     parts[-1] += ", ".join(f"{peer} {version}" for peer, version in versions.items())
     parts.append(f"- {note}")
     for threads in sorted({r.threads for r in results}):
         parts.append(f"\n## Latency, {threads} thread{'s' if threads > 1 else ''}\n")
-        parts.append(markdown_table(latency_header(results), latency_rows(results, threads)))
+        machine = measured_machine(threads)
+        parts.append(described(machine) + "\n")
+        header = latency_header(results, machine)
+        parts.append(markdown_table(header, latency_rows(results, threads, machine)))
         parts.append(mean_speedup(results, threads))
+        if lost := losses(results, threads):
+            parts.append("Where a peer wins, and why:\n\n" + "\n".join(lost) + "\n")
     parts.append("## Compile time in seconds, cold / warm, and its peak of memory in MB\n")
     parts.append(markdown_table(["model", *peers_of(results)], compile_rows(results)))
     for title, header, rows in (

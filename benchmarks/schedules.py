@@ -285,7 +285,8 @@ def page(kernels: list[Kernel]) -> str:
     )
     table = results.markdown_table(HEADER, [line(k) for k in kernels])
     return (
-        f"# Schedules\n\n{about}\n\n- Machine: {results.machine()}\n\n## Families\n\n{families}\n\n"
+        f"# Schedules\n\n{about}\n\n- Machine: {results.machine_line()}\n\n"
+        f"## Families\n\n{families}\n\n"
         f"## Kernels\n\nMarked (!) where the default takes {MODEL_BOUND:.0%} more than the least "
         f"of the schedules that were tried.\n\n{table}\n\n## Every schedule\n\nOver the estimated "
         "cycles (of the default: 1) the measured time (of the fastest: 1), both logarithmic; the "

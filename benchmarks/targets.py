@@ -183,7 +183,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     names = args.targets.split(",")
     page = [f"# Older instruction sets, and AArch64\n\n{__doc__.partition(chr(10))[2].strip()}",
-            f"- Machine: {results.machine()}"]  # fmt: skip
+            f"- Machine: {results.machine_line()}"]  # fmt: skip
     lines = [row for name in names if name != ARM for row in measured(name, args.rounds)]
     if lines:
         page += [f"## Measured\n\n{MEASURED}", results.markdown_table(HEADER, lines)]
