@@ -36,7 +36,6 @@ from tensorwright.passes.layout_rules import (
     same_order,
 )  # fmt: skip
 from tensorwright.passes.minimum_cut import Network
-from tensorwright.schedule.contraction import BYTES_A_CYCLE
 from tensorwright.schedule.records import graph_identity, recorded_for_graphs, report_unused
 from tensorwright.schedule.space import ChoiceError, Choices
 from tensorwright.target.target import Target
@@ -258,10 +257,10 @@ class Problem:
                 continue
             before = sum(t.cost for t in part if t.paid(set()))
             after = sum(t.cost for t in part if t.paid(chosen))
-            cycles = {"turned": 2 * after / BYTES_A_CYCLE, "plain": 2 * before / BYTES_A_CYCLE}
-            names = cycles if any(t.at_conv for t in part) else reversed(cycles)
+            moved = {"turned": 2 * after, "plain": 2 * before}  # bytes, in place of cycles
+            names = moved if any(t.at_conv for t in part) else reversed(moved)
             name = f"part{len(choices.made)}"
-            turned = choices.pick(name, names, cycles.get) == "turned"
+            turned = choices.pick(name, names, moved.get) == "turned"
             trace.decision("layout", next(iter(members)), "yes" if turned else "no",
                            f"{before} bytes would be transposed, {after} are")  # fmt: skip
             if not turned:

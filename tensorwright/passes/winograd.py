@@ -48,7 +48,6 @@ x, w = V("x"), V("w")
 ACCEPTED = (0.0, 1e-6, 1e-5)
 FAST_MATH = range(len(ACCEPTED))
 FEWEST = 8  # channels of a group
-BYTES_A_CYCLE = 8  # of weights, from where they lie to where they are used
 USUAL = 32  # the size of a dimension that varies
 GAIN = 0.9  # of the cycles of the direct form, what another must stay below
 DIRECT = 0
@@ -178,7 +177,7 @@ def direct_cycles(points: int, channels: int, outputs: int, target: Target) -> f
     lanes = target.lanes(f32)
     pairs = 2 if target.precision == "bf16" and "bf16" in target.dots else 1
     macs = points * -(-outputs // lanes) * channels * WINDOW**2 * vector_cycles(lanes, target)
-    return max(macs, WINDOW**2 * channels * outputs * 4 / BYTES_A_CYCLE) / pairs
+    return max(macs, WINDOW**2 * channels * outputs * 4 / target.memory_rate) / pairs
 
 
 def tiled_cycles(
@@ -190,7 +189,7 @@ def tiled_cycles(
     held = min(lanes, 1 << (wide - 1).bit_length())
     vectors = groups * -(-wide // held) * vector_cycles(held, target)
     products = count * points * channels * vectors
-    weights = points * channels * outputs * 4 / BYTES_A_CYCLE
+    weights = points * channels * outputs * 4 / target.memory_rate
     transformed = -(-channels * groups // lanes) + -(-outputs // lanes)
     return max(products, weights) + count * transformed * transform_cycles(m, target)
 

@@ -19,8 +19,6 @@ from tensorwright.ir.expr import Buffer, Symbol, as_expr, bounds, is_const, mini
 from tensorwright.ir.loop import Alloc, For, Kernel, Seq, Stmt, seq
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.contraction import (
-    L2_BYTES_A_CYCLE,
-    choose_tile,
     cycles_of,
     extent_of,
     reduction_length,
@@ -44,6 +42,7 @@ from tensorwright.schedule.primitives_nests import (
 from tensorwright.schedule.roles import choose_pack, find_roles
 from tensorwright.schedule.rows import schedule_inside
 from tensorwright.schedule.space import Choices
+from tensorwright.schedule.tiles import Product, choose_tile
 from tensorwright.target.target import Target
 
 MANY = 64  # elements that a size of which nothing is known is taken to have
@@ -64,7 +63,7 @@ def schedule_attention(form: Form, target: Target, choices: Choices) -> Kernel:
     if in_parallel(work, choices):
         for f in parts:
             body = p.set_kind(body, f.var, "parallel")
-    height = tile_height(row, form, choices)
+    height = tile_height(row, form, target, choices)
     body, tile, inner = p.split(body, row.var, height, clamp=not is_const(row.extent % height, 0))
     body, three = distribute(body, inner, cut_points(p.find(body, inner)))
     place = row.begin + minimum(sym(tile) * height + sym(three[1]), row.extent - 1)
@@ -123,7 +122,7 @@ def reuse_rows(body: Stmt, temps: list[Buffer]) -> Stmt:
     return body
 
 
-def tile_height(row: For, form: Form, choices: Choices) -> int:
+def tile_height(row: For, form: Form, target: Target, choices: Choices) -> int:
     """Rows of a tile, all tiles alike: keys and values are read once a tile, so many, but only so
     many that their scores stay in the cache."""
     sizes = [as_expr(row_shape(s.out, form.rows)[-1]) for s in form.stages[:-1]
@@ -139,7 +138,7 @@ def tile_height(row: For, form: Form, choices: Choices) -> int:
     scores = form.stages[0]
     streamed = 4 * 2 * width * prod(extent_of(f) for f in scores.reduce)
     repeats = prod(extent_of(f) for f in scores.spatial[: form.rows - 1])
-    read = repeats * streamed / L2_BYTES_A_CYCLE
+    read = repeats * streamed / target.l2_rate
     return choices.pick("height", heights, lambda h: -(-whole // h) * read)
 
 
@@ -158,8 +157,8 @@ def contract_part(k: Kernel, v: Symbol, target: Target, choices: Choices) -> Ker
     roles = find_roles(stage)
     columns = bounds(roles.column.extent)[1] or MANY  # a head whose size only the call tells
     rows = p.find(k.body, v).extent.value
-    tile = choose_tile(rows, columns, target, target.lanes(stage.acc.dtype), choices,
-                       depth=reduction_length(stage))  # fmt: skip
+    product = Product(rows, columns, reduction_length(stage))
+    tile = choose_tile(product, target, target.lanes(stage.acc.dtype), choices)
     pairs = pair_variable(stage, roles, target)
     spec = choose_pack(k, stage, roles, tile, pairs)
     if spec is not None and spec.words >= 0:

@@ -6,11 +6,8 @@
         y = f(acc)
 
 `j`, the last axis of the output, runs over vectors; `i`, the innermost axis that the weights do not
-depend on, over the rows of a tile. The tile is the one that needs the fewest cycles by a count of
-multiply-adds, loads and waste at the edges, under the hard limit rows * vectors + vectors + 1 <=
-registers (one more and LLVM spills; a vector for each row in place of 1 where the target multiplies
-by one element of a vector). Rows that do not divide evenly are balanced over two tile
-heights; a symbolic number of rows gets a guarded last tile.
+depend on, over the rows of a tile (`tiles.py`). Rows that do not divide evenly are balanced over
+two tile heights; a symbolic number of rows gets a guarded last tile.
 """
 
 from __future__ import annotations
@@ -39,17 +36,11 @@ from tensorwright.schedule.roles import (
     reduction_order,
 )  # fmt: skip
 from tensorwright.schedule.space import Choices
+from tensorwright.schedule.tiles import Product, choose_tile
 from tensorwright.target.target import Target
 
 MAX_WINDOW = 7  # of a depthwise convolution whose inputs stay in registers
 DECODING, TILE_IN_MEMORY = 0.6, 6  # cycles: of an operation, and of a vector stored and loaded
-BYTES_A_CYCLE, L2_BYTES_A_CYCLE = 8, 32  # from memory and from the L2 cache
-LATENCY = 4  # cycles of a multiply-add
-L3_BYTES_A_CYCLE = 24
-NARROW = 1.05  # times what a step on whole vectors takes: one on halves of them
-INSTRUCTIONS_A_CYCLE = 5.25  # where there are more than multipliers and adders take
-ALONE = 0.25  # what a load costs more whose neighbours are not loaded
-PERMUTED = 1.5  # times what a load costs: one whose elements are then spread over their groups
 LINE_BYTES = 64
 FAR_ROW, FAR_LINE = 2, 4  # cycles to begin with another row of weights, to wait for a line of it
 HIDDEN = 0.1  # of the time to read that multiply-adds do not hide
@@ -57,82 +48,6 @@ STEP = 0.05  # cycles that a step of a loop takes beside what it does
 MOST_ORDERED = 3  # loops of a reduction that are ordered in any way
 STEPS = (1, 2, 4)  # of a reduction that are written out
 BLOCKS = (1, 2, 4, 8)  # of rows
-
-
-def tile_cost(
-    m: int, n: int, tile: Tile, target: Target, broadcast: bool, window: int = 1, depth: int = 1,
-    run: int = 1,
-) -> float:  # fmt: skip
-    """Cycles per step of the reduction, for all tiles: the most of multiply-adds, loads and
-    latency, and a share of what does not overlap. depth: steps of the reduction, which say whether
-    a panel of weights stays in the L1 cache."""
-    row_tiles = -(-m // tile.rows)
-    rows = m / row_tiles
-    columns = -(-n // tile.width)
-    bits = tile.lanes * 32
-    one = max(bits / target.cycle_bits, 0.5)  # cycles of an operation on vectors: two at a time
-    fmas = rows * tile.vectors
-    near = depth * tile.width * 4 <= target.caches[0] // 2
-    weights = tile.vectors * (one if near else bits / 8 / L2_BYTES_A_CYCLE)
-    # each vector that a window slides over is loaded once; lines next to each other come together
-    seen = (rows + window - 1) / window * tile.vectors if window > 1 else fmas
-    elements = rows * -(-tile.width // run) if run > 1 else rows
-    loads = seen * one * (1 + ALONE / tile.vectors) * (1 if run == 1 else PERMUTED)
-    others = elements / 2 if broadcast else loads
-    rest = 0.3 * (elements if broadcast else seen) + 0.5 * tile.vectors
-    if broadcast and target.by_element:  # one load for as many steps as a vector has elements
-        others = elements / 2 / tile.lanes
-        rest = 0.3 * elements / tile.lanes + 0.25 * tile.vectors
-    if broadcast and not target.fma:
-        others = instructions(rows, tile.vectors) / INSTRUCTIONS_A_CYCLE - weights
-        rest = 0.2 * tile.vectors
-    cycles = max(fmas * one, others + weights, LATENCY)
-    return row_tiles * columns * (cycles + rest * one)
-
-
-def instructions(rows: float, vectors: int) -> float:
-    """Of a step, where products and sums are instructions of their own that overwrite an operand:
-    these, copies of what is used again, loads of weights, counting the loop, and for each element
-    of the other operand a load and a shuffle, which takes as long as two from the adders."""
-    return 2 * rows * vectors + (rows - 1) * (vectors - 1) + vectors + 3 * rows + 4
-
-
-def choose_tile(
-    m: int, n: int, target: Target, lanes: int, choices: Choices, broadcast: bool = True,
-    window: int = 1, depth: int = 1, run: int = 1,
-) -> Tile:  # fmt: skip
-    """The tile for an m x n output, summed up over `depth` steps; small n narrows the vectors.
-    window: how many rows see one vector of the other operand, all of which then stay in registers.
-    run: columns that see the same element of the other operand; vectors may be as narrow.
-    """
-    m, n = max(m, 1), max(n, 1)
-    while lanes > 4 and n <= lanes // 2:
-        lanes //= 2
-    tiles, products = [], 0 if target.fma else 1  # that are still to be added
-    half = lanes >= 8 and 0 < n % lanes <= lanes // 2  # two halves take no longer than one vector
-    widths = [lanes, lanes // 2] if half else [lanes]
-    if 4 <= run < lanes and lanes % run == 0 and run not in widths:
-        widths.append(run)
-    for width, rows, vectors in itertools.product(widths, range(1, 15), range(1, 9)):
-        same = broadcast or run % width == 0
-        others = rows if target.by_element and same else 1
-        if rows * vectors + vectors + others + products > target.vector_registers or rows > m:
-            continue
-        if vectors > 1 and (vectors - 1) * width >= n:
-            continue
-        if rows > 8 and same:  # strided rows in one cache set
-            continue
-        if window > 1 and rows > 1 and 2 * rows + 2 * window > target.vector_registers:
-            continue
-        tiles.append(Tile(rows, vectors, width))
-
-    def cycles(tile: Tile) -> float:
-        same = broadcast or run % tile.lanes == 0
-        narrow = NARROW if tile.lanes < lanes and run % tile.lanes else 1
-        sliding = 1 if same else window
-        return depth * narrow * tile_cost(m, n, tile, target, same, sliding, depth, run)
-
-    return choices.pick("tile", tiles, cycles)
 
 
 def extent_of(f: For | None, default: int = 1) -> int:
@@ -157,11 +72,12 @@ def schedule_contraction(
     roles = choose_order(stage, roles, target, choices)
     lanes = target.lanes(stage.acc.dtype)
     window = choose_window(stage, roles, choices)
-    tile = choose_tile(
-        extent_of(roles.row), extent_of(roles.column), target, lanes,
-        choices.within("", prod(extent_of(f) for f in roles.outer)), roles.broadcast,
-        1 if window is None else window.extent.value, reduction_length(stage), roles.run,
+    product = Product(
+        extent_of(roles.row), extent_of(roles.column), reduction_length(stage), roles.broadcast,
+        1 if window is None else window.extent.value, roles.run,
     )  # fmt: skip
+    tiles = prod(extent_of(f) for f in roles.outer)
+    tile = choose_tile(product, target, lanes, choices.within("", tiles))
     pairs = choose_products(stage, roles, target, choices)
     pack = choose_panels(k, stage, roles, tile, pairs, target, choices)
     if pack is None and not is_streamed(roles.weights, sym(roles.column.var)):
@@ -232,7 +148,7 @@ def choose_order(stage: Stage, roles: Roles, target: Target, choices: Choices) -
         lines = extent_of(stage.reduce[order[-1]]) * extent_of(roles.row) * LINE_BYTES
         if near or lines <= target.caches[0] // 2:
             return 0
-        return elements * LINE_BYTES / L2_BYTES_A_CYCLE
+        return elements * LINE_BYTES / target.l2_rate
 
     order = choices.pick("order", orders, cycles)
     return replace(roles, order=tuple(sym(stage.reduce[n].var) for n in order))
@@ -346,7 +262,7 @@ def panel_position(roles: Roles, width: int, target: Target, choices: Choices) -
     first = next((k for k, f in enumerate(roles.outer) if f in free), len(roles.outer))
     if first < len(roles.outer) and all(f in free for f in roles.outer[first:]):
         read["around"] = other * (panels - 1) if roles.broadcast else 0
-    where = choices.pick("panels", read, lambda name: read[name] / BYTES_A_CYCLE)
+    where = choices.pick("panels", read, lambda name: read[name] / target.memory_rate)
     return first if where == "around" else len(roles.outer)
 
 
@@ -405,7 +321,7 @@ def choose_blocks(roles: Roles, tile: Tile, at: int, target: Target, choices: Ch
     rows = row.extent.value
     counts = [n for n in BLOCKS if n == 1 or (rows % n == 0 and rows // n >= 2 * tile.rows)]
     weights = operand_bytes(roles.weights)
-    rate = L3_BYTES_A_CYCLE if weights > target.caches[1] // 2 else L2_BYTES_A_CYCLE
+    rate = target.l3_rate if weights > target.caches[1] // 2 else target.l2_rate
     return choices.pick("blocks", counts, lambda n: (n - 1) * weights / rate * HIDDEN)
 
 

@@ -18,9 +18,6 @@ from tensorwright.ir.expr import Buffer, bounds, const, is_const, sym
 from tensorwright.ir.loop import Alloc, For, Kernel, Seq, Stmt, loop_symbol, seq
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.contraction import (
-    BYTES_A_CYCLE,
-    L2_BYTES_A_CYCLE,
-    choose_tile,
     extent_of,
     reduction_length,
     spread,
@@ -37,6 +34,7 @@ from tensorwright.schedule.maps import (
 )
 from tensorwright.schedule.nest import Stage, loads_of, nest_of, stride_of
 from tensorwright.schedule.space import Choices
+from tensorwright.schedule.tiles import Product, choose_tile
 from tensorwright.target.target import Target
 
 ACCUMULATORS = (4, 2, 1, 8)
@@ -202,8 +200,8 @@ def schedule_columns(k: Kernel, stage: Stage, target: Target, choices: Choices) 
     if in_strips(stage, lanes, target, choices):
         return schedule_strips(k, stage, target, choices)
     n = stage.spatial[-1].extent
-    tile = choose_tile(1, n.value if is_const(n) else 1024, target, lanes, choices,
-                       depth=reduction_length(stage))  # fmt: skip
+    product = Product(1, n.value if is_const(n) else 1024, reduction_length(stage))
+    tile = choose_tile(product, target, lanes, choices)
     body = k.body
     if stage.acc is stage.out:
         body = p.cache_write(body, stage.init)
@@ -225,11 +223,11 @@ def in_strips(stage: Stage, lanes: int, target: Target, choices: Choices) -> boo
         return False
     size = sum(prod(b.shape) * b.dtype.bytes for b in reads)
     near = size <= target.caches[1]
-    together = BYTES_A_CYCLE if is_short(stage, lanes) else SHORT_RUNS
+    together = target.memory_rate if is_short(stage, lanes) else SHORT_RUNS
     moved = 2 * reduction_length(stage) * prod(extent_of(f) for f in stage.spatial) / lanes
     cycles = {
-        "tiles": size / (L2_BYTES_A_CYCLE if near else together),
-        "strips": size / (L2_BYTES_A_CYCLE if near else BYTES_A_CYCLE) + near * moved,
+        "tiles": size / (target.l2_rate if near else together),
+        "strips": size / (target.l2_rate if near else target.memory_rate) + near * moved,
     }
     return choices.pick("sums", cycles, cycles.get) == "strips"
 
@@ -280,7 +278,7 @@ def choose_strip(n: int, stage: Stage, lanes: int, target: Target, choices: Choi
     rows = reduction_length(stage)
 
     def cycles(width: int) -> float:
-        far = rows * max(width - most, 0) * stage.acc.dtype.bytes / L2_BYTES_A_CYCLE
+        far = rows * max(width - most, 0) * stage.acc.dtype.bytes / target.l2_rate
         return -(-n // width) * (rows * NEW_RUN + far)
 
     return choices.pick("strip", list(widths), cycles)

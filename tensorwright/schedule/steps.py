@@ -14,13 +14,14 @@ from dataclasses import replace
 from tensorwright.ir.expr import bounds, is_const, sym
 from tensorwright.ir.loop import For, Kernel, Seq, Stmt, seq
 from tensorwright.schedule import primitives as p
-from tensorwright.schedule.contraction import choose_tile, reduction_length, tile_nest
+from tensorwright.schedule.contraction import reduction_length, tile_nest
 from tensorwright.schedule.legal import ScheduleError, why_not_parallel
 from tensorwright.schedule.maps import fuse_all, total
 from tensorwright.schedule.nest import read_nest
 from tensorwright.schedule.roles import find_roles, is_streamed
 from tensorwright.schedule.rows import schedule_inside
 from tensorwright.schedule.space import Choices
+from tensorwright.schedule.tiles import Product, choose_tile
 from tensorwright.target.target import Target
 
 
@@ -78,6 +79,6 @@ def contraction(s: For, target: Target, choices: Choices) -> Stmt | None:
         return None
     rows = 1 if roles.row is None else bounds(roles.row.extent)[1]
     columns = bounds(roles.column.extent)[1]
-    tile = choose_tile(rows, columns, target, target.lanes(stage.acc.dtype), choices,
-                       depth=reduction_length(stage))  # fmt: skip
+    product = Product(rows, columns, reduction_length(stage))
+    tile = choose_tile(product, target, target.lanes(stage.acc.dtype), choices)
     return tile_nest(body, roles, tile, target, choices)

@@ -15,7 +15,6 @@ from math import prod
 from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import Buffer
 from tensorwright.ir.loop import Kernel
-from tensorwright.schedule.contraction import BYTES_A_CYCLE, L3_BYTES_A_CYCLE
 from tensorwright.schedule.space import Choices
 from tensorwright.target.target import Target
 
@@ -32,8 +31,8 @@ def stream_results(k: Kernel, target: Target, choices: Choices) -> Kernel:
     sizes = [size(k.params[n]) for n in written]
     last = target.caches[-1]
     cycles = {
-        "cached": sum(n / (L3_BYTES_A_CYCLE if n < last else BYTES_A_CYCLE / 2) for n in sizes),
-        "past": sum((2 if n < last else 1) * n / BYTES_A_CYCLE for n in sizes),
+        "cached": sum(n / (target.l3_rate if n < last else target.memory_rate / 2) for n in sizes),
+        "past": sum((2 if n < last else 1) * n / target.memory_rate for n in sizes),
     }
     if choices.pick("stores", cycles, cycles.get) == "cached":
         return k

@@ -20,10 +20,6 @@ from tensorwright.ir.expr import Buffer, Expr, Symbol, compare, const, is_const,
 from tensorwright.ir.loop import Alloc, For, Kernel, Stmt, loop_symbol, seq
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.contraction import (
-    BYTES_A_CYCLE,
-    L2_BYTES_A_CYCLE,
-    L3_BYTES_A_CYCLE,
-    choose_tile,
     extent_of,
     reduction_length,
     tile_nest,
@@ -35,6 +31,7 @@ from tensorwright.schedule.primitives_memory import pack
 from tensorwright.schedule.primitives_nests import rename_accesses
 from tensorwright.schedule.roles import choose_pack, find_roles
 from tensorwright.schedule.space import Choices
+from tensorwright.schedule.tiles import Product, choose_tile
 from tensorwright.schedule.transformed import Transformed, read_transformed, store_through
 from tensorwright.target.target import Target
 
@@ -148,12 +145,12 @@ def block_cost(t: Transformed, part: int, target: Target) -> Callable[[int], flo
         rows = min(size or count, count)
         blocks = -(-count // rows)
         tiles = Choices()
-        choose_tile(rows, wide, target, target.lanes(t.v.dtype), tiles, depth=depth)
+        choose_tile(Product(rows, wide, depth), target, target.lanes(t.v.dtype), tiles)
         products = points * part * tiles.cost
         fits = weights + rows * passed <= target.caches[1]
-        again = weights / (L2_BYTES_A_CYCLE if fits else L3_BYTES_A_CYCLE)
-        reading = max(products, weights / BYTES_A_CYCLE) + (blocks - 1) * max(products, again)
-        outside = count * passed * 2 / L3_BYTES_A_CYCLE if rows * passed > room(target) else 0
+        again = weights / (target.l2_rate if fits else target.l3_rate)
+        reading = max(products, weights / target.memory_rate) + (blocks - 1) * max(products, again)
+        outside = count * passed * 2 / target.l3_rate if rows * passed > room(target) else 0
         return parts * (reading + outside)
 
     return cycles
@@ -299,9 +296,9 @@ def contract(
     stage = read_nest(p.find(k.body, root.var))
     roles = find_roles(stage)
     points = prod(extent_of(f) for f in roles.outer)
-    tile = choose_tile(extent_of(roles.row), extent_of(roles.column), target,
-                       target.lanes(stage.acc.dtype), choices.within("", points),
-                       depth=reduction_length(stage))  # fmt: skip
+    product = Product(extent_of(roles.row), extent_of(roles.column), reduction_length(stage))
+    lanes = target.lanes(stage.acc.dtype)
+    tile = choose_tile(product, target, lanes, choices.within("", points))
     spec = choose_pack(k, stage, roles, tile)
     if spec is not None:
         k = pack(k, spec)

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, replace
 class Target:
     """triple/cpu/features: as LLVM names them (features without the sign). vector_bits: the widest
     vectors worth using; vector_registers: how many of them. fma: whether `llvm.fma` is an
-    instruction. caches: bytes of L1d, L2 a core and L3. cores: threads to use by default.
-    required: CPU flags as the operating system names them, checked when an artifact is loaded.
-    store_fence: LLVM's name of what orders stores that went past the caches; empty if none do."""
+    instruction. caches: bytes of L1d, L2 a core and L3. l2_rate, l3_rate, memory_rate: bytes a
+    cycle that one core reads from there. cores: threads to use by default. required: CPU flags as
+    the operating system names them, checked when an artifact is loaded. store_fence: LLVM's name of
+    what orders stores that went past the caches; empty if none do."""
 
     name: str
     triple: str
@@ -25,6 +26,9 @@ class Target:
     fma: bool = True
     cycle_bits: int = 512  # of vectors that are multiplied and added in a cycle, two at least
     caches: tuple[int, ...] = (32 << 10, 1 << 20, 16 << 20)
+    l2_rate: int = 32
+    l3_rate: int = 24
+    memory_rate: int = 8
     cores: int = 1
     required: tuple[str, ...] = ()
     by_element: bool = False  # vectors are multiplied by one element of another, and added, at once

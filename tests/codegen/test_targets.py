@@ -20,8 +20,8 @@ from tensorwright.ir.type import tensor
 from tensorwright.ops.linalg import matmul
 from tensorwright.ops.norm import layer_norm, softmax
 from tensorwright.runtime import cpu
-from tensorwright.schedule.contraction import choose_tile
 from tensorwright.schedule.space import Choices
+from tensorwright.schedule.tiles import Product, choose_tile
 from tensorwright.target.host import TARGETS
 from tests.codegen.rows import MEMORY, batch, chosen_cases, undefined
 
@@ -106,6 +106,6 @@ def test_tiles_fit_the_registers(target):
     lanes = target.lanes(f32)
     for m, n in product((1, 2, 3, 5, 6, 7, 12, 100), (1, 3, 8, 16, 17, 48, 64, 1000)):
         for broadcast in (True, False):
-            tile = choose_tile(m, n, target, lanes, Choices(), broadcast)
+            tile = choose_tile(Product(m, n, broadcast=broadcast), target, lanes, Choices())
             assert tile.lanes <= lanes
             assert tile.rows * tile.vectors + tile.vectors + 1 <= target.vector_registers

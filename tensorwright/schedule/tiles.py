@@ -1,0 +1,119 @@
+"""Register tiles: how many rows and vectors of a result are summed up in registers at a time.
+
+    acc[6, 64] in registers:   for k: for ii in unroll(6): for jv in unroll(4): acc += x * w
+
+The tile is the one that needs the fewest cycles by a count of multiply-adds, loads and waste at the
+edges, under the hard limit rows * vectors + vectors + 1 <= registers (one more and LLVM spills; a
+vector for each row in place of 1 where the target multiplies by one element of a vector).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from tensorwright.schedule.roles import Tile
+from tensorwright.schedule.space import Choices
+from tensorwright.target.target import Target
+
+MOST_ROWS, MOST_VECTORS = 14, 8
+ALIKE_ROWS = 8  # that are read element by element: more of them fall into one cache set
+LATENCY = 4  # cycles of a multiply-add
+NARROW = 1.05  # times what a step on whole vectors takes: one on halves of them
+INSTRUCTIONS_A_CYCLE = 5.25  # where there are more than multipliers and adders take
+ALONE = 0.25  # what a load costs more whose neighbours are not loaded
+PERMUTED = 1.5  # times what a load costs: one whose elements are then spread over their groups
+
+
+@dataclass(frozen=True)
+class Product:
+    """What tiles are asked for: results of so many rows and columns, each a sum of `depth`
+    products. broadcast: all columns of a row multiply with the same element of the other operand;
+    where they do not, `run`: columns that do, and `window`: rows that see one vector of it, all of
+    which then stay in registers."""
+
+    rows: int
+    columns: int
+    depth: int = 1
+    broadcast: bool = True
+    window: int = 1
+    run: int = 1
+
+    def is_same(self, lanes: int) -> bool:
+        """Whether all lanes of a vector multiply with the same element."""
+        return self.broadcast or self.run % lanes == 0
+
+
+def choose_tile(product: Product, target: Target, lanes: int, choices: Choices) -> Tile:
+    """The tile of least cost; few columns narrow the vectors."""
+    product = replace(product, rows=max(product.rows, 1), columns=max(product.columns, 1))
+    while lanes > 4 and product.columns <= lanes // 2:
+        lanes //= 2
+
+    def cycles(tile: Tile) -> float:
+        narrow = NARROW if tile.lanes < lanes and product.run % tile.lanes else 1
+        return product.depth * narrow * tile_cost(product, tile, target)
+
+    return choices.pick("tile", tiles_of(product, target, lanes), cycles)
+
+
+def tiles_of(product: Product, target: Target, lanes: int) -> list[Tile]:
+    """Those that fit the registers, in vectors of as many lanes or fewer."""
+    run, rest = product.run, product.columns % lanes
+    half = lanes >= 8 and 0 < rest <= lanes // 2  # two halves take no longer than one vector
+    widths = [lanes, lanes // 2] if half else [lanes]
+    if 4 <= run < lanes and lanes % run == 0 and run not in widths:
+        widths.append(run)
+    return [tile for lanes in widths for tile in tiles_of_lanes(product, target, lanes)]
+
+
+def tiles_of_lanes(product: Product, target: Target, lanes: int) -> Iterator[Tile]:
+    registers, window = target.vector_registers, product.window
+    same, sums = product.is_same(lanes), 0 if target.fma else 1  # products to be added yet
+    most_rows = min(product.rows, ALIKE_ROWS if same else MOST_ROWS)
+    most_vectors = min(-(-product.columns // lanes), MOST_VECTORS)
+    for rows in range(1, most_rows + 1):
+        others = rows if target.by_element and same else 1
+        if window > 1 and rows > 1 and 2 * rows + 2 * window > registers:
+            continue
+        for vectors in range(1, most_vectors + 1):
+            if rows * vectors + vectors + others + sums <= registers:
+                yield Tile(rows, vectors, lanes)
+
+
+def tile_cost(product: Product, tile: Tile, target: Target) -> float:
+    """Cycles per step of the reduction, for all tiles: the most of multiply-adds, loads and
+    latency, and a share of what does not overlap. The steps say whether a panel of weights stays in
+    the L1 cache."""
+    vectors, width, run = tile.vectors, tile.width, product.run
+    row_tiles, columns = -(-product.rows // tile.rows), -(-product.columns // width)
+    rows = product.rows / row_tiles
+    bits = tile.lanes * 32
+    one = max(bits / target.cycle_bits, 0.5)  # cycles of an operation on vectors: two at a time
+    near = product.depth * width * 4 <= target.caches[0] // 2
+    weights = vectors * (one if near else bits / 8 / target.l2_rate)
+    if product.is_same(tile.lanes):
+        elements = rows * (-(-width // run) if run > 1 else 1)
+        if not target.fma:
+            others = instructions(rows, vectors) / INSTRUCTIONS_A_CYCLE - weights
+            rest = 0.2 * vectors
+        elif target.by_element:  # one load for as many steps as a vector has elements
+            others = elements / 2 / tile.lanes
+            rest = 0.3 * elements / tile.lanes + 0.25 * vectors
+        else:
+            others = elements / 2
+            rest = 0.3 * elements + 0.5 * vectors
+    else:  # what a window slides over is loaded once; vectors next to each other come together
+        seen = (rows + product.window - 1) / product.window * vectors
+        loads = seen * one * (1 + ALONE / vectors)
+        others = loads * (1 if run == 1 else PERMUTED)
+        rest = 0.3 * seen + 0.5 * vectors
+    cycles = max(rows * vectors * one, others + weights, LATENCY)
+    return row_tiles * columns * (cycles + rest * one)
+
+
+def instructions(rows: float, vectors: int) -> float:
+    """Of a step, where products and sums are instructions of their own that overwrite an operand:
+    these, copies of what is used again, loads of weights, counting the loop, and for each element
+    of the other operand a load and a shuffle, which takes as long as two from the adders."""
+    return 2 * rows * vectors + (rows - 1) * (vectors - 1) + vectors + 3 * rows + 4
