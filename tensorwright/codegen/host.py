@@ -169,25 +169,30 @@ class HostFunction(Function):
         self.pointers[b] = self.op(f"load ptr, ptr {entry}")
 
     def alloc_output(self, b: Buffer, offset) -> None:
-        """The caller's memory, or new memory that becomes the caller's; its shape is reported."""
+        """The caller's memory, or new memory that becomes the caller's; its shape is reported.
+        Where the program computes the shape, the caller says for which one its memory is."""
         where = self.field("%outputs", offset.value, 0)
         given = self.op(f"load ptr, ptr {where}")
-        missing = self.op(f"icmp eq ptr {given}, null")
-        size = self.byte_size(b.shape, b.dtype)
+        shape = self.op(f"load ptr, ptr {self.field('%outputs', offset.value, 1)}")
+        needed = self.op(f"icmp eq ptr {given}, null")
+        for axis, d in enumerate(map(as_expr, b.shape)):
+            p = self.op(f"getelementptr inbounds i64, ptr {shape}, i64 {axis}")
+            size = self.scalar(self.legal(d))
+            if not is_const(d):
+                other = self.op(f"icmp ne i64 {self.op(f'load i64, ptr {p}')}, {size}")
+                needed = self.op(f"or i1 {needed}, {other}")
+            self.emit(f"store i64 {size}, ptr {p}")
+        nbytes = self.byte_size(b.shape, b.dtype)
         before = self.block
         make, done = self.label("make"), self.label("made")
-        self.emit(f"br i1 {missing}, label %{make}, label %{done}")
+        self.emit(f"br i1 {needed}, label %{make}, label %{done}")
         self.open(make)
-        new = self.allocate(size)
+        new = self.allocate(nbytes)
         self.emit(f"store ptr {new}, ptr {where}")
         made = self.block
         self.emit(f"br label %{done}")
         self.open(done)
         self.pointers[b] = self.op(f"phi ptr [ {given}, %{before} ], [ {new}, %{made} ]")
-        shape = self.op(f"load ptr, ptr {self.field('%outputs', offset.value, 1)}")
-        for axis, d in enumerate(b.shape):
-            p = self.op(f"getelementptr inbounds i64, ptr {shape}, i64 {axis}")
-            self.emit(f"store i64 {self.scalar(self.legal(as_expr(d)))}, ptr {p}")
 
     def guard_stack(self) -> None:
         """End the program where the stack does."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from tensorwright.base.errors import ArtifactError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 Dim = int | str
 

@@ -70,8 +70,8 @@ class _Port:
 class _Slot:
     """What one call at a time needs: a native context and the argument tables."""
 
-    __slots__ = ("blocks", "context", "in_dims", "in_table", "inputs",
-                 "out_dims", "out_table", "outputs")  # fmt: skip
+    __slots__ = ("blocks", "context", "in_dims", "in_shapes", "in_table", "inputs",
+                 "offered", "out_dims", "out_shapes", "out_table", "outputs")  # fmt: skip
 
     def __init__(self, context: int, inputs: list[_Port], outputs: list[_Port]) -> None:
         self.context = context
@@ -80,6 +80,10 @@ class _Slot:
         self.outputs, self.out_dims = _tables(outputs)
         self.in_table = ctypes.addressof(self.inputs)
         self.out_table = ctypes.addressof(self.outputs)
+        # shapes that were checked, and those of the results that they led to; None: not known
+        self.in_shapes = [port.shape for port in inputs]
+        self.out_shapes = [port.shape for port in outputs]
+        self.offered = [0] * len(outputs)  # where the memory given for results begins
 
 
 class Program:
@@ -257,46 +261,53 @@ class Program:
                 alive.append(word)
                 blocks.append(block)
                 continue
-            if type(value) is not np.ndarray:
-                as_torch = as_torch or is_torch(value)
-            array = to_array(value, port.dtype, port.what)
-            shape = array.shape
-            if array.dtype != port.dtype:
-                raise self._wrong_type(port, value, array)
-            if port.shape is not None:
-                if shape != port.shape:
-                    raise self._wrong_shape(port, shape)
+            if type(value) is np.ndarray and value.flags.carray:
+                array = value  # what `to_array` would find
             else:
-                if len(shape) != port.rank or any(shape[a] != n for a, n in port.fixed):
-                    raise self._wrong_shape(port, shape)
-                slot.in_dims[port.start : port.start + port.rank] = shape
+                as_torch = as_torch or is_torch(value)
+                array = to_array(value, port.dtype, port.what)
+            dtype, shape = array.dtype, array.shape
+            if dtype is not port.dtype and dtype != port.dtype:
+                raise self._wrong_type(port, value, array)
+            if shape != slot.in_shapes[i]:
+                self._resize(slot, i, shape)
             if port.state >= 0 and not (array.flags.writeable and _shares(array, value)):
                 raise self._not_writable(port)
             table[2 * i] = address(array)
             alive.append(array)
         return alive, as_torch
 
+    def _resize(self, slot: _Slot, i: int, shape: tuple[int, ...]) -> None:
+        """Check the shape of an input that is not that of the call before."""
+        port = self._ins[i]
+        if len(shape) != port.rank or any(shape[a] != n for a, n in port.fixed):
+            raise self._wrong_shape(port, shape)
+        slot.in_dims[port.start : port.start + port.rank] = shape
+        slot.in_shapes[i] = shape
+        slot.out_shapes = [p.shape for p in self._outs]
+
     def _offer(self, slot: _Slot, given: list[np.ndarray]) -> list[np.ndarray | None]:
-        """Give the native code memory for the outputs whose size is known. Those that are the new
-        value of a state are there already."""
+        """Give the native code memory for the outputs whose size is known, or is that of the call
+        before if shapes alone tell it. Those that are the new value of a state are there
+        already."""
         results: list[np.ndarray | None] = []
         for i, port in enumerate(self._outs):
+            shape, start, array = slot.out_shapes[i], 0, None
             if port.state >= 0:
                 results.append(given[port.state])
-            elif port.shape is None:
-                slot.outputs[2 * i] = 0
-                results.append(None)
-            else:
-                array, start = result_empty(port.shape, port.dtype, port.nbytes)
-                slot.outputs[2 * i] = start
-                results.append(array)
+                continue
+            if shape is not None:
+                nbytes = port.nbytes or math.prod(shape) * port.dtype.itemsize
+                array, start = result_empty(shape, port.dtype, nbytes)
+            slot.outputs[2 * i] = slot.offered[i] = start
+            results.append(array)
         return results
 
     def _leave(self, slot: _Slot, results: list[np.ndarray | None], as_torch: bool) -> Any:
         for i, port in enumerate(self._outs):
             if port.data:
                 results[i] = self._value(slot, int(results[i]), port)
-            elif results[i] is None:
+            elif results[i] is None or slot.outputs[2 * i] != slot.offered[i]:
                 results[i] = self._adopt(slot, i, port)
         if as_torch:
             results = [to_torch(r) if isinstance(r, np.ndarray) else r for r in results]
@@ -312,6 +323,7 @@ class Program:
     def _adopt(self, slot: _Slot, i: int, port: _Port) -> np.ndarray:
         """Take over an output that native code allocated."""
         shape = tuple(slot.out_dims[port.start : port.start + port.rank])
+        slot.out_shapes[i] = shape
         start, slot.outputs[2 * i] = slot.outputs[2 * i], 0
         if start:
             return native_array(start, shape, port.dtype)
@@ -378,7 +390,7 @@ class Program:
         values = tuple((ctypes.c_int64 * 6).from_address(slot.context + 8))
         self._reset(slot.context)
         for i, port in enumerate(self._outs):
-            if port.shape is None and port.state < 0 and slot.outputs[2 * i]:
+            if port.state < 0 and slot.outputs[2 * i] not in (0, slot.offered[i]):
                 release(slot.outputs[2 * i])
         if code == OUT_OF_MEMORY:
             return RunError(f"{self.name}: out of memory (for {values[0]} bytes)")

@@ -48,7 +48,7 @@ def test_unknown_fields_are_ignored():
 
 
 def test_other_versions_are_refused():
-    with pytest.raises(ArtifactError, match="format version 1, this runtime reads version 2"):
+    with pytest.raises(ArtifactError, match="format version 1, this runtime reads version 3"):
         from_json(damaged(lambda d: d.update(format_version=1)))
 
 
