@@ -64,9 +64,12 @@ def schedule_attention(form: Form, target: Target, choices: Choices) -> Kernel:
         for f in parts:
             body = p.set_kind(body, f.var, "parallel")
     height = tile_height(row, form, target, choices)
-    body, tile, inner = p.split(body, row.var, height, clamp=not is_const(row.extent % height, 0))
-    body, three = distribute(body, inner, cut_points(p.find(body, inner)))
-    place = row.begin + minimum(sym(tile) * height + sym(three[1]), row.extent - 1)
+    last = "repeated" if is_const(row.extent) else "short"
+    body, tile, inner = p.split(body, row.var, height, last=last)
+    most = minimum(height, row.extent) if last == "short" else None
+    body, three = distribute(body, inner, cut_points(p.find(body, inner)), most)
+    place = sym(tile) * height + sym(three[1])
+    place = row.begin + (place if last == "short" else minimum(place, row.extent - 1))
     skipping = skip_masked(body, [p.find(body, v) for v in three], place)
     if skipping is not body:
         count = prod(map(extent_of, (*parts, *form.stages[0].spatial[rows:], values.spatial[-1])))
@@ -156,7 +159,7 @@ def contract_part(k: Kernel, v: Symbol, target: Target, choices: Choices) -> Ker
         stage = read_nest(p.find(k.body, v))
     roles = find_roles(stage)
     columns = bounds(roles.column.extent)[1] or MANY  # a head whose size only the call tells
-    rows = p.find(k.body, v).extent.value
+    rows = bounds(p.find(k.body, v).extent)[1]
     product = Product(rows, columns, reduction_length(stage))
     tile = choose_tile(product, target, target.lanes(stage.acc.dtype), choices)
     pairs = pair_variable(stage, roles, target)

@@ -318,13 +318,9 @@ def row_shape(b: Buffer, rows: int) -> tuple:
 
 
 def _fits(b: Buffer, rows: int) -> bool:
-    """Whether a tile of rows of a temporary stays in the cache. Rows of which only the call tells
-    the size are supposed to, unless there may be far fewer rows than elements in each: all rows of
-    a tile are computed, and a step of a decoder has one."""
-    row, many = row_shape(b, rows), as_expr(b.shape[rows - 1])
-    late = [d for d in map(as_expr, row) if bounds(d)[1] is None]
-    if any(d is not many for d in late) and not is_const(many):
-        return False
+    """Whether a tile of rows of a temporary stays in the cache; rows of which only the call tells
+    the size are supposed to."""
+    row = row_shape(b, rows)
     known = all(is_const(as_expr(d)) for d in row)
     return not known or prod(row) * MIN_ROWS * b.dtype.bytes <= MAX_ROW_BYTES
 

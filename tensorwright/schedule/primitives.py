@@ -81,25 +81,27 @@ def split(
     v: Symbol,
     factor: int,
     guard: Callable[[Stmt, Expr], Stmt] | None = None,
-    clamp: bool = False,
+    last: str = "guarded",
 ) -> tuple[Stmt, Symbol, Symbol]:
     """v -> (outer, inner) with v = outer * factor + inner. Where `factor` does not divide the
-    extent the last iterations are guarded: the whole body, or what `guard(body, condition)` says;
-    or with `clamp` they repeat the last iteration, which must be harmless."""
+    extent the last inner loop is `guarded`: its whole body, or what `guard(body, condition)` says;
+    or `repeated`: it runs the last iteration again, which must be harmless; or `short`."""
     s = find(root, v)
     exact = is_const(s.extent % factor, 0)
     outer = loop_symbol(f"{v.name}o", const(0), ceildiv(s.extent, factor))
-    inner = loop_symbol(f"{v.name}i", const(0), const(factor))
+    short = not exact and last == "short"
+    many = minimum(factor, s.extent - sym(outer) * factor) if short else const(factor)
+    inner = loop_symbol(f"{v.name}i", const(0), many)
     offset = sym(outer) * factor + sym(inner)
     body = s.body
-    if clamp:
+    if not exact and last == "repeated":
         offset = minimum(offset, s.extent - 1)
-    elif not exact:
+    elif not exact and last == "guarded":
         condition = compare("lt", offset, s.extent)
         body = If(condition, body) if guard is None else guard(body, condition)
     body = ir.substitute(body, {sym(v): s.begin + offset})
     nest = For(outer, const(0), ceildiv(s.extent, factor),
-               For(inner, const(0), const(factor), body), s.kind)  # fmt: skip
+               For(inner, const(0), many, body), s.kind)  # fmt: skip
     return replace_loop(root, v, lambda _: nest), outer, inner
 
 

@@ -21,9 +21,13 @@ from tensorwright.ir.expr import (
     Buffer,
     Expr,
     Symbol,
+    as_dim,
     as_expr,
+    bounds,
     const,
     is_const,
+    maximum,
+    minimum,
     sym,
     transform,
     walk,
@@ -64,10 +68,13 @@ def _replace(root: Stmt, visit) -> Stmt:
     return ir.with_children(root, tuple(_replace(c, visit) for c in ir.children(root)))
 
 
-def distribute(root: Stmt, v: Symbol, cuts: Sequence[Stmt]) -> tuple[Stmt, list[Symbol]]:
+def distribute(
+    root: Stmt, v: Symbol, cuts: Sequence[Stmt], most: Expr | None = None
+) -> tuple[Stmt, list[Symbol]]:
     """Give each group of statements in the body of a loop a loop of its own; a group begins at each
-    of `cuts`. Local buffers that more than one group uses get a dimension over `v`. Legal if what
-    groups share is such a buffer. Returns the loops' variables."""
+    of `cuts`. Local buffers that more than one group uses get a dimension over `v`: as large as its
+    extent or, if that is no constant, `most`, which it does not exceed. Legal if what groups share
+    is such a buffer. Returns the loops' variables."""
     s = find(root, v)
     parts = s.body.body if isinstance(s.body, Seq) else (s.body,)
     groups: list[list[Stmt]] = [[]]
@@ -80,10 +87,9 @@ def distribute(root: Stmt, v: Symbol, cuts: Sequence[Stmt]) -> tuple[Stmt, list[
     legal.check_distribute(s, groups, {a.buffer for a in allocs})
     touched = [{b for part in g for b in ir.buffers(part)} for g in groups]
     shared = [a for a in allocs if sum(a.buffer in t for t in touched) > 1]
-    if shared:
+    if shared and most is None:
         legal.check_constant(s)
-    wider = {a.buffer: Buffer(a.buffer.name, a.buffer.dtype, (s.extent.value, *a.buffer.shape),
-                              a.buffer.scope, a.buffer.align) for a in shared}  # fmt: skip
+    wider = {a.buffer: repeated(a.buffer, s.extent if most is None else most) for a in shared}
     loops = []
     for g, t in zip(groups, touched):
         own = [a for a in allocs if a not in shared and a.buffer in t]
@@ -91,6 +97,13 @@ def distribute(root: Stmt, v: Symbol, cuts: Sequence[Stmt]) -> tuple[Stmt, list[
         loops.append(fresh_copy(replace(s, body=body), s.begin, s.extent))
     new = seq(*(Alloc(b) for b in wider.values()), *loops)
     return replace_loop(root, v, lambda _: new), [f.var for f in loops]
+
+
+def repeated(b: Buffer, count: Expr) -> Buffer:
+    """A local buffer `count` times; at the bound of that if it has a constant size otherwise."""
+    fixed = all(is_const(as_expr(d)) for d in b.shape)
+    many = as_dim(count) if not fixed else bounds(count)[1]
+    return Buffer(b.name, b.dtype, (many, *b.shape), b.scope, b.align)
 
 
 def privatize(root: Stmt, v: Symbol, b: Buffer, shape: Sequence) -> tuple[Stmt, Buffer]:
@@ -114,21 +127,22 @@ def in_place(root: Stmt, old: Buffer, new: Buffer) -> Stmt:
 
 def in_runs(root: Stmt, most: int) -> Stmt:
     """Give local buffers whose size is known at run time memory of the whole kernel. The iterations
-    of the parallel loop around them run in `most` runs of neighbours, each with a part of it.
+    of the parallel loop around them run in `most` runs of neighbours, each with a part of it; in
+    as many as there are iterations if these are fewer.
 
         parallel t in n: local s[k]; f(t, s)
     ->  temp s[most, k]; parallel r in most: for t in n*r//most .. n*(r+1)//most: f(t, s[r])
     """
     own = [x for x in ir.statements(root) if isinstance(x, For) and _sized_late(x)]
     for s in own:
-        count = most if s.kind == "parallel" else 1
-        run, body, wide = Symbol("run", 0, count - 1), s.body, []
+        count = minimum(most, maximum(s.extent, 1)) if s.kind == "parallel" else const(1)
+        run, body, wide = loop_symbol("run", const(0), count), s.body, []
         for b in _sized_late(s):
-            wide.append(Buffer(b.name, b.dtype, (count, *b.shape), "temp", b.align))
+            wide.append(Buffer(b.name, b.dtype, (as_dim(count), *b.shape), "temp", b.align))
             body = rename_accesses(drop_alloc(body, b), b, wide[-1], lambda i, r=run: (sym(r), *i))
         first, end = (s.extent * (sym(run) + n) // count for n in (0, 1))
         inner = replace(s, begin=s.begin + first, extent=end - first, body=body, kind="serial")
-        new = seq(*map(Alloc, wide), For(run, const(0), const(count), inner, s.kind))
+        new = seq(*map(Alloc, wide), For(run, const(0), count, inner, s.kind))
         root = replace_loop(root, s.var, lambda _, new=new: new)
     return root
 

@@ -7,9 +7,11 @@ import pytest
 
 from tensorwright.driver.compile import compile
 from tensorwright.driver.pipeline import run_pipeline
-from tensorwright.ir.expr import var
+from tensorwright.ir.expr import as_expr, symbols_of, var
+from tensorwright.ir.facts import evaluate
 from tensorwright.ir.graph import Graph, constant, graph, param
 from tensorwright.ir.interp import run_graph, run_module
+from tensorwright.ir.loop import Alloc, statements
 from tensorwright.ir.module import Module
 from tensorwright.ir.type import tensor
 from tensorwright.ops.activations import relu
@@ -122,6 +124,15 @@ def test_lengths_without_bounds(length, causal):
     check(g, arrays(g, {"n": length}), interpret=length < 10)
 
 
+@pytest.mark.parametrize("length, keys", [(1, 700), (3, 64), (7, 1), (24, 9), (50, 33), (97, 700)])
+@pytest.mark.parametrize("causal", [False, True])
+def test_rows_and_keys_without_bounds(length, keys, causal):
+    """A tile has the rows that there are."""
+    n, s = var("n", min=1), var("s", min=1)
+    g = model((1, 2, n, 8), (1, 2, s, 8), (1, 2, s, 16), causal=causal, mask=("f32", n, s))
+    check(g, arrays(g, {"n": length, "s": keys}), interpret=length < 10)
+
+
 @pytest.mark.parametrize("rows, keys", [(2, 1), (3, 64), (50, 33), (97, 700)])
 def test_keys_without_bounds(rows, keys):
     s = var("s", min=1)
@@ -154,11 +165,17 @@ def test_many_keys_stay_separate():
     assert "attention" not in forms(m)
 
 
-def test_few_rows_of_many_keys_stay_separate():
-    """A step of a decoder would compute a tile of rows for its one."""
-    n, s = var("n", min=1), var("s", min=1)
-    g = model((1, 2, n, 8), (1, 2, s, 8), (1, 2, s, 16))
-    assert "attention" not in forms(run_pipeline(Module({"main": g}), find("host")))
+def test_scores_are_as_many_as_there_are_rows():
+    """A step of a decoder keeps the scores of its one row, in as many runs as there are heads."""
+    n, keys = var("n", min=1), var("s", min=1)
+    g = model((1, 2, n, 8), (1, 2, keys, 8), (1, 2, keys, 16))
+    m = run_pipeline(Module({"main": g}), find("host"))
+    (k,) = (k for k in m.kernels.values() if k.schedule[-1].startswith("attention"))
+    made = [s.buffer for s in statements(k.body) if isinstance(s, Alloc)]
+    (scores,) = (b for b in made if b.scope == "temp")
+    size = {"n": 1, "s": 1000}
+    at = {s: size[s.name] for d in scores.shape for s in symbols_of(as_expr(d))}
+    assert [evaluate(as_expr(d), at) for d in scores.shape] == [2, 1, 1000]
 
 
 def test_scores_that_are_a_result_stay():

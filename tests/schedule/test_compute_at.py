@@ -106,7 +106,7 @@ def test_tile_of_rows(m, n, height, size):
     body, small = privatize(body, row, t, t.shape[1:])
     assert small.shape == (n,)
     assert_same(k, body, size)
-    body, _, inner = p.split(body, row, height, clamp=True)
+    body, _, inner = p.split(body, row, height, last="repeated")
     nests = [s for s in p.find(body, inner).body.body if isinstance(s, For)]
     body, parts = distribute(body, inner, nests[1:])
     assert len(parts) == 2

@@ -40,10 +40,10 @@ def test_split(a, b, name, factor, size):
 
 
 @checked
-@given(sizes, sizes, st.integers(1, 11), st.integers(1, 12))
-def test_split_clamped(a, b, factor, size):
+@given(sizes, sizes, st.integers(1, 11), st.integers(1, 12), st.sampled_from(["repeated", "short"]))
+def test_split_with_another_last_loop(a, b, factor, size, last):
     k = map_kernel(a, b)
-    assert_same(k, p.split(k.body, loop_of(k, "j"), factor, clamp=True)[0], size)
+    assert_same(k, p.split(k.body, loop_of(k, "j"), factor, last=last)[0], size)
 
 
 @checked
