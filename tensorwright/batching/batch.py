@@ -19,19 +19,20 @@ import numpy as np
 
 from tensorwright.base.errors import FrontendError
 from tensorwright.base.value import Value
-from tensorwright.batching.forest import Forest, list_of, planted
+from tensorwright.batching.forest import list_of, planted
 from tensorwright.batching.lanes import Lanes
 from tensorwright.batching.machine import DEPTH, batch_program
 from tensorwright.batching.rows import moved
-from tensorwright.batching.structure import Builder, find_walkers
+from tensorwright.batching.structure import Builder
 from tensorwright.batching.vmap import Mapped, mapped
+from tensorwright.batching.walkers import edges_of, find_walkers
 from tensorwright.frontend import trees
 from tensorwright.frontend.data import is_data, typed_value
 from tensorwright.frontend.function import Convention, Function, Session, trace_entry
 from tensorwright.ir.dtype import i64
 from tensorwright.ir.expr import Symbol, sym
 from tensorwright.ir.graph import Graph, Node, graph, param, subgraphs
-from tensorwright.ir.type import DataType, TensorType
+from tensorwright.ir.type import DataType, Dim, TensorType
 from tensorwright.ops.define import normalize_axis
 
 
@@ -106,9 +107,13 @@ class OverValues(Mapped):
         found = {n: t for n, t in zip(names, types) if isinstance(t, DataType)}
         inputs = {n: param(n, list_of(t)) for n, t in found.items()}
         counts = [param(f"{n}_count", TensorType(i64, (lanes,))) for n in found]
-        forest = planted(list(inputs.values()), list(found.values()), [lanes] * len(found))
+        walkers = find_walkers(main, session.graphs)
+        forest = planted(list(inputs.values()), list(found.values()), [lanes] * len(found),
+                         edges_of(walkers, list(found.values())))  # fmt: skip
         given = _tensors(main, names, axes, lanes)
-        results = _results(main, names, forest, given, session, lanes)
+        for w in walkers.values():
+            w.shared = {k: given.get(x, x) for k, x in w.shared.items()}
+        results = _results(main, Builder(forest, session.graphs, walkers), given, lanes)
         ends = [0] * len(results) if self.out_axes == 0 else trees.flatten(self.out_axes)[0]
         results = [moved(y, 0, normalize_axis("batch", a, y.rank)) for y, a in zip(results, ends)]
         params = [*inputs.values(), *counts, *given.values()]
@@ -169,13 +174,9 @@ def _tensors(main: Graph, names, axes, lanes) -> dict[Node, Node]:
     return found
 
 
-def _results(main: Graph, names, forest: Forest, given, session: Session, lanes) -> list[Node]:
-    walkers = find_walkers(main, session.graphs)
-    for w in walkers.values():
-        w.shared = {k: given.get(x, x) for k, x in w.shared.items()}
-    builder = Builder(forest, session.graphs, walkers)
+def _results(main: Graph, builder: Builder, given: dict[Node, Node], lanes: Dim) -> list[Node]:
     engine = builder.lanes(lanes, builder.tables())
-    roots = iter(forest.roots)
+    roots = iter(builder.forest.roots)
     for p in main.params:
         if isinstance(p.type, DataType):
             engine.values[p] = (next(roots), True)

@@ -16,7 +16,7 @@ from tensorwright.ir.expr import Expr, Symbol, as_dim, as_expr, sym
 from tensorwright.ir.graph import Node
 from tensorwright.ir.type import Case, DataType, Dim
 from tensorwright.ops.control import items
-from tensorwright.ops.forest import Layout, Rows, census, layout_of, plant
+from tensorwright.ops.forest import Edge, Layout, Rows, census, layout_of, plant
 from tensorwright.ops.positions import bind_size
 
 CHUNK = 256  # rows of a case in one step
@@ -25,7 +25,8 @@ CHUNK = 256  # rows of a case in one step
 @dataclass
 class Forest:
     """sizes[k]: rows of case k; places[k]: i64 of them; parts[k][j]: the slots of their parts;
-    table: i64[steps, cases, 2], first row and number of rows; roots: the slots of the values."""
+    table: i64[steps, cases, 2], first row and number of rows; roots: the slots of the values;
+    origins[k]: the rows of the origins of case k, for the cases that have any."""
 
     layout: Layout
     values: list[Node]
@@ -35,6 +36,7 @@ class Forest:
     parts: list[dict[int, Node]]
     table: Node
     roots: list[Node]
+    origins: dict[int, Node]
 
     def base(self, r: Rows) -> Expr:
         """The first slot of a case."""
@@ -49,7 +51,7 @@ class Forest:
 
 
 def planted(values: Sequence[Node], types: Sequence[DataType], examples: Sequence[Dim | None],
-            chunk: int = CHUNK) -> Forest:  # fmt: skip
+            edges: Sequence[Edge] = (), chunk: int = CHUNK) -> Forest:  # fmt: skip
     """The rows of values, or of lists of as many values as `examples` says (None: no list)."""
     layout = layout_of(types)
     rows, lists = layout.rows, tuple(n is not None for n in examples)
@@ -62,11 +64,12 @@ def planted(values: Sequence[Node], types: Sequence[DataType], examples: Sequenc
     bind_size(counts, symbols=(*sizes, steps, *told_again))
     known = tuple(1 if n is None else n for n in examples)
     found = iter(items(plant(*values, **told, rows=tuple(sizes), steps=steps,
-                             roots=known)))  # fmt: skip
+                             roots=known, edges=tuple(edges))))  # fmt: skip
     places = [next(found) for _ in rows]
     parts = [{j: next(found) for j in r.parts} for r in rows]
+    table, roots = next(found), [next(found) for _ in values]
     return Forest(layout, list(values), {"types": tuple(types), "lists": lists}, sizes, places,
-                  parts, next(found), list(found))  # fmt: skip
+                  parts, table, roots, dict(zip(layout.owned(edges), found)))  # fmt: skip
 
 
 def list_of(data: DataType) -> DataType:

@@ -2,10 +2,10 @@
 
     y = encode(t)     ->     for each generation of t's parts, the last one first: encode's cell
 
-A function that calls itself on all parts of its argument reads its weights once for every part.
-Where they fit the caches next to a core that costs nothing. Where they do not, the parts of a
-generation, which do not depend on each other, share the reading, and what depends on leaves alone
-is one product. This is `tw.batch` with one example, inside of a program.
+A function that calls itself, perhaps through others, on all parts of its argument reads its weights
+once for every part. Where they fit the caches next to a core that costs nothing. Where they do not,
+the parts of a generation, which do not depend on each other, share the reading, and what depends on
+fields alone is one product. This is `tw.batch` with one example, inside of a program.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from tensorwright.base import trace
 from tensorwright.base.errors import CompileError
 from tensorwright.batching.blocks import called, cyclic, reachable
 from tensorwright.batching.forest import planted
-from tensorwright.batching.structure import Builder, find_walkers
+from tensorwright.batching.structure import Builder
+from tensorwright.batching.walkers import edges_of, find_walkers, parts_of
 from tensorwright.ir.graph import (
     CONST,
     Graph,
@@ -44,7 +45,10 @@ SHARE = 0.5  # of the second-level cache that weights may take and still be read
 
 def by_generation(m: Module, target: Target) -> Module:
     """`m` with the recursive functions that are worth it computed generation by generation."""
-    chosen = {name for name in cyclic(m.graphs) if worth(m, name, target)}
+    chosen: set[str] = set()
+    for name in sorted(cyclic(m.graphs)):
+        if name not in chosen:
+            chosen |= worth(m, name, target)
     if not chosen:
         return m
     made: dict[str, Graph] = {}
@@ -72,23 +76,33 @@ def bound(g: Graph) -> Graph:
     return replace(g, binders=(*more, *g.binders)) if more else g
 
 
-def worth(m: Module, name: str, target: Target) -> bool:
-    """Whether a function has several parts to share weights between, wants the results of all of
-    them, and reads more weights than stay near the core."""
-    g = m.graphs[name]
-    places = [p for p in g.params if isinstance(p.type, DataType)]
-    if len(places) != 1 or not all(isinstance(p.type, TensorType | DataType) for p in g.params):
-        return False
-    heads = [n for n in g.nodes() if n.op.name == "match" and n.args[0] is places[0]]
-    if len(heads) != 1 or not all(map(whole, arms_of(heads[0]))):
-        return False
-    if all(len(parts_of(c)) < 2 for c, _ in arms_of(heads[0]) if c is not None):
-        return False
-    bytes_ = weights(g, set())
+def worth(m: Module, name: str, target: Target) -> set[str]:
+    """The functions that call each other with one, if they have several parts to share weights
+    between, want the results of all of them, and read more weights than stay near the core."""
+    reach = reachable(m.graphs)
+    group = {other for other in reach[name] if name in reach[other]}
+    arms = [arm for other in group for arm in whole_arms(m.graphs[other])]
+    if not all(whole_arms(m.graphs[other]) for other in group):
+        return set()
+    if all(len(parts_of(case)) < 2 for case, _ in arms if case is not None):
+        return set()
+    seen: set[int] = set()
+    bytes_ = sum(weights(m.graphs[other], seen) for other in sorted(group))
     near = SHARE * target.caches[1]
     trace.decision("generations", name, "yes" if bytes_ > near else "no",
                    f"{bytes_} bytes of weights are read for every part")  # fmt: skip
-    return bytes_ > near
+    return group if bytes_ > near else set()
+
+
+def whole_arms(g: Graph) -> list:
+    """The arms of a function that is one match on its only value and calls something on every part
+    of it; none for other functions."""
+    places = [p for p in g.params if isinstance(p.type, DataType)]
+    if len(places) != 1 or not all(isinstance(p.type, TensorType | DataType) for p in g.params):
+        return []
+    heads = [n for n in g.nodes() if n.op.name == "match" and n.args[0] is places[0]]
+    found = arms_of(heads[0]) if len(heads) == 1 else []
+    return found if all(map(whole, found)) else []
 
 
 def equal(a: Graph, b: Graph) -> bool:
@@ -112,10 +126,6 @@ def _equal_values(v, w) -> bool:
     if isinstance(v, Graph):
         return isinstance(w, Graph) and equal(v, w)
     return np.array_equal(v, w) if isinstance(v, np.ndarray) else v == w
-
-
-def parts_of(case) -> list[int]:
-    return [k for k, t in enumerate(case.types) if isinstance(t, DataType)]
 
 
 def whole(arm) -> bool:
@@ -158,7 +168,7 @@ def grown(args: tuple, node: Node, graphs: Mapping[str, Graph]) -> Node:
     for w in walkers.values():
         w.shared = {k: actual.get(x, x) for k, x in w.shared.items()}
     own = walkers[callee]
-    forest = planted([args[own.position]], [own.data], [None])
+    forest = planted([args[own.position]], [own.data], [None], edges_of(walkers, [own.data]))
     tables = Builder(forest, graphs, walkers).tables()[callee]
     found = [reshape(gather(t, forest.roots[0], axis=0), shape=t.shape[1:]) for t in tables]
     return make_tuple(*found) if isinstance(node.type, TupleType) else found[0]

@@ -7,6 +7,11 @@ the table by name; none has a loop nest.
 A row is a value's place among those of its case, its slot the same behind the rows of the cases
 before its own. The parts of what is in one generation are the next one, so the rows of a generation
 lie together. What is shared between values gets a row for each place.
+
+A list of parts belongs to one value: `Word(x, Cons(a, Cons(b, Nil)))`. Where it begins is its
+origin: an edge (case, field, passed on) says that what is there has its holder as its origin, or
+that of its holder. All cases of the types at such edges have a vector with the rows of their
+origins.
 """
 
 from __future__ import annotations
@@ -21,6 +26,8 @@ from tensorwright.ir.dtype import DType, i64
 from tensorwright.ir.dtype import dtype as dtype_of
 from tensorwright.ir.type import DataType, Dim, Shape, TensorType, TupleType, Type, shape_of
 from tensorwright.ops.define import define, require
+
+Edge = tuple[int, int, bool]  # a case, a field of it, whether its holder's own origin is passed on
 
 # ---- layout ------------------------------------------------------------------------------------
 
@@ -48,9 +55,18 @@ class Layout:
         """The number of a type's first case; the others follow it."""
         return next(k for k, r in enumerate(self.rows) if r.data == data)
 
+    def rows_of(self, data: DataType, case: str) -> int:
+        """The number of a case."""
+        return self.first(data) + data.tag(case)
+
     def growing(self) -> list[int]:
         """The numbers of the cases that have parts."""
         return [k for k, r in enumerate(self.rows) if r.parts]
+
+    def owned(self, edges: Sequence[Edge]) -> list[int]:
+        """The numbers of the cases whose rows have origins."""
+        types = [self.rows[k].parts[j] for k, j, _ in edges]
+        return [k for k, r in enumerate(self.rows) if r.data in types]
 
 
 def layout_of(types: Sequence[DataType]) -> Layout:
@@ -86,25 +102,35 @@ def check_roots(values: Sequence[Type], types: Sequence[DataType], lists: Sequen
 @dataclass
 class Forest:
     """members[k]: the values of case k; parts[k][j]: the slots of their parts; table: i64[steps,
-    cases, 2], first row and number of rows; roots: the slots of the values."""
+    cases, 2], first row and number of rows; roots: the slots of the values; origins[k]: the rows
+    of the origins of case k, 0 where there is none."""
 
     members: list[list[Value]]
     parts: list[dict[int, np.ndarray]]
     table: np.ndarray
     roots: list[np.ndarray]
+    origins: list[np.ndarray]
 
 
-def grow(values: Sequence, types: Sequence[DataType], lists: Sequence[bool], chunk: int) -> Forest:
+def grow(values: Sequence, types: Sequence[DataType], lists: Sequence[bool], chunk: int,
+         edges: Sequence[Edge] = ()) -> Forest:  # fmt: skip
     """The rows of values, or of lists of values."""
     layout = layout_of(types)
     rows, growing = layout.rows, layout.growing()
     members: list[list[Value]] = [[] for _ in rows]
     parts: list[dict[int, list]] = [{j: [] for j in r.parts} for r in rows]
+    origins: list[list[int]] = [[] for _ in rows]
+    passed = {(k, j): on for k, j, on in edges}
 
-    def push(v: Value, t: DataType) -> tuple[int, int]:
+    def push(v: Value, t: DataType, origin: int = 0) -> tuple[int, int]:
         k = layout.first(t) + t.tag(v.case)
         members[k].append(v)
+        origins[k].append(origin)
         return k, len(members[k]) - 1
+
+    def origin_of(k: int, j: int, row: int) -> int:
+        on = passed.get((k, j))
+        return 0 if on is None else origins[k][row] if on else row
 
     found = [[push(v, t) for v in (elements(x) if many else [x])]
              for x, t, many in zip(values, types, lists)]  # fmt: skip
@@ -119,9 +145,10 @@ def grow(values: Sequence, types: Sequence[DataType], lists: Sequence[bool], chu
                 spans[k] = (first, min(end[k] - first, chunk))
             steps.append((len(steps) - q, q, spans))
         for k in growing:
-            for v in members[k][begin[k] : end[k]]:
+            for row in range(begin[k], end[k]):
                 for j, t in rows[k].parts.items():
-                    parts[k][j].append(push(v.fields[j], t))
+                    v = members[k][row].fields[j]
+                    parts[k][j].append(push(v, t, origin_of(k, j, row)))
         begin = end
     counts = [len(m) for m in members]
     base = [sum(counts[layout.first(r.data) : k]) for k, r in enumerate(rows)]
@@ -129,7 +156,8 @@ def grow(values: Sequence, types: Sequence[DataType], lists: Sequence[bool], chu
     later = [spans for _, _, spans in sorted(steps, key=lambda s: (-s[0], s[1]))]
     table = np.array([*still(counts, growing, chunk), *later], np.int64)
     return Forest(members, [{j: slots(p) for j, p in own.items()} for own in parts],
-                  table.reshape(-1, len(rows), 2), [slots(r) for r in found])  # fmt: skip
+                  table.reshape(-1, len(rows), 2), [slots(r) for r in found],
+                  [np.array(o, np.int64) for o in origins])  # fmt: skip
 
 
 def still(counts: Sequence[int], growing: Sequence[int], chunk: int) -> list[list]:
@@ -179,24 +207,27 @@ census = define(
 
 
 def _infer_plant(*values: Type, types: tuple, lists: tuple, chunk: int, rows: tuple, steps: Dim,
-                 roots: tuple) -> TupleType:  # fmt: skip
+                 roots: tuple, edges: tuple = ()) -> TupleType:  # fmt: skip
     layout = check_roots(values, types, lists)
     require(len(rows) == len(layout.rows) and len(roots) == len(values), "plant: a size is missing")
     vector = lambda n: TensorType(i64, shape_of((n,)))
     parts = [vector(n) for n, r in zip(rows, layout.rows) for _ in r.parts]
     table = TensorType(i64, shape_of((steps, len(rows), 2)))
-    return TupleType((*map(vector, rows), *parts, table, *map(vector, roots)))
+    origins = [vector(rows[k]) for k in layout.owned(edges)]
+    return TupleType((*map(vector, rows), *parts, table, *map(vector, roots), *origins))
 
 
-def _reference_plant(*values, types, lists, chunk, rows, steps, roots):
-    f = grow(values, types, lists, chunk)
+def _reference_plant(*values, types, lists, chunk, rows, steps, roots, edges=()):
+    f = grow(values, types, lists, chunk, edges)
     places = [np.arange(len(m)) for m in f.members]
-    return (*places, *(p for own in f.parts for p in own.values()), f.table, *f.roots)
+    origins = [f.origins[k] for k in layout_of(types).owned(edges)]
+    return (*places, *(p for own in f.parts for p in own.values()), f.table, *f.roots, *origins)
 
 
 plant = define(
     "plant", "*values", infer=_infer_plant, reference=_reference_plant,
-    doc="Where the values of each case are, the slots of their parts, the steps, and the roots.",
+    doc="Where the values of each case are, the slots of their parts, the steps, the roots, and "
+        "the rows of origins.",
 )  # fmt: skip
 
 

@@ -250,7 +250,11 @@ class Planting(Walk):
         outs, n = list(outs), len(self.rows)
         self.places, outs = outs[:n], outs[n:]
         self.slots = [{j: outs.pop(0) for j in r.parts} for r in self.rows]
-        self.table, self.out_roots = outs[0], outs[1:]
+        self.table, outs = outs[0], outs[1:]
+        self.out_roots, outs = outs[: len(values)], outs[len(values) :]
+        edges = node.attrs.get("edges", ())
+        self.origins = dict(zip(self.forest.owned(edges), outs))
+        self.passed = {(k, j): on for k, j, on in edges}
         self.end = Buffer("ends", i64, (n,), "local")
         self.at, self.i = scalar("at"), scalar("i")
 
@@ -286,11 +290,11 @@ class Planting(Walk):
     def root(self, data: DataType, out: Buffer) -> Stmt:
         size = as_expr(out.shape[0])
         return seq(Assert(compare("lt", number(self.i), size), MORE, (size,)),
-                   self.push(data, out, number(self.i)),
+                   self.push(data, out, number(self.i), const(0)),
                    put(self.i, (), number(self.i) + 1))  # fmt: skip
 
-    def push(self, data: DataType, slots: Buffer, at: Expr) -> Stmt:
-        """Give what `child` holds a row, and write down its slot."""
+    def push(self, data: DataType, slots: Buffer, at: Expr, origin: Expr) -> Stmt:
+        """Give what `child` holds a row, and write down its slot and its origin."""
         mine = [k for k, r in enumerate(self.rows) if r.data == data]
 
         def use(k: Expr) -> Stmt:
@@ -301,11 +305,15 @@ class Planting(Walk):
                     Let(row, number(self.count, m)),
                     store(self.places[m], (sym(row),), load(self.child, ())),
                     put(self.count, m, sym(row) + 1), put(slots, (at,), self.base(m) + sym(row)),
+                    *self.note_origin(m, sym(row), origin),
                 )  # fmt: skip
                 arms = arm if arms is None else If(compare("eq", k, const(m)), arm, arms)
             return arms
 
         return self.case(data, use)
+
+    def note_origin(self, m: int, row: Expr, origin: Expr) -> list[Stmt]:
+        return [put(self.origins[m], (row,), origin)] if m in self.origins else []
 
     def each(self, k: int) -> Stmt:
         """All parts of a case's rows of one generation."""
@@ -313,10 +321,16 @@ class Planting(Walk):
 
         def one(i: Expr) -> Stmt:
             row, slots = Symbol("parent"), self.slots[k]
+            use = lambda j, t: self.push(t, slots[j], sym(row), self.origin(k, j, sym(row)))
             return seq(Let(row, begin + i), store(self.now, (), load(self.places[k], (sym(row),))),
-                       self.parts(k, lambda j, t: self.push(t, slots[j], sym(row))))  # fmt: skip
+                       self.parts(k, use))  # fmt: skip
 
         return loop("i", number(self.end, k) - begin, one)
+
+    def origin(self, k: int, j: int, row: Expr) -> Expr:
+        """The origin of field j of a row of case k, 0 if it has none."""
+        on = self.passed.get((k, j))
+        return const(0) if on is None else number(self.origins[k], row) if on else row
 
     def fill(self, first: Expr, count: Expr, cases: Sequence[int]) -> Stmt:
         """Steps of the table, from `begin` to `count` of some cases."""

@@ -140,9 +140,9 @@ def may_take(g: Graph, node: Node, at: int) -> bool:
     aliases = same_memory(g, root)
     if aliases & set(g.results) or sum(a in aliases for a in node.args) != 1:
         return False
-    earlier = ancestors(node)
-    readers = {u for u, operands in reads(g).items() if operands & aliases}
-    return all(u is node or u in aliases or u in earlier for u in readers)
+    nodes = g.nodes()  # the order in which they run
+    later = nodes[nodes.index(node) + 1 :]
+    return not any(aliases.intersection(u.args) for u in later if u not in aliases)
 
 
 def root_of(node: Node) -> Node:
@@ -174,10 +174,6 @@ def same_memory(g: Graph, root: Node) -> set[Node]:
     return found | ({whole} & set(g.results))
 
 
-def reads(g: Graph) -> dict[Node, set[Node]]:
-    return {n: {a for a in n.args if a is not None} for n in g.nodes()}
-
-
 def views(g: Graph, root: Node) -> Iterator[Node]:
     """`root` and everything that is its memory under another type."""
     uses, todo = users(g), [root]
@@ -185,18 +181,6 @@ def views(g: Graph, root: Node) -> Iterator[Node]:
         n = todo.pop()
         yield n
         todo += [u for u in uses[n] if u.op.name in VIEWS and u.args[0] is n]
-
-
-def ancestors(node: Node) -> set[Node]:
-    """Everything that a node needs, and so runs after."""
-    found: set[Node] = set()
-    todo = [a for a in node.args if a is not None]
-    while todo:
-        n = todo.pop()
-        if n not in found:
-            found.add(n)
-            todo += [a for a in n.args if a is not None]
-    return found
 
 
 # ---- bodies ------------------------------------------------------------------------------------
