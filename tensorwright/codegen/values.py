@@ -387,6 +387,9 @@ class Values(Operations):
             return self.op(f"load i32, ptr {self.address(b, flat)}, align {b.dtype.bytes}")
         wide = f"<{lanes} x i32>"
         strided = self.lane_stride(flat)
+        near = self.near_pairs(e, flat) if strided is None else None
+        if near is not None:
+            return self.shuffled_load(b, wide, *near, word=2)
         if strided is None or strided[0] != 2 or self.lane_begin != "0":
             pointers = self.lane_pointers(b, flat)
             return self.intrinsic_masked("gather", wide, b.dtype.bytes, pointers)
@@ -408,11 +411,22 @@ class Values(Operations):
         steps = [o.value - low for o in offsets]
         return (places[0] + low, steps) if max(steps) < NEAR * self.lanes else None
 
-    def shuffled_load(self, b: Buffer, wide: str, first: Expr, steps: list[int]) -> str:
-        """Loads of the elements that some lane reads, put in order."""
+    def near_pairs(self, e: Expr, flat: Expr) -> tuple[Expr, list[int]] | None:
+        """The same for neighbours that are joined: (first element, offsets in words)."""
+        if self.mask is not None and not self.is_inside(e.args[1]):
+            return None
+        near = self.near_lanes(e.args[0], flat)
+        if near is None or any(step % 2 for step in near[1]):
+            return None
+        return near[0], [step // 2 for step in near[1]]
+
+    def shuffled_load(
+        self, b: Buffer, wide: str, first: Expr, steps: list[int], word: int = 1
+    ) -> str:
+        """Loads of the elements that some lane reads (of words of so many), put in order."""
         n, count = self.lanes, max(steps) + 1
         if count > n:
-            return self.shuffled_loads(b, wide, first, steps)
+            return self.shuffled_loads(b, wide, first, steps, word)
         order = ", ".join(f"i32 {k}" for k in steps)
         p = self.address(b, self.legal(first))
         if count == n:
@@ -422,12 +436,12 @@ class Values(Operations):
             v = self.masked_access("load", wide, b.dtype.bytes, p, f"<{wanted}>")
         return self.op(f"shufflevector {wide} {v}, {wide} poison, <{n} x i32> <{order}>")
 
-    def shuffled_loads(self, b: Buffer, wide: str, first: Expr, steps: list[int]) -> str:
+    def shuffled_loads(self, b: Buffer, wide: str, first: Expr, steps: list[int], word: int) -> str:
         """Vectors that cover the elements, the last one ending where they end, and what the lanes
         read of each."""
         n, last, v = self.lanes, max(steps) + 1 - self.lanes, ""
         for begin in (*range(0, last, n), last):
-            p = self.address(b, self.legal(first + begin))
+            p = self.address(b, self.legal(first + begin * word))
             part = self.op(f"load {wide}, ptr {p}, align {b.dtype.bytes}")
             known = v or part
             order = ", ".join(

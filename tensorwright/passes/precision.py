@@ -103,8 +103,8 @@ def contraction(node: Node) -> tuple[str, str]:
     if x.dtype is not f32 or node.dtype is not f32:
         return "exact", f"is in {x.dtype} already"
     if node.op.name == "conv_general":
-        if node.attrs["groups"] != 1:
-            return "stored", "groups share no products: reading is what they cost"
+        if w.shape[-2 if node.attrs["layout"] == "NLAST" else 1] == 1:
+            return "stored", "each channel by itself: reading is what it costs"
         return "multiplied", RULE_OF["conv_general"].why
     axes = node.attrs["contract"][0]
     if upper([x.shape[a] for a in axes]) < SHORTEST:

@@ -49,6 +49,7 @@ ACCEPTED = (0.0, 1e-6, 1e-5)
 FAST_MATH = range(len(ACCEPTED))
 FEWEST = 8  # channels of a group
 USUAL = 32  # the size of a dimension that varies
+NARROW = 1.4  # times what multiply-adds take: in groups narrower than a vector
 GAIN = 0.9  # of the cycles of the direct form, what another must stay below
 DIRECT = 0
 NAMES = {DIRECT: "direct", **{m: f"F({m},{WINDOW})" for m in TILES}}
@@ -160,9 +161,10 @@ def cycles_of(node: Node, x: Node, w: Node, target: Target) -> dict[int, float]:
     """Tile -> cycles; DIRECT for the direct form."""
     size, channels, outputs = node.shape[1:3], w.shape[2], w.shape[3]
     batch, *usual = (usual_size(d) for d in (x.shape[0], *size))
-    direct = direct_cycles(batch * prod(usual), channels, outputs, target)
+    groups = node.attrs["groups"]
+    direct = direct_cycles(batch * prod(usual), channels, outputs, groups, target)
     on = {m: tiled_cycles(m, batch * prod(tiles(usual, m)), channels, outputs,
-                          node.attrs["groups"], target) for m in TILES}  # fmt: skip
+                          groups, target) for m in TILES}  # fmt: skip
     return {DIRECT: direct, **on}
 
 
@@ -171,12 +173,14 @@ def vector_cycles(lanes: int, target: Target) -> float:
     return max(lanes * f32.bits / target.cycle_bits, 0.5)
 
 
-def direct_cycles(points: int, channels: int, outputs: int, target: Target) -> float:
+def direct_cycles(points: int, channels: int, outputs: int, groups: int, target: Target) -> float:
     """Multiply-adds of vectors, each of two products of bf16 where those are asked for (transformed
     tiles stay in f32: their rounding would grow). channels: those of a group."""
     lanes = target.lanes(f32)
     pairs = 2 if target.precision == "bf16" and "bf16" in target.dots else 1
     macs = points * -(-outputs // lanes) * channels * WINDOW**2 * vector_cycles(lanes, target)
+    if groups > 1 and outputs // groups < lanes:
+        macs *= NARROW
     return max(macs, WINDOW**2 * channels * outputs * 4 / target.memory_rate) / pairs
 
 

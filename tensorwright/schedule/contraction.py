@@ -24,7 +24,7 @@ from tensorwright.schedule.elements import element_loops, multiply_by_element
 from tensorwright.schedule.form import EXPENSIVE, inverse
 from tensorwright.schedule.maps import are_as_one, in_parallel, share, total
 from tensorwright.schedule.nest import Stage, depends, loads_of, nest_of, stride_of
-from tensorwright.schedule.pairs import multiply_pairs, pair_variable
+from tensorwright.schedule.pairs import multiply_pairs, pair_variable, uncast
 from tensorwright.schedule.roles import (
     Roles,
     Tile,
@@ -220,11 +220,14 @@ def order_reduction(body: Stmt, stage: Stage, roles: Roles, window: For | None) 
 def sliding_window(stage: Stage, roles: Roles) -> For | None:
     """The reduction loop along which rows see the other operand's vectors again, one later (a
     depthwise convolution that moves by one): written out, so that each is loaded once."""
-    if roles.row is None or roles.broadcast or roles.other is None or roles.other.op != "load":
+    if roles.row is None or roles.broadcast or roles.other is None:
         return None
-    step = stride_of(roles.other, sym(roles.row.var))
+    read = uncast(roles.other)
+    if read.op != "load":
+        return None
+    step = stride_of(read, sym(roles.row.var))
     for f in stage.reduce:
-        moves = stride_of(roles.other, sym(f.var))
+        moves = stride_of(read, sym(f.var))
         slides = moves is not None and moves is step and not is_const(step, 0)
         if is_const(f.extent) and 1 < f.extent.value <= MAX_WINDOW and slides:
             return f

@@ -131,6 +131,13 @@ def test_depthwise_windows_compute_in_f32():
     check(m, array(1, 4, 6, 6))
 
 
+def test_windows_in_groups_multiply_in_bf16():
+    x = x_of(1, 8, 6, 6)
+    m = module(OP["conv_general"](x, weight(8, 2, 3, 3), groups=4), x)
+    assert all(a.dtype is bf16 for a in narrowed(m).main.results[0].args)
+    check(m, array(1, 8, 6, 6))
+
+
 @pytest.mark.parametrize("rows, narrow", [(1, False), (5, True)])
 def test_products_of_activations(rows, narrow):
     q, k = x_of(2, rows, 8, name="q"), x_of(2, 7, 8, name="k")

@@ -131,6 +131,21 @@ def test_convolutions(channels, stride):
     np.testing.assert_allclose(program(x), wanted, rtol=0, atol=2e-6 * np.abs(wanted).max())
 
 
+@pytest.mark.parametrize("channels, outputs", [(4, 4), (8, 8), (16, 32), (16, 4), (3, 8), (24, 24)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_groups(channels, outputs, stride):
+    """Pairs within a group: spread over its columns, from memory or by a permutation."""
+    target = needs_target()
+    how = {"strides": (stride, stride), "padding": ((1, 1), (1, 1)), "groups": 6}
+    x, w = numbers(1, 6 * channels, 9, 9), numbers(6 * outputs, channels, 3, 3)
+    node = param("x", tensor("bf16", *x.shape))
+    y = OP["conv_general"](node, constant(w), dtype=f32, **how)
+    program = compile(Module({"main": graph("main", (node,), (y,))}), target=target, threads=1)
+    assert "pairs of bf16" in traces(program)
+    exact = OP["conv_general"].reference(x.astype(np.float64), w.astype(np.float64), **how)
+    np.testing.assert_allclose(program(x), exact, rtol=0, atol=2e-6 * np.abs(exact).max())
+
+
 @pytest.mark.parametrize("keys", [16, 33])
 def test_attention(keys):
     target = needs_target()
