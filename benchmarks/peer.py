@@ -27,6 +27,7 @@ class Case:
 class Peer:
     package = ""
     needs_torch = False  # compiles the torch module, not the ONNX file
+    compiles_for_threads = False  # what it keeps holds for one number of threads
 
     def version(self) -> str:
         return metadata.version(self.package)

@@ -109,6 +109,8 @@ class Torch(Peer):
 
 
 class Inductor(Torch):
+    compiles_for_threads = True
+
     def compile(self, case: Case) -> Call:
         import torch
 

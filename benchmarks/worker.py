@@ -37,7 +37,8 @@ class Session:
         row, version = zoo.find(model), self.peer.version()
         artifact = row.artifact(small)
         key = hashlib.sha256(f"{artifact.onnx} {artifact.meta.get('key')} {version}".encode())
-        name = f"{self.name}-{model}-{threads}-{key.hexdigest()[:12]}"
+        form = f"{self.name}-{threads}" if self.peer.compiles_for_threads else self.name
+        name = f"{form}-{model}-{key.hexdigest()[:12]}"
         folder = Path(os.environ.get("TW_BENCH_FOLDER") or tempfile.mkdtemp()) / name
         kept = folder.exists() and any(folder.iterdir())
         folder.mkdir(parents=True, exist_ok=True)
