@@ -6,6 +6,7 @@ What is bound or remembered in a scope is forgotten at its end.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from itertools import chain
 
@@ -39,7 +40,7 @@ class Block:
         self.strides: dict = {}  # of sums, by the variable of the lanes
         self.flats: dict = {}
         self.inside: dict[Expr, bool] = {}
-        self.loaded: dict[Expr, frozenset[Expr]] = {}
+        self.loaded: dict[Expr, Mapping[Expr, None]] = {}
         self.outer_masks: list[str | None] = []  # enclosing the present one
         self.transient: list[tuple[dict, object]] = []
 
@@ -81,10 +82,7 @@ class Block:
         return f"{name}.{self.counter}"
 
     def body_text(self) -> str:
-        def flatten(part):
-            return chain.from_iterable(map(flatten, part)) if isinstance(part, list) else (part,)
-
-        return "\n".join(["entry:", *self.entry, *flatten(self.lines)])
+        return "\n".join(["entry:", *self.entry, *flattened(self.lines)])
 
     def stack_slot(self, type_: str, align: int) -> str:
         p = self.fresh("slot")
@@ -140,3 +138,8 @@ class Block:
         for scope, key in self.transient:
             scope.pop(key, None)
         self.transient.clear()
+
+
+def flattened(part) -> Iterable[str]:
+    """The strings of nested lists, in order."""
+    return chain.from_iterable(map(flattened, part)) if isinstance(part, list) else (part,)

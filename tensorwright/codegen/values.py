@@ -9,8 +9,10 @@ stays scalar and is splat where it meets a vector.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, reduce
+from operator import or_
 
 from tensorwright.base.errors import InternalError
 from tensorwright.codegen.instructions import INSTRUCTIONS, Instruction
@@ -35,7 +37,8 @@ from tensorwright.ir.sums import offset_of, weighted
 
 LINE = 64  # bytes of a cache line
 NEAR = 4  # vectors that are read and shuffled instead of fetching elements one by one
-NO_LOADS: frozenset[Expr] = frozenset()
+Loads = Mapping[Expr, None]  # an ordered set: what is emitted may not depend on addresses
+NO_LOADS: Loads = {}
 
 
 def is_safe_divisor(e: Expr) -> bool:
@@ -74,13 +77,17 @@ class Values(Operations):
         """Whether the value stays the same wherever it is computed again."""
         return all([x.value in self.readonly for x in self.loads_of(e)])
 
-    def loads_of(self, e: Expr) -> frozenset[Expr]:
-        """The loads inside an expression."""
+    def loads_of(self, e: Expr) -> Loads:
+        """The loads inside an expression, in an order that each process finds them in."""
         found = self.loaded.get(e)
         if found is None:
-            own = frozenset((e,)) if e.op == "load" else NO_LOADS
+            own = {e: None} if e.op == "load" else NO_LOADS
             below = [x for x in map(self.loads_of, e.args) if x]
-            found = self.loaded[e] = own.union(*below) if below else own
+            if len(below) == 1 and not own:
+                found = below[0]
+            else:
+                found = reduce(or_, below, own)
+            self.loaded[e] = found
         return found
 
     def enter_lanes(self, symbol: Symbol, lanes: int, begin: str) -> None:
@@ -303,8 +310,10 @@ class Values(Operations):
         return found
 
     def masked_select(self, e: Expr, mask: str) -> str:
-        for x in self.loads_of(e.args[1]) & self.loads_of(e.args[2]):
-            self.widen(x)  # every lane needs it
+        other = self.loads_of(e.args[2])
+        for x in self.loads_of(e.args[1]):
+            if x in other:
+                self.widen(x)  # every lane needs it
         arms = []
         for arm, inverted in ((e.args[1], False), (e.args[2], True)):
             if self.must_guard(arm):

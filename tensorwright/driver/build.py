@@ -60,11 +60,10 @@ def build_program(
         verify_plan(f)
     jobs, errors = coder.jobs, coder.errors
     report = reporter(jobs, progress, len(m.kernels) + 2)
-    support = jobs.add(support_ir(target.triple))
     code = coder.code(m.kernels, report)
     symbols = {k: c.symbol for k, c in code.items()}
     host = jobs.add(host_text(planned, len(entries), m, target, errors, symbols))
-    keys = dict.fromkeys((host, *(c.key for c in code.values()), support))
+    keys = dict.fromkeys((host, *(c.key for c in code.values()), coder.support))
     objects = [jobs.result(key) for key in keys]
     learn(m.kernels, code, coder.known)
     report(len(m.kernels) + 2)
@@ -126,13 +125,14 @@ class Code:
 
 
 class Coder:
-    """Begins the code of kernels, as soon as they are as they will be, each once. errors: the
-    messages of all of them, by number."""
+    """Begins the code of kernels, as soon as they are as they will be, each once, and before them
+    that of the support functions. errors: the messages of all of them, by number."""
 
     def __init__(self, target: Target, jobs: Jobs, known: KnownKernels | None = None):
         self.target, self.jobs, self.known = target, jobs, known
         self.errors: list[str] = []
         self.codes: dict[Kernel, Code] = {}
+        self.support = jobs.add(support_ir(target.triple))
 
     def begin(self, k: Kernel) -> Code:
         """The kernel's code, known or begun."""

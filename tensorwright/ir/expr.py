@@ -584,7 +584,20 @@ def transform(e: Expr, leaf: Callable[[Expr], Expr | None], memo: dict | None = 
         return found
     new = leaf(e)
     if new is None:
-        new = rebuild(e, tuple(transform(a, leaf, memo) for a in e.args)) if e.args else e
+        new = rebuild(e, tuple([transform(a, leaf, memo) for a in e.args])) if e.args else e
+    memo[e] = new
+    return new
+
+
+def map_loads(e: Expr, made: Callable[[Buffer, tuple[Expr, ...]], Expr | None], memo: dict) -> Expr:
+    """`e` with each load b[i] replaced by made(b, i), the loads in i first; None keeps it."""
+    found = memo.get(e)
+    if found is not None:
+        return found
+    args = tuple([map_loads(a, made, memo) for a in e.args]) if e.args else ()
+    new = made(e.value, args) if e.op == "load" else None
+    if new is None:
+        new = rebuild(e, args) if args else e
     memo[e] = new
     return new
 

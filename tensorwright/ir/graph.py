@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -60,9 +61,13 @@ class Graph:
     result_names: tuple[str, ...] = field(default=())
     state: tuple[tuple[int, int], ...] = ()
 
-    def nodes(self) -> list[Node]:
+    def nodes(self) -> tuple[Node, ...]:
         """Every node that the results need, operands and binders first; parameters come first."""
-        return order(self.params, (*self.binders, *self.results), self.binders)
+        return self._ordered
+
+    @cached_property
+    def _ordered(self) -> tuple[Node, ...]:
+        return tuple(order(self.params, (*self.binders, *self.results), self.binders))
 
     @property
     def result_types(self) -> tuple[Type, ...]:

@@ -27,7 +27,7 @@ from tensorwright.ir.expr import (
     symbols_in,
     walk,
 )  # fmt: skip
-from tensorwright.ir.expr import transform as transform_expr
+from tensorwright.ir.expr import map_loads as map_loads_in
 from tensorwright.ir.sums import put
 
 KINDS = ("serial", "parallel", "vector", "unroll", "outline", "block", "thread")
@@ -236,15 +236,14 @@ def loop_symbol(name: str, begin: Expr, extent: Expr) -> Symbol:
 
 def loops(names: Iterable[str], extents: Iterable, body: Callable[..., Stmt]) -> Stmt:
     """A perfect nest of serial loops, outermost first."""
-    names, extents = list(names), list(extents)
+    return _nest(list(zip(names, extents)), body, ())
 
-    def build(depth: int, indices: tuple[Expr, ...]) -> Stmt:
-        if depth == len(extents):
-            return body(*indices)
-        name = names[depth]
-        return loop(name, extents[depth], lambda v: build(depth + 1, (*indices, v)))
 
-    return build(0, ())
+def _nest(levels: list[tuple], body: Callable[..., Stmt], indices: tuple[Expr, ...]) -> Stmt:
+    if len(indices) == len(levels):
+        return body(*indices)
+    name, extent = levels[len(indices)]
+    return loop(name, extent, lambda v: _nest(levels, body, (*indices, v)))
 
 
 def store(buffer: Buffer, indices, value: Expr) -> Store:
@@ -428,17 +427,16 @@ def substitute(root: Stmt, values: dict[Expr, Expr]) -> Stmt:
     return map_expressions(root, lambda e: replace_symbols(e, symbols, memo))
 
 
+def map_loads(root: Stmt, made: Callable[[Buffer, tuple[Expr, ...]], Expr | None]) -> Stmt:
+    """`root` with each load b[i] replaced by made(b, i), the loads in i first; None keeps it."""
+    memo: dict = {}
+    return map_expressions(root, lambda e: map_loads_in(e, made, memo))
+
+
 def replace_buffers(root: Stmt, new: dict[Buffer, Buffer]) -> Stmt:
     """`root` reading and writing other buffers of the same rank."""
     if not new:
         return root
-    memo: dict = {}
-
-    def leaf(e: Expr) -> Expr | None:
-        if e.op == "load" and e.value in new:
-            indices = tuple(transform_expr(i, leaf, memo) for i in e.args)
-            return new[e.value][indices]
-        return None
 
     def visit(s: Stmt) -> Stmt | None:
         match s:
@@ -456,7 +454,7 @@ def replace_buffers(root: Stmt, new: dict[Buffer, Buffer]) -> Stmt:
                                base=new.get(s.base, s.base))  # fmt: skip
         return None
 
-    return rewrite(map_expressions(root, lambda e: transform_expr(e, leaf, memo)), visit)
+    return rewrite(map_loads(root, lambda b, at: new[b][at] if b in new else None), visit)
 
 
 def free_symbols(root: Stmt) -> list[Symbol]:

@@ -240,13 +240,21 @@ _COMBINE = {"add": np.add, "mul": np.multiply, "min": np.minimum, "max": np.maxi
 
 
 def _scatter_into(x, grid, updates, mode):
-    """NumPy's unordered `at` is in order for every mode; plain assignment is not promised to be."""
-    y = x.copy()
+    """x with updates, in their order, at the places grid[0][i], grid[1][i] ... of its first
+    dimensions. Plain assignment promises no order: of the updates of a place the last is taken."""
     grid = np.broadcast_arrays(*grid)
-    for at in np.ndindex(grid[0].shape if grid else ()):
-        to = tuple(g[at] for g in grid)
-        y[to] = updates[at] if mode == "set" else _COMBINE[mode](y[to], updates[at])
-    return y
+    if not grid or grid[0].size == 0:
+        return x.copy()
+    named, count = x.shape[: len(grid)], grid[0].size
+    place = np.ravel_multi_index([g.reshape(count) for g in grid], named)
+    y = x.reshape(-1, *x.shape[len(grid) :]).copy()
+    updates = updates.reshape(count, *y.shape[1:])
+    if mode == "set":
+        place, last = np.unique(place[::-1], return_index=True)
+        y[place] = updates[::-1][last]
+    else:
+        _COMBINE[mode].at(y, place, updates)
+    return y.reshape(x.shape)
 
 
 def _infer_scatter_elements(x: TensorType, indices: TensorType, updates: TensorType, *,

@@ -401,15 +401,19 @@ def _lower_concat(out: Buffer, *xs: Buffer, axis: int) -> Stmt:
     axis %= out.rank
     starts = list(accumulate((as_expr(x.shape[axis]) for x in xs), initial=const(0)))
 
-    def choose(first: int, last: int, i: tuple[Expr, ...]) -> Expr:
-        """The element among operands [first, last): a balanced tree keeps expressions shallow."""
-        if last - first == 1:
-            return xs[first][(*i[:axis], i[axis] - starts[first], *i[axis + 1 :])]
-        middle = (first + last) // 2
-        before = compare("lt", i[axis], starts[middle])
-        return select_expr(before, choose(first, middle, i), choose(middle, last, i))
+    parts = list(zip(xs, starts))
+    return compute(out, lambda *i: _element_among(parts, axis, i))
 
-    return compute(out, lambda *i: choose(0, len(xs), i))
+
+def _element_among(parts: list[tuple[Buffer, Expr]], axis: int, i: tuple[Expr, ...]) -> Expr:
+    """The element at i of operands that start along an axis at some places: a balanced tree keeps
+    expressions shallow."""
+    if len(parts) == 1:
+        ((x, start),) = parts
+        return x[(*i[:axis], i[axis] - start, *i[axis + 1 :])]
+    first, last = parts[: len(parts) // 2], parts[len(parts) // 2 :]
+    before = compare("lt", i[axis], last[0][1])
+    return select_expr(before, _element_among(first, axis, i), _element_among(last, axis, i))
 
 
 def _concat_gradient(g, y, *xs, axis):

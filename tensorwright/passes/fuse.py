@@ -10,6 +10,7 @@ kinds of operators fuse is inferred from their nests, not declared.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from tensorwright.base import trace
@@ -159,24 +160,15 @@ class Fusion:
     def chain(self, start: Node, group: Group) -> list[Node]:
         """The nodes from the nearest contraction to `start`, users first, if they are used by each
         other alone."""
-        depends: dict[Node, bool] = {}  # on a contraction
-
-        def visit(n: Node | None) -> bool:
-            if n is None or n.op in (PARAM, CONST) or n.op.name in HOST_OPS - {"reshape"}:
-                return False
-            if n not in depends and len(depends) < MAX_GROUP:
-                found = n.op.name == "dot_general" or any([visit(a) for a in n.args])
-                depends[n] = found and n.op.lower is not None
-            return depends.get(n, False)
-
-        visit(start)
+        depends: dict[Node, bool] = {}
+        leads_back(start, depends)
         inside = [n for n, found in depends.items() if found]
         inside.sort(key=self.place.__getitem__)  # a contraction may use what another one leads to
         allowed = {*inside, *group.nodes}
         alone = all(n not in self.outputs and allowed.issuperset(self.users[n]) for n in inside)
         return inside[::-1] if alone else []
 
-    def rebuild(self, order: list[Node]) -> Graph:
+    def rebuild(self, order: Sequence[Node]) -> Graph:
         """The graph with groups as nodes, emitted where their root stood."""
         new: dict[Node, Node] = {}
         for node in order:
@@ -209,6 +201,16 @@ def hidden_sizes(nodes: list[Node], inputs: list[Node]) -> tuple[Expr, ...]:
     used = set().union(*map(node_symbols, nodes)) - type_symbols(*(x.type for x in inputs))
     hidden = used - type_symbols(nodes[0].type) - {s for n in nodes for s in bound_symbols(n)}
     return tuple(map(sym, sorted(hidden, key=lambda s: (s.name, s.serial))))
+
+
+def leads_back(n: Node | None, depends: dict[Node, bool]) -> bool:
+    """Whether kernels may lead from a contraction to the node; `depends` collects the answers."""
+    if n is None or n.op in (PARAM, CONST) or n.op.name in HOST_OPS - {"reshape"}:
+        return False
+    if n not in depends and len(depends) < MAX_GROUP:
+        found = n.op.name == "dot_general" or any([leads_back(a, depends) for a in n.args])
+        depends[n] = found and n.op.lower is not None
+    return depends.get(n, False)
 
 
 def picks_elements(node: Node) -> bool:

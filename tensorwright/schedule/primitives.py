@@ -31,6 +31,7 @@ from tensorwright.ir.expr import (
     minimum,
     replace_symbols,
     select,
+    substitute,
     sym,
     transform,
 )  # fmt: skip
@@ -191,19 +192,16 @@ def _mentions(s: For, v: Symbol) -> bool:
 
 def index_local(root: Stmt, wider: dict[Buffer, Buffer], position: Expr) -> Stmt:
     """Accesses of expanded buffers get `position` as their first subscript."""
-    memo: dict = {}
-
-    def leaf(e: Expr) -> Expr | None:
-        if e.op == "load" and e.value in wider:
-            return wider[e.value][(position, *(transform(i, leaf, memo) for i in e.args))]
-        return None
 
     def visit(s: Stmt) -> Stmt | None:
         if isinstance(s, Store) and s.buffer in wider:
             return replace(s, buffer=wider[s.buffer], indices=(position, *s.indices))
         return None
 
-    return ir.rewrite(ir.map_expressions(root, lambda e: transform(e, leaf, memo)), visit)
+    def load(b: Buffer, at: tuple[Expr, ...]) -> Expr | None:
+        return wider[b][(position, *at)] if b in wider else None
+
+    return ir.rewrite(ir.map_loads(root, load), visit)
 
 
 def partition(root: Stmt, v: Symbol, at) -> tuple[Stmt, Symbol, Symbol]:
@@ -241,26 +239,23 @@ def fresh_copy(s: For, begin: Expr, extent: Expr) -> For:
 
 def renew(root: Stmt) -> Stmt:
     """A copy with fresh loop variables and allocated buffers, so that both copies can be named."""
-    values: dict[Symbol, Expr] = {}
-    memo: dict = {}  # no expression is met before the loops around it
-
-    def new(e: Expr) -> Expr:
-        return replace_symbols(e, values, memo)
-
-    def visit(s: Stmt) -> Stmt:
-        if not isinstance(s, For):
-            s = ir.map_own_expressions(s, new)
-            return ir.with_children(s, tuple(map(visit, ir.children(s))))
-        begin, extent = new(s.begin), new(s.extent)
-        v = loop_symbol(s.var.name, begin, extent)
-        values[s.var] = sym(v)
-        return For(v, begin, extent, visit(s.body), s.kind)
-
-    root = visit(root)
+    root = _renewed(root, {}, {})
     buffers = [s.buffer for s in ir.statements(root) if isinstance(s, Alloc)]
     return ir.replace_buffers(
         root, {b: Buffer(b.name, b.dtype, b.shape, b.scope, b.align) for b in buffers}
     )
+
+
+def _renewed(s: Stmt, values: dict[Symbol, Expr], memo: dict) -> Stmt:
+    """A copy with fresh loop variables. memo: of `values`, as no expression is met before the loops
+    around it."""
+    if not isinstance(s, For):
+        s = ir.map_own_expressions(s, lambda e: replace_symbols(e, values, memo))
+        return ir.with_children(s, tuple([_renewed(c, values, memo) for c in ir.children(s)]))
+    begin, extent = (replace_symbols(e, values, memo) for e in (s.begin, s.extent))
+    v = loop_symbol(s.var.name, begin, extent)
+    values[s.var] = sym(v)
+    return For(v, begin, extent, _renewed(s.body, values, memo), s.kind)
 
 
 def join(root: Stmt, a: Symbol, b: Symbol) -> tuple[Stmt, Symbol]:
@@ -388,14 +383,7 @@ def relayout(
     root: Stmt, old: Buffer, new: Buffer, index: Callable[[tuple[Expr, ...]], tuple[Expr, ...]]
 ) -> Stmt:
     """Read a buffer in another layout: old[i] -> new[index(i)]. The caller provides `new`."""
-    memo: dict = {}
-
-    def leaf(e: Expr) -> Expr | None:
-        if e.op == "load" and e.value is old:
-            return new[index(tuple(transform(i, leaf, memo) for i in e.args))]
-        return None
-
-    return ir.map_expressions(root, lambda e: transform(e, leaf, memo))
+    return ir.map_loads(root, lambda b, at: new[index(at)] if b is old else None)
 
 
 def rfactor(root: Stmt, v: Symbol, lanes: int) -> tuple[Stmt, Symbol | None]:
@@ -482,15 +470,12 @@ def vectorize(root: Stmt, v: Symbol, lanes: int) -> tuple[Stmt, Symbol | None]:
 def inline(root: Stmt, producer: Store, variables: Sequence[Expr]) -> Stmt:
     """Replace loads of a map stage's buffer by its definition and drop the stage. Legal if the
     stage stores every element once from values that do not change afterwards."""
-    memo: dict = {}
     places = [k for k, i in enumerate(producer.indices) if i.op == "sym"]
 
-    def leaf(e: Expr) -> Expr | None:
-        if e.op == "load" and e.value is producer.buffer:
-            at = [transform(i, leaf, memo) for i in e.args]
-            values = {v: at[k] for v, k in zip(variables, places)}
-            return transform(producer.value, values.get)
-        return None
+    def load(b: Buffer, at: tuple[Expr, ...]) -> Expr | None:
+        if b is not producer.buffer:
+            return None
+        return substitute(producer.value, {v: at[k] for v, k in zip(variables, places)})
 
     def visit(s: Stmt) -> Stmt | None:
         if isinstance(s, Seq):
@@ -498,8 +483,7 @@ def inline(root: Stmt, producer: Store, variables: Sequence[Expr]) -> Stmt:
             return seq(*kept) if len(kept) != len(s.body) else None
         return None
 
-    cleaned = ir.rewrite(root, visit)
-    return ir.map_expressions(cleaned, lambda e: transform(e, leaf, memo))
+    return ir.map_loads(ir.rewrite(root, visit), load)
 
 
 def _defines(s: Stmt, b: Buffer) -> bool:

@@ -196,16 +196,13 @@ def drop_alloc(root: Stmt, b: Buffer) -> Stmt:
 
 def rename_accesses(root: Stmt, old: Buffer, new: Buffer, index) -> Stmt:
     """Every load and store of `old` at i -> of `new` at `index(i)`."""
-    memo: dict = {}
 
-    def leaf(e: Expr) -> Expr | None:
-        if e.op == "load" and e.value is old:
-            return new[tuple(index(tuple(transform(i, leaf, memo) for i in e.args)))]
-        return None
+    def load(b: Buffer, at: tuple[Expr, ...]) -> Expr | None:
+        return new[tuple(index(at))] if b is old else None
 
     def visit(s: Stmt) -> Stmt | None:
         if isinstance(s, Store) and s.buffer is old:
             return replace(s, buffer=new, indices=tuple(index(s.indices)))
         return None
 
-    return ir.rewrite(ir.map_expressions(root, lambda e: transform(e, leaf, memo)), visit)
+    return ir.rewrite(ir.map_loads(root, load), visit)

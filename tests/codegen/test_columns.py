@@ -8,9 +8,11 @@ import mmap
 import numpy as np
 import pytest
 
+from tensorwright.codegen.columns import Columns
 from tensorwright.driver.compile import compile
 from tensorwright.driver.pipeline import run_pipeline
-from tensorwright.ir.expr import Symbol, sym
+from tensorwright.ir.dtype import f32
+from tensorwright.ir.expr import Buffer, Symbol, make, sym
 from tensorwright.ir.graph import constant, graph, param
 from tensorwright.ir.interp import run_graph
 from tensorwright.ir.module import Module
@@ -99,3 +101,12 @@ def test_a_padded_transpose_reads_nothing_in_front_of_its_operand():
     got = program(value)
     expected = np.pad(value, ((0, 0), (0, 0), (1, 1), (1, 1))).transpose(0, 2, 3, 1)
     np.testing.assert_array_equal(got, expected)
+
+
+def test_loads_are_found_in_the_order_of_the_text():
+    x = Buffer("x", f32, (64,))
+    block = Columns(None, None)
+    e = x[0]
+    for k in range(1, 40):
+        e = make("add", f32, (e, x[k]))
+    assert list(block.loads_of(e)) == [x[k] for k in range(40)]

@@ -8,7 +8,7 @@ import pytest
 
 from tensorwright.base.errors import InternalError
 from tensorwright.codegen.engine import compile_object
-from tensorwright.driver.jobs import Jobs
+from tensorwright.driver.jobs import PROMPT, Jobs
 from tensorwright.driver.objects import ObjectCache
 from tensorwright.target.host import find
 
@@ -79,3 +79,14 @@ def test_processes_share_a_folder(tmp_path):
     assert [r.wait(120) for r in runs] == [0, 0, 0]
     cache = ObjectCache(tmp_path)
     assert all(cache.read(p.stem) is not None for p, _ in cache.entries())
+
+
+def test_threads_are_served_soon_while_they_work():
+    usual = sys.getswitchinterval()
+    with Jobs(ObjectCache(None), find("host"), 2) as outer:
+        with Jobs(ObjectCache(None), find("host"), 2) as inner:
+            for jobs in (outer, inner):
+                jobs.add(TEXTS[0])
+            assert sys.getswitchinterval() == pytest.approx(PROMPT)
+        assert sys.getswitchinterval() == pytest.approx(PROMPT)
+    assert sys.getswitchinterval() == usual

@@ -75,3 +75,16 @@ def test_messages():
     }.items():  # fmt: skip
         with pytest.raises(CompileError, match=message):
             call()
+
+
+@pytest.mark.parametrize("mode", ops.MODES)
+def test_scatters_of_one_place_happen_in_order(mode):
+    combine = {"set": lambda a, b: b, "add": np.add, "mul": np.multiply, "min": min, "max": max}
+    random = np.random.default_rng(0)
+    x, updates = random.normal(size=(3, 4, 5)), random.normal(size=(60, 5))
+    at = np.stack([random.integers(0, 3, 60), random.integers(0, 4, 60)], 1)
+    wanted = x.copy()
+    for (i, j), row in zip(at, updates):
+        wanted[i, j] = [combine[mode](a, b) for a, b in zip(wanted[i, j], row)]
+    found = ops.scatter_nd.reference(x, at, updates, mode=mode)
+    np.testing.assert_array_equal(found, wanted)
