@@ -30,7 +30,8 @@ class Product:
     """What tiles are asked for: results of so many rows and columns, each a sum of `depth`
     products. broadcast: all columns of a row multiply with the same element of the other operand;
     where they do not, `run`: columns that do, and `window`: rows that see one vector of it, all of
-    which then stay in registers."""
+    which then stay in registers. far: how often, of all times, the streamed operand comes from
+    memory: then the first tile of a panel waits for what it reads."""
 
     rows: int
     columns: int
@@ -38,6 +39,7 @@ class Product:
     broadcast: bool = True
     window: int = 1
     run: int = 1
+    far: float = 0.0
 
     def is_same(self, lanes: int) -> bool:
         """Whether all lanes of a vector multiply with the same element."""
@@ -109,7 +111,8 @@ def tile_cost(product: Product, tile: Tile, target: Target) -> float:
         others = loads * (1 if run == 1 else PERMUTED)
         rest = 0.3 * seen + 0.5 * vectors
     cycles = max(rows * vectors * one, others + weights, LATENCY)
-    return row_tiles * columns * (cycles + rest * one)
+    waiting = product.far * max(vectors * bits / 8 / target.memory_rate - cycles, 0)
+    return columns * (row_tiles * (cycles + rest * one) + waiting)
 
 
 def instructions(rows: float, vectors: int) -> float:

@@ -20,6 +20,7 @@ from tensorwright.ir.expr import Buffer, Expr, Symbol, compare, const, is_const,
 from tensorwright.ir.loop import Alloc, For, Kernel, Stmt, loop_symbol, seq
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.contraction import (
+    HIDDEN,
     extent_of,
     reduction_length,
     tile_nest,
@@ -134,8 +135,9 @@ def passed_bytes(t: Transformed, part: int) -> int:
 
 def block_cost(t: Transformed, part: int, target: Target) -> Callable[[int], float]:
     """Cycles of blocks of so many tiles in so many groups of channels, without the transforms.
-    Every block reads the weights once, which takes longer than its products if it is small; what
-    passes between the stages leaves the L2 cache if a block is large, or is all."""
+    Every block reads the weights once, which takes longer than its products if it is small: the
+    first one from memory, others from what holds them beside what passes between the stages. That
+    leaves the L2 cache if a block is large, or is all."""
     count, points, wide = extent_of(t.inputs), t.v.shape[0], t.m.shape[-1]
     depth, parts = reduction_length(t.products), groups_of(t) // part
     weights = points * part * depth * wide * t.v.dtype.bytes
@@ -145,11 +147,14 @@ def block_cost(t: Transformed, part: int, target: Target) -> Callable[[int], flo
         rows = min(size or count, count)
         blocks = -(-count // rows)
         tiles = Choices()
-        choose_tile(Product(rows, wide, depth), target, target.lanes(t.v.dtype), tiles)
+        product = Product(rows, wide, depth, far=1 / blocks)
+        choose_tile(product, target, target.lanes(t.v.dtype), tiles)
         products = points * part * tiles.cost
-        fits = weights + rows * passed <= target.caches[1]
-        again = weights / (target.l2_rate if fits else target.l3_rate)
-        reading = max(products, weights / target.memory_rate) + (blocks - 1) * max(products, again)
+        rate = target.rate(weights + rows * passed)
+        again = weights / rate
+        shown = HIDDEN * again if rate == target.memory_rate else 0
+        first = max(products, weights / target.memory_rate)
+        reading = first + (blocks - 1) * max(products + shown, again)
         outside = count * passed * 2 / target.l3_rate if rows * passed > room(target) else 0
         return parts * (reading + outside)
 
@@ -164,7 +169,7 @@ def in_stages(k: Kernel, t: Transformed, target: Target, choices: Choices) -> Ke
     first = transform_part(t.inputs, target)
     last = transform_part(t.results, target)
     k = replace(k, body=seq(*t.rest, Alloc(t.v), Alloc(t.m), first, t.products, last))
-    return contract(k, t.products, target, choices, "parallel")
+    return contract(k, t.products, target, choices, kind="parallel")
 
 
 def spread_out(t: Transformed, tiles: int, scope: str) -> Transformed:
@@ -211,7 +216,8 @@ def in_blocks(
     nest = For(block, const(0), blocks, body, "parallel")
     if parts > 1:
         nest = p.fuse(For(n, const(0), const(parts), nest, "parallel"), n, block)[0]
-    return contract(replace(k, body=seq(*t.rest, nest)), middle, target, choices)
+    k = replace(k, body=seq(*t.rest, nest))
+    return contract(k, middle, target, choices, far=1 / max(extent_of(t.inputs) // size, 1))
 
 
 def in_part(t: Transformed, part: int, n: Expr) -> Transformed:
@@ -285,9 +291,10 @@ def transform_part(nest: For, target: Target) -> Stmt:
 
 
 def contract(
-    k: Kernel, root: For, target: Target, choices: Choices, kind: str = "serial"
+    k: Kernel, root: For, target: Target, choices: Choices, kind: str = "serial", far: float = 1.0
 ) -> Kernel:
-    """The products on register tiles, their weights in panels."""
+    """The products on register tiles, their weights in panels. far: how often, of all times, these
+    come from memory."""
     stage = read_nest(root)
     body = p.cache_write(k.body, stage.init) if stage.acc is stage.out else k.body
     for f in stage.spatial:
@@ -296,7 +303,8 @@ def contract(
     stage = read_nest(p.find(k.body, root.var))
     roles = find_roles(stage)
     points = prod(extent_of(f) for f in roles.outer)
-    product = Product(extent_of(roles.row), extent_of(roles.column), reduction_length(stage))
+    rows, columns, depth = *map(extent_of, (roles.row, roles.column)), reduction_length(stage)
+    product = Product(rows, columns, depth, far=far)
     lanes = target.lanes(stage.acc.dtype)
     tile = choose_tile(product, target, lanes, choices.within("", points))
     spec = choose_pack(k, stage, roles, tile)

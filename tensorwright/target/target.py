@@ -49,5 +49,11 @@ class Target:
         """Elements of `dtype` in one vector."""
         return max(1, self.vector_bits // max(dtype.bits, 8))
 
+    def rate(self, size: int) -> int:
+        """Bytes a cycle that a core reads again of `size` bytes, from the nearest that holds them
+        beyond the L1 cache."""
+        held = zip(self.caches[1:], (self.l2_rate, self.l3_rate))
+        return next((rate for most, rate in held if size <= most), self.memory_rate)
+
     def with_cores(self, cores: int) -> Target:
         return replace(self, cores=cores)
