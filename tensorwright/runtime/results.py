@@ -24,6 +24,7 @@ from tensorwright.runtime.buffer import address, aligned_empty
 from tensorwright.runtime.pages import PAGE, region
 
 LARGE = 32 << 20  # bytes of a result for which this is worth while
+SMALL_PAGE = 4 << 10
 MIDDLE = 64 << 10  # bytes of a result whose memory is kept, on pages as they come
 MOST = 8  # large blocks that wait
 MOST_BYTES = 64 << 20  # of smaller blocks that wait
@@ -51,10 +52,14 @@ class Block:
 
 
 class Piece:
-    """Some memory of less than `LARGE` bytes."""
+    """Some memory of less than `LARGE` bytes, from the beginning of a page on: a load waits for a
+    store before it whose address ends in the same 12 bits, so what is stored must not lie a little
+    further on in its page than what is loaded, and arrays of NumPy begin 0 to 64 bytes into one."""
 
     def __init__(self, nbytes: int) -> None:
-        self.flat, self.start = aligned_empty((nbytes,), np.dtype(np.uint8), nbytes)
+        size = nbytes + SMALL_PAGE
+        self.flat, self.start = aligned_empty((size,), np.dtype(np.uint8), size)
+        self.start += -self.start % SMALL_PAGE
         self.nbytes = nbytes
 
 

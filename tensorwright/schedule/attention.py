@@ -24,7 +24,14 @@ from tensorwright.schedule.contraction import (
     reduction_length,
     tile_nest,
 )
-from tensorwright.schedule.form import MAX_ROW_BYTES, Form, inverse, row_shape, temps_in_order
+from tensorwright.schedule.form import (
+    MAX_ROW_BYTES,
+    MAX_TILE_BYTES,
+    Form,
+    inverse,
+    row_shape,
+    temps_in_order,
+)
 from tensorwright.schedule.legal import ScheduleError
 from tensorwright.schedule.maps import in_parallel, share, total
 from tensorwright.schedule.masked import skip_masked
@@ -49,6 +56,7 @@ MANY = 64  # elements that a size of which nothing is known is taken to have
 MANY_KEYS = 512  # likewise keys, of which a tile of rows holds the scores
 RUNS = 16  # of tiles, each with memory of its own for scores whose number has no bound
 MAX_ROWS = 48
+WIDE_ROWS = 12  # of a tile whose rows are long
 MIN_ROWS = 4  # of a tile, unless there is no room for as many
 
 
@@ -82,7 +90,7 @@ def schedule_attention(form: Form, target: Target, choices: Choices) -> Kernel:
         k = contract_part(k, v, target, choices.within(name, tiles))
     between = choices.within("", tiles * height)
     body = p.replace_loop(k.body, three[1], lambda s: rows_part(s, target, between))
-    return replace(k, body=in_runs(share(body, [*loops, tile], choices), RUNS))
+    return replace(k, body=in_runs(share(body, [*loops, tile], choices), RUNS, MAX_ROW_BYTES))
 
 
 def together(body: Stmt, form: Form, values: Stage, temps: list[Buffer]) -> tuple[Stmt, list[For]]:
@@ -131,7 +139,8 @@ def tile_height(row: For, form: Form, target: Target, choices: Choices) -> int:
     sizes = [as_expr(row_shape(s.out, form.rows)[-1]) for s in form.stages[:-1]
              if len(s.out.shape) > form.rows]  # fmt: skip
     width = max((d.value if is_const(d) else MANY_KEYS for d in sizes), default=1)
-    most = max(1, min(MAX_ROWS, MAX_ROW_BYTES // (4 * width)))
+    wide = min(WIDE_ROWS, MAX_TILE_BYTES // (4 * width))
+    most = max(1, wide, min(MAX_ROWS, MAX_ROW_BYTES // (4 * width)))
     high = bounds(row.extent)[1]
     whole = most if high is None else high
     heights = [min(most, whole)]

@@ -81,7 +81,8 @@ EXPENSIVE = frozenset(
     ]
 )
 MAX_INLINED = 200  # nodes of one expression
-MAX_ROW_BYTES = 48 << 10  # of a tile of rows between two contractions
+MAX_ROW_BYTES = 48 << 10  # of a tile of rows between two contractions, on the stack
+MAX_TILE_BYTES = 256 << 10  # of one with long rows, in the L2 cache
 MAX_WINDOW = 32  # elements of a window, which is unrolled
 MIN_DOT = 16  # elements of a row that is added up by itself
 MAX_STEP = 4  # elements from one window to the next
@@ -322,7 +323,7 @@ def _fits(b: Buffer, rows: int) -> bool:
     the size are supposed to."""
     row = row_shape(b, rows)
     known = all(is_const(as_expr(d)) for d in row)
-    return not known or prod(row) * MIN_ROWS * b.dtype.bytes <= MAX_ROW_BYTES
+    return not known or prod(row) * MIN_ROWS * b.dtype.bytes <= MAX_TILE_BYTES
 
 
 def _panels(k: Kernel, scores: Stage, values: Stage) -> bool:

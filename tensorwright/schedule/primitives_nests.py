@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 
 from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import (
@@ -125,19 +126,19 @@ def in_place(root: Stmt, old: Buffer, new: Buffer) -> Stmt:
     return ir.replace_buffers(drop_alloc(root, new), {new: old})
 
 
-def in_runs(root: Stmt, most: int) -> Stmt:
-    """Give local buffers whose size is known at run time memory of the whole kernel. The iterations
-    of the parallel loop around them run in `most` runs of neighbours, each with a part of it; in
-    as many as there are iterations if these are fewer.
+def in_runs(root: Stmt, most: int, stack: int) -> Stmt:
+    """Give local buffers whose size is known at run time, or is more than `stack` bytes, memory of
+    the whole kernel. The iterations of the parallel loop around them run in `most` runs of
+    neighbours, each with a part of it; in as many as there are iterations if these are fewer.
 
         parallel t in n: local s[k]; f(t, s)
     ->  temp s[most, k]; parallel r in most: for t in n*r//most .. n*(r+1)//most: f(t, s[r])
     """
-    own = [x for x in ir.statements(root) if isinstance(x, For) and _sized_late(x)]
+    own = [x for x in ir.statements(root) if isinstance(x, For) and _off_stack(x, stack)]
     for s in own:
         count = minimum(most, maximum(s.extent, 1)) if s.kind == "parallel" else const(1)
         run, body, wide = loop_symbol("run", const(0), count), s.body, []
-        for b in _sized_late(s):
+        for b in _off_stack(s, stack):
             wide.append(Buffer(b.name, b.dtype, (as_dim(count), *b.shape), "temp", b.align))
             body = rename_accesses(drop_alloc(body, b), b, wide[-1], lambda i, r=run: (sym(r), *i))
         first, end = (s.extent * (sym(run) + n) // count for n in (0, 1))
@@ -147,11 +148,14 @@ def in_runs(root: Stmt, most: int) -> Stmt:
     return root
 
 
-def _sized_late(s: For) -> list[Buffer]:
-    """The local buffers of an iteration whose size is no constant."""
+def _off_stack(s: For, stack: int) -> list[Buffer]:
+    """The local buffers of an iteration whose size is no constant or more than `stack` bytes."""
     parts = s.body.body if isinstance(s.body, Seq) else (s.body,)
     found = [x.buffer for x in parts if isinstance(x, Alloc) and x.buffer.scope == "local"]
-    return [b for b in found if not all(is_const(as_expr(d)) for d in b.shape)]
+    sizes = {b: [as_expr(d) for d in b.shape] for b in found}
+    late = lambda sizes: not all(map(is_const, sizes))
+    return [b for b, d in sizes.items()
+            if late(d) or prod(n.value for n in d) * b.dtype.bytes > stack]  # fmt: skip
 
 
 def divide_once(root: Stmt) -> Stmt:

@@ -39,6 +39,11 @@ def test_a_dropped_block_is_used_again():
     assert second[-1] == COUNT - 1
 
 
+def test_results_of_pages_begin_with_one():
+    sizes = results.MIDDLE // 4, results.MIDDLE, COUNT - 1, COUNT
+    assert [address(large(n)) % results.SMALL_PAGE for n in sizes] == [0, 0, 0, 0]
+
+
 def test_a_view_keeps_its_block():
     whole = large()
     whole[:] = 7

@@ -145,6 +145,12 @@ def test_large():
     check(g, arrays(g), interpret=False)
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_scores_of_a_tile_too_large_for_the_stack(causal):
+    g = model((1, 2, 31, 8), (1, 2, 3001, 8), (1, 2, 3001, 16), causal=causal, start=2970)
+    check(g, arrays(g), interpret=False)
+
+
 def test_heads_side_by_side():
     """As exporters write it: heads split from and merged into one axis."""
     params = [param(n, tensor("f32", 1, 12, 16)) for n in "qkv"]
@@ -160,7 +166,7 @@ def test_heads_side_by_side():
 
 
 def test_many_keys_stay_separate():
-    m = run_pipeline(Module({"main": model((1, 1, 8, 8), (1, 1, 4096, 8), (1, 1, 4096, 8))}),
+    m = run_pipeline(Module({"main": model((1, 1, 8, 8), (1, 1, 16384, 8), (1, 1, 16384, 8))}),
                      find("host"))  # fmt: skip
     assert "attention" not in forms(m)
 
