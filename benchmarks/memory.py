@@ -15,15 +15,19 @@ cache in pages.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.dynamic import RANGES, Model, Sizes
+from tensorwright.driver.compile import import_model, no_collection
+from tensorwright.driver.pipeline import run_pipeline
 from tensorwright.ir.expr import Buffer, Expr, as_expr, substitute, sym, symbols_of
 from tensorwright.ir.facts import evaluate
 from tensorwright.ir.loop import Alloc, Call, Kernel, View, statements
+from tensorwright.ir.module import Module
 from tensorwright.memory.plan import Interval, byte_size, intervals, mentioned, plan_memory
 from tensorwright.passes.host import lower_entry
+from tensorwright.target.host import find
 
 
 @dataclass
@@ -67,8 +71,8 @@ def live_bytes(items: Sequence[Interval], size) -> int:
                default=0)  # fmt: skip
 
 
-def frame_bytes(program, sizes: Sizes, entry: str = "") -> int:
-    for s in statements(plan_memory(lower_entry(program.lowered, {}, entry)).body):
+def frame_bytes(m: Module, sizes: Sizes, entry: str = "") -> int:
+    for s in statements(plan_memory(lower_entry(m, {}, entry)).body):
         if isinstance(s, Alloc) and s.buffer.scope == "frame":
             return at_sizes(byte_size(s.buffer), sizes)
     return 0
@@ -96,11 +100,11 @@ def parts_of_results(k: Kernel) -> list[Interval]:
     return list(found.values())
 
 
-def scratch_bytes(program, k: Kernel, sizes: Sizes) -> int:
+def scratch_bytes(m: Module, k: Kernel, sizes: Sizes) -> int:
     """The most that a kernel needs for itself while it runs."""
     most = 0
     for s in statements(k.body):
-        kernel = program.lowered.kernels.get(s.callee) if isinstance(s, Call) else None
+        kernel = m.kernels.get(s.callee) if isinstance(s, Call) else None
         if kernel is not None:
             given = dict(zip(map(sym, kernel.symbols), s.scalars))
             own = [substitute(byte_size(a.buffer), given) for a in statements(kernel.body)
@@ -109,18 +113,21 @@ def scratch_bytes(program, k: Kernel, sizes: Sizes) -> int:
     return most
 
 
-def measure(name: str, compiled, static, points: Sequence[Sizes], entry: str = "") -> list[Row]:
-    """compiled: the program for all shapes; static(sizes): the one for these."""
-    host = lower_entry(compiled.lowered, {}, entry)
+def measure(
+    name: str, every: Module, static: Callable[[Sizes], Module], points: Sequence[Sizes],
+    entry: str = "",
+) -> list[Row]:  # fmt: skip
+    """every: the lowered program for all shapes; static(sizes): the one for these."""
+    host = lower_entry(every, {}, entry)
     items, parts = intervals(host), parts_of_results(host)
     found = []
     for sizes in points:
         size = lambda e, sizes=sizes: at_sizes(e, sizes)
         own, more = ([i for i in some if _known(i.size, sizes)] for some in (items, parts))
         only = static(sizes)
-        scratch = scratch_bytes(compiled, host, sizes)
-        alone = scratch_bytes(only, lower_entry(only.lowered, {}, entry), sizes)
-        found.append(Row(name, sizes, frame_bytes(compiled, sizes, entry) + scratch,
+        scratch = scratch_bytes(every, host, sizes)
+        alone = scratch_bytes(only, lower_entry(only, {}, entry), sizes)
+        found.append(Row(name, sizes, frame_bytes(every, sizes, entry) + scratch,
                          frame_bytes(only, sizes, entry) + alone,
                          pooled_bytes([*own, *more], size) + scratch,
                          live_bytes(own, size) + scratch, scratch))  # fmt: skip
@@ -128,14 +135,18 @@ def measure(name: str, compiled, static, points: Sequence[Sizes], entry: str = "
 
 
 def rows_of(name: str, small: bool) -> list[Row]:
-    import tensorwright as tw
-
     if name == "llama_paged":
         return paged_rows(small)
     model = Model(name, small)
     path = model.artifact.onnx
-    one = lambda sizes: tw.compile(path, threads=1, shapes=model.static(sizes))
-    return measure(name, tw.compile(path, threads=1), one, RANGES[name].points)
+    one = lambda sizes: lowered(path, model.static(sizes))
+    return measure(name, lowered(path), one, RANGES[name].points)
+
+
+def lowered(path: str, shapes=None) -> Module:
+    """All of a compilation but the code of its kernels."""
+    with no_collection():
+        return run_pipeline(import_model(path, shapes)[0], find("host"))
 
 
 def paged_rows(small: bool) -> list[Row]:
@@ -144,7 +155,7 @@ def paged_rows(small: bool) -> list[Row]:
 
     width = 64 if small else 1024
     model = tw.nn.Llama(tw.nn.LlamaConfig(16_000, width, 11 * width // 4, 4, 16, 4))
-    program, found = tw.compile(model, threads=1), []
+    program, found = tw.compile(model, threads=1).lowered, []
     for entry, points in (
         ("prefill", [{"s": n, "held": 0, "pages": 16} for n in (16, 64, 200)]),
         ("decode", [{"held": n, "pages": 16} for n in (16, 1000)]),

@@ -14,7 +14,7 @@ from tensorwright.ir.loop import For, Kernel, Stmt
 from tensorwright.ir.simplify import linear
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.nest import affine, flat_index, read_nest
-from tensorwright.schedule.padding import Padded, around, split_padding
+from tensorwright.schedule.padding import Padded, around, split_padding, split_panels
 from tensorwright.schedule.space import Choices
 from tensorwright.target.target import Target
 
@@ -160,9 +160,13 @@ def schedule_map(k: Kernel, spatial: tuple[For, ...], target: Target, choices: C
     body, loops = collapse(body, [f.var for f in spatial])
     along = transposed_loop(body, loops)
     if along is not None:
-        padded = split_padding(read_nest(k.body)) if isinstance(k.body, For) else None
+        stage = read_nest(k.body) if isinstance(k.body, For) else None
+        padded = split_padding(stage) if stage is not None else None
         if padded is not None:
             return schedule_padded(k, padded, target, choices)
+        panels = split_panels(stage) if stage is not None else None
+        if panels is not None:
+            return schedule_parts(k, dict(zip(("full", "last"), panels)), target, choices)
         return schedule_transposed(k.with_body(body), loops, along, small, target, choices)
     body, loops = lengthen(body, loops, target)
     innermost = p.find(body, loops[-1])
@@ -201,14 +205,20 @@ def deciding_loop(body: Stmt, spatial: tuple[For, ...]) -> For | None:
 
 def schedule_apart(k: Kernel, f: For, target: Target, choices: Choices) -> Kernel:
     """A map of its own for each step of a loop."""
+    nests = {f"step{n}": p.replace_loop(k.body, f.var, lambda s, n=n: ir.substitute(
+                 s.body, {sym(f.var): f.begin + n})) for n in range(f.extent.value)}  # fmt: skip
+    return schedule_parts(k, nests, target, choices)
+
+
+def schedule_parts(
+    k: Kernel, nests: dict[str, ir.Stmt], target: Target, choices: Choices
+) -> Kernel:
+    """A map in several nests, each with choices of its own."""
     made = []
-    for step in range(f.extent.value):
-        nest = p.renew(p.replace_loop(k.body, f.var, lambda s, step=step: ir.substitute(
-            s.body, {sym(f.var): f.begin + step})))  # fmt: skip
-        part = k.with_body(nest)
-        made.append(
-            schedule_map(part, read_nest(nest).spatial, target, choices.within(f"step{step}"))
-        )
+    for name, nest in nests.items():
+        part = k.with_body(p.renew(nest))
+        spatial = read_nest(part.body).spatial
+        made.append(schedule_map(part, spatial, target, choices.within(name)))
     trace = f"map: {len(made)} nests, {made[0].schedule[-1]}"
     return k.with_body(ir.seq(*(m.body for m in made)), trace)
 
@@ -276,9 +286,9 @@ def schedule_padded(k: Kernel, padded: Padded, target: Target, choices: Choices)
     fill = last.body
     if sym(last.var) not in set(walk(fill.cond)):  # then a row is filled or not
         fill = ir.If(fill.cond, replace(last, body=fill.then))
-        fill, _ = vectorize_innermost(fill, last.var, target)
     else:
         fill = replace(last, body=fill)
+    fill, _ = vectorize_innermost(fill, last.var, target)
     border = around(tuple(outer), fill)
     if outer and not is_small(total([*outer, last])):
         for f in outer:

@@ -1,9 +1,15 @@
-"""Padding behind a contraction: write into the inside of the padded buffer, fill its border apart.
+"""Padding: what is inside apart from the border.
+
+Behind a contraction, write into the inside of the padded buffer and fill its border apart:
 
     y[i, j] = f(out[i - 1, j - 1]) if 1 <= i < n + 1 and 1 <= j < m + 1 else 0
 ->  if not (...): y[i, j] = 0      and      y[i + 1, j + 1] = f(out[i, j])
 
 The second part reads each element of `out` where it was produced, so it becomes the epilogue.
+Of panels of which the last one is not full, the full ones are read without looking for the end:
+
+    for p in (n + 63) // 64: for j in 64: y[p, j] = x[64 * p + j] if 64 * p + j < n else 0
+->  for p in n // 64: for j in 64: y[p, j] = x[64 * p + j]      and      the last one as before
 """
 
 from __future__ import annotations
@@ -11,7 +17,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tensorwright.ir import loop as ir
-from tensorwright.ir.expr import Expr, as_expr, const, is_const, sym, unary
+from tensorwright.ir.expr import (
+    Expr,
+    as_expr,
+    ceildiv,
+    compare,
+    const,
+    is_const,
+    select,
+    sym,
+    unary,
+)  # fmt: skip
 from tensorwright.ir.loop import For, If, Stmt, loop_symbol
 from tensorwright.ir.simplify import linear
 from tensorwright.schedule.nest import Stage
@@ -48,6 +64,38 @@ def split_padding(s: Stage) -> Padded | None:
         chain.append(rest)
         rest = rest.body
     return Padded(around(s.spatial, outside), Stage(nest, tuple(chain), s.out, inner))
+
+
+def split_panels(s: Stage) -> tuple[Stmt, Stmt] | None:
+    """The full panels of a map `x[c * p + j] if c * p + j < n else constant`, j < c, of which there
+    are as many as hold n elements, and the last one; None if it is something else."""
+    value = s.final.value
+    if value.op != "select" or value.args[2].op != "const":
+        return None
+    cond = value.args[0]
+    if cond.op not in ("lt", "le") or cond.args[0].dtype.name != "index":
+        return None
+    difference = cond.args[1] - cond.args[0] + const(0 if cond.op == "lt" else 1)  # > 0
+    terms = linear(difference)[0]
+    loops = [f for f in s.spatial if sym(f.var) in terms]
+    if len(loops) != 2:
+        return None
+    element, panel = sorted(loops, key=lambda f: -terms[sym(f.var)])
+    width = -terms[sym(panel.var)]
+    if terms[sym(element.var)] != -1 or not is_const(element.extent, width) or width == 1:
+        return None
+    n = difference + sym(panel.var) * width + sym(element.var)
+    if panel.extent is not ceildiv(n, width):
+        return None
+    full = n // width
+    inside = replace(s.final, value=value.args[1])
+    there = compare("lt", sym(element.var), n - full * width)
+    last = replace(s.final, value=select(there, *value.args[1:]))
+    last = ir.substitute(last, {sym(panel.var): sym(panel.var) + full})
+    return tuple(
+        around(tuple(replace(f, extent=m) if f is panel else f for f in s.spatial), store)
+        for m, store in ((full, inside), (panel.extent - full, last))
+    )
 
 
 def around(loops: tuple[For, ...], body: Stmt) -> Stmt:

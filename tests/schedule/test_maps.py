@@ -5,7 +5,10 @@ import pytest
 
 import tensorwright as tw
 from tensorwright.codegen.llvm import ModuleText, emit_kernel
+from tensorwright.ir.expr import as_dim, as_expr, ceildiv, var
+from tensorwright.ir.graph import param
 from tensorwright.ir.interp import run_graph
+from tensorwright.ir.type import tensor
 from tensorwright.ops.activations import relu
 from tensorwright.ops.conv import conv_general
 from tensorwright.ops.elementwise import mul
@@ -64,6 +67,24 @@ def test_many_operands_stay_one_loop():
 def test_padding_along_the_vector():
     x = x_of(5, 40)
     assert any("in 3 parts" in s for s in check(pad(relu(x), low=(1, 2), high=(0, 3)), x))
+
+
+@pytest.mark.parametrize("keys", [1, 63, 65, 200])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_full_panels_know_that_they_are(keys, fixed):
+    """What a product streams along rows is turned into panels; elements behind the last row are
+    looked for in the last panel alone."""
+    n = keys if fixed else var("n", min=1)
+    x = param("x", tensor("f32", 2, n, 24))
+    wide = pad(x, low=(0, 0, 0), high=(0, as_dim(-as_expr(n) % 64), 0))
+    panels = reshape(wide, shape=(2, as_dim(ceildiv(n, 64)), 64, 24))
+    m = module(transpose(panels, perm=(0, 1, 3, 2)), x)
+    value = RNG.standard_normal((2, keys, 24)).astype(np.float32)
+    program = tw.compile(m)
+    (expected,) = run_graph(m.main, [value])
+    np.testing.assert_array_equal(program(value), expected)
+    (kernel,) = program.lowered.kernels.values()
+    assert ("nests" in kernel.schedule[-1]) is (not fixed or keys > 64), kernel.schedule
 
 
 def test_reversed_conditions():
