@@ -23,9 +23,14 @@ from tensorwright.frontend.torch_table import TABLE
 from tensorwright.ir.dtype import i64
 from tensorwright.ir.expr import Expr
 from tensorwright.ir.graph import Node, graph, param
+from tensorwright.ir.interp import limit_depth
 from tensorwright.ir.module import Module
 from tensorwright.ir.type import TensorType
 from tensorwright.ops import index as ix
+
+# Python calls that the reference may nest once Dynamo's hook runs each of them: it takes some 330
+# bytes of the C stack, whose usual 8 MiB end the process.
+DEPTH = 15_000
 
 # Compiles a Module; tests put an interpreter here. None: tensorwright.compile.
 COMPILE: Callable | None = None
@@ -36,6 +41,7 @@ def backend(gm, example_inputs: Sequence, **options) -> Callable:
     import torch
     from torch._dynamo.backends.common import aot_autograd
 
+    limit_depth(DEPTH)
     options = dict(options.get("options") or options)
     held = held_tensors(gm, example_inputs)
     if torch.is_grad_enabled() and any(getattr(x, "requires_grad", False) for x in example_inputs):

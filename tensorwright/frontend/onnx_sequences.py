@@ -104,6 +104,7 @@ def _joined(a: tuple[Pattern, ...], b: tuple[Pattern, ...]) -> tuple[Pattern, ..
 
 def _name(what: str, kind: Kind) -> str:
     dims = ["x".join("n" if d is None else str(d) for d in p) or "s" for p in kind.patterns]
+    dims = ["any"] if kind.patterns == any_patterns() else dims
     return "_".join([what, *([str(kind.dtype)] if kind.dtype is not None else []), *dims])
 
 

@@ -33,9 +33,6 @@ _EXACT = ("bitcast", "random_bits", "uniform", "normal", "bernoulli", "multinomi
           "dropout")  # fmt: skip
 
 DEPTH = 50_000  # of Python calls, for programs that recurse
-# The same once torch.compile may have run: each call then takes some 330 bytes of the C stack,
-# whose usual 8 MiB end the process.
-DEPTH_ON_STACK = 15_000
 MOST_BYTES = 1 << 47  # of an address space
 
 Values = dict[Symbol, int]
@@ -119,12 +116,18 @@ def _input_value(name: str, type_: DataType, value, precise: bool) -> Value:
     return fold(value, make)
 
 
+def limit_depth(most: int) -> None:
+    """From now on programs may recurse to `most` Python calls; for a process in which each of them
+    takes room on the C stack."""
+    global DEPTH
+    DEPTH = min(DEPTH, most)
+
+
 @contextmanager
 def deep_stack():
     """Room for programs that recurse; RunError when it is used up."""
     before = sys.getrecursionlimit()
-    most = DEPTH_ON_STACK if "torch._dynamo" in sys.modules else DEPTH
-    sys.setrecursionlimit(max(before, most))
+    sys.setrecursionlimit(max(before, DEPTH))
     try:
         yield
     except RecursionError:

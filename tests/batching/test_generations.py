@@ -1,6 +1,7 @@
 """Recursion over one value, generation by generation: the same results, where it is worth it."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,35 +10,15 @@ import tensorwright as tw
 from tensorwright.batching.generations import by_generation, equal
 from tensorwright.ir.interp import run_module
 from tensorwright.target.host import host
+from tests import values as given
+from tests.values import N, Parse, Parses, Rows, Tree
 
-N, ROWS = 4, 3
+ROWS = 3
 xp = tw.numpy
 rng = np.random.default_rng(3)
 W, U = (rng.standard_normal(s).astype(np.float32) / 2 for s in ((N, N), (2 * N, N)))
-
-
-@tw.data
-class Tree:
-    class Leaf:
-        x: tw.f32[N]
-
-    class Node:
-        left: "Tree"
-        right: "Tree"
-
-
-Rows = tw.List[tw.f32[N]]
-
-
-def vector():
-    return rng.standard_normal(N).astype(np.float32)
-
-
-def tree(size: int):
-    if size == 1:
-        return Tree.Leaf(vector())
-    k = int(rng.integers(1, size))
-    return Tree.Node(tree(k), tree(size - k))
+vector, tree = partial(given.vector, rng), partial(given.random_tree, rng)
+words = partial(given.random_parse, rng)
 
 
 @tw.function
@@ -139,6 +120,83 @@ def test_a_list_has_nothing_to_share(small_caches):
         return tw.match(xs, Nil=lambda: xp.zeros((N,)), Cons=more)
 
     assert not loops(tw.compile(fold, threads=1))
+
+
+GATE = rng.standard_normal((N, 2 * N)).astype(np.float32) / 2
+
+
+@tw.function
+def child_sum(t: Parse) -> tw.f32[N]:
+    def word(x, children):
+        g = x @ GATE
+        return xp.tanh(g[:N] + summed(children, g[N:]) @ W)
+
+    return tw.match(t, Word=word)
+
+
+@tw.function
+def summed(ts: Parses, gate: tw.f32[N]) -> tw.f32[N]:
+    def cons(head, tail):
+        h = child_sum(head)
+        return summed(tail, gate) + h * xp.tanh(gate + h @ W)
+
+    return tw.match(ts, Nil=lambda: xp.zeros((N,)), Cons=cons)
+
+
+def plain_sum(t):
+    g, total, ts = t.x @ GATE, np.zeros(N, np.float32), t.children
+    while ts.case == "Cons":
+        h = plain_sum(ts.head)
+        total = total + h * np.tanh(g[N:] + h @ W)
+        ts = ts.tail
+    return np.tanh(g[:N] + total @ W)
+
+
+def test_any_number_of_children(small_caches):
+    """A list is given what its holder computes from its fields; products of fields come first."""
+    program = tw.compile(child_sum, threads=1)
+    assert loops(program) and not program.lowered.graphs.keys() & {"child_sum", "summed"}
+    shared = words(4)
+    twice = Parse.Word(vector(), Parses.Cons(shared, Parses.Cons(shared, Parses.Nil())))
+    for t in (words(1), words(2), words(30), words(700), twice):
+        np.testing.assert_allclose(program(t), plain_sum(t), rtol=1e-4, atol=1e-5)
+    m = by_generation(program.module, host())
+    np.testing.assert_allclose(run_module(m, [twice])[0], plain_sum(twice), rtol=1e-5, atol=1e-5)
+
+
+def test_many_values_with_lists_of_parts():
+    program = tw.compile(tw.batch(child_sum), threads=1)
+    values = [words(k) for k in (1, 9, 2, 300, 5)]
+    expected = np.stack([plain_sum(t) for t in values])
+    np.testing.assert_allclose(program(values), expected, rtol=1e-4, atol=1e-5)
+    assert program([]).shape == (0, N)
+
+
+def test_a_list_that_begins_at_two_places_stays_recursive(small_caches):
+    """What it is given comes from the fields of the one or of the other."""
+
+    @tw.function
+    def total(t: Parse) -> tw.f32[N]:
+        def word(x, children):
+            return total_of(children, x @ W) + total_of(children, x * 2)
+
+        return tw.match(t, Word=word)
+
+    @tw.function
+    def total_of(ts: Parses, y: tw.f32[N]) -> tw.f32[N]:
+        more = lambda head, tail: total(head) * y + total_of(tail, y)
+        return tw.match(ts, Nil=lambda: y, Cons=more)
+
+    def by_hand(t):
+        return list_by_hand(t.children, t.x @ W) + list_by_hand(t.children, t.x * 2)
+
+    def list_by_hand(ts, y):
+        return y if ts.case == "Nil" else by_hand(ts.head) * y + list_by_hand(ts.tail, y)
+
+    program = tw.compile(total, threads=1)
+    assert not loops(program)
+    t = words(7)
+    np.testing.assert_allclose(program(t), by_hand(t), rtol=1e-4, atol=1e-5)
 
 
 def test_arguments_that_differ_between_calls_stay_recursive(small_caches):

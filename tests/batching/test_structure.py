@@ -1,5 +1,7 @@
 """`tw.batch` over values of data types: results equal those of one value at a time."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -7,64 +9,14 @@ import tensorwright as tw
 from tensorwright.base.errors import CompileError, FrontendError, RunError
 from tensorwright.batching.forest import CHUNK
 from tensorwright.ir.interp import run_module
+from tests import values as given
+from tests.values import N, Parse, Parses, Rows, Tree
 
-N = 3
 xp = tw.numpy
-
-
-@tw.data
-class Tree:
-    class Leaf:
-        x: tw.f32[N]
-
-    class Node:
-        left: "Tree"
-        right: "Tree"
-
-
-@tw.data
-class Rose:
-    class Twig:
-        x: tw.f32[N]
-        branches: "Roses"
-
-
-@tw.data
-class Roses:
-    class Nil:
-        pass
-
-    class Cons:
-        head: Rose
-        tail: "Roses"
-
-
-Rows = tw.List[tw.f32[N]]
 rng = np.random.default_rng(2)
 W = rng.standard_normal((N, N)).astype(np.float32)
-
-
-def vector():
-    return rng.standard_normal(N).astype(np.float32)
-
-
-def tree(size: int):
-    if size == 1:
-        return Tree.Leaf(vector())
-    k = int(rng.integers(1, size))
-    return Tree.Node(tree(k), tree(size - k))
-
-
-def rose(size: int):
-    parts = []
-    while size > 1:
-        k = int(rng.integers(1, size))
-        parts.append(rose(k))
-        size -= k
-    found = Roses.Nil()
-    for p in parts:
-        found = Roses.Cons(p, found)
-    return Rose.Twig(vector(), found)
+vector, tree = partial(given.vector, rng), partial(given.random_tree, rng)
+parse = partial(given.random_parse, rng)
 
 
 @tw.function
@@ -74,11 +26,6 @@ def state(t: Tree, w: tw.f32[N, N]):
         return left[0] * 0.5 + xp.tanh(right[0] @ w), left[1] + right[1] + 1
 
     return tw.match(t, Leaf=lambda x: (x, xp.sum(x) * 0), Node=node)
-
-
-def one_at_a_time(f, values, *rest):
-    program = tw.compile(f, rest and {k: v for k, v in rest[0].items()}, threads=1)
-    return [program(v, *(rest[0].values() if rest else ())) for v in values]
 
 
 def check(f, values, *more, in_axes=0, one=None, native=True):
@@ -130,26 +77,26 @@ def test_lists_of_other_lengths():
 
 def test_types_that_mention_each_other():
     @tw.function
-    def total(t: Rose) -> tw.f32[N]:
-        return tw.match(t, Twig=lambda x, branches: xp.tanh(x + total_of(branches)))
+    def total(t: Parse) -> tw.f32[N]:
+        return tw.match(t, Word=lambda x, children: xp.tanh(x + total_of(children)))
 
     @tw.function
-    def total_of(ts: Roses) -> tw.f32[N]:
+    def total_of(ts: Parses) -> tw.f32[N]:
         return tw.match(ts, Nil=lambda: xp.zeros((N,), dtype="f32"),
                         Cons=lambda t, rest: total(t) * 2 + total_of(rest))  # fmt: skip
 
     def plain(t):
-        branches, s = t.branches, np.zeros(N)
-        while branches.case == "Cons":
-            s = s + plain(branches.head)[0] * 2
-            branches = branches.tail
+        children, s = t.children, np.zeros(N)
+        while children.case == "Cons":
+            s = s + plain(children.head)[0] * 2
+            children = children.tail
         return (np.tanh(t.x + s),)
 
     @tw.function
-    def first(t: Rose):
+    def first(t: Parse):
         return (total(t),)
 
-    check(first, [rose(k) for k in (1, 6, 3, 11)], one=plain)
+    check(first, [parse(k) for k in (1, 6, 3, 11)], one=plain)
 
 
 def test_what_surrounds_the_recursion_and_a_tensor_of_each_example():
@@ -209,8 +156,8 @@ def test_errors():
     with pytest.raises(CompileError, match="argument 2 of down differs between its calls"):
         tw.compile(tw.batch(down, in_axes=(0, None)))
     program = tw.compile(tw.batch(state, in_axes=(0, None)), threads=1)
-    with pytest.raises(RunError, match=r"Tree.Leaf.x is f64\[4\], expected f32\[3\]"):
-        program([Tree.Leaf(np.zeros(4))], W)
+    with pytest.raises(RunError, match=r"Tree.Leaf.x is f64\[3\], expected f32\[4\]"):
+        program([Tree.Leaf(np.zeros(3))], W)
     with pytest.raises(RunError, match="a float is given where a Tree is expected"):
         program([1.0], W)
     with pytest.raises(FrontendError, match="takes lists of values"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import threading
 from collections.abc import Callable
 
@@ -13,23 +12,8 @@ import tensorwright as tw
 from tensorwright import numpy as tnp
 from tensorwright.base.errors import CompileError, FrontendError, RunError
 from tensorwright.base.value import Value
-from tensorwright.codegen.support_objects import ALIVE
 from tensorwright.ir.interp import run_module
-
-N = 4
-
-
-@tw.data
-class Tree:
-    class Leaf:
-        x: tw.f32[N]
-
-    class Node:
-        left: "Tree"
-        right: "Tree"
-
-    def leaves(self) -> int:
-        return 1 if self.case == "Leaf" else self.left.leaves() + self.right.leaves()
+from tests.values import N, Tree, objects, random_tree, same
 
 
 @tw.data
@@ -50,11 +34,6 @@ Rows = tw.List[tw.f32["n"]]
 Maybe = tw.Option[tw.i64]
 
 
-def objects(program) -> int:
-    """Objects that contexts of a program still hold."""
-    return sum(ctypes.c_int64.from_address(s.context + ALIVE).value for s in program._slots)
-
-
 def both(f, *args, **options):
     """What the compiled function gives, after comparing it with the interpreter."""
     program = tw.compile(f, verify=True, **options)
@@ -65,22 +44,6 @@ def both(f, *args, **options):
         same(a, b)
     assert objects(program) == 0
     return found
-
-
-def same(a, b) -> None:
-    if isinstance(b, Value):
-        assert a.case == b.case and len(a.fields) == len(b.fields)
-        for x, y in zip(a.fields, b.fields):
-            same(x, y)
-    else:
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-
-
-def random_tree(rng, size: int):
-    if size == 1:
-        return Tree.Leaf(rng.standard_normal(N).astype(np.float32))
-    k = int(rng.integers(1, size))
-    return Tree.Node(random_tree(rng, k), random_tree(rng, size - k))
 
 
 @tw.function

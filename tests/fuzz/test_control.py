@@ -8,7 +8,6 @@ several sizes, and leave no objects behind.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 
 import numpy as np
@@ -18,13 +17,12 @@ from hypothesis import strategies as st
 import tensorwright as tw
 from tensorwright import numpy as tnp
 from tensorwright.base.config import options
-from tensorwright.base.value import Value
-from tensorwright.codegen.support_objects import ALIVE
 from tensorwright.frontend.function import trace
 from tensorwright.ir.interp import run_module
 from tensorwright.ir.verify import verify
 from tensorwright.passes.functions import resolve_functions
 from tests.codegen.unscheduled import compile_as_defined
+from tests.values import objects, same
 
 N = 3
 
@@ -210,15 +208,6 @@ class Generator:
                 return tw.match(self.rows(env), Nil=lambda: xs, Cons=lambda h, rest: rest)
 
 
-def agree(a, b) -> None:
-    if isinstance(b, Value):
-        assert a.case == b.case
-        for x, y in zip(a.fields, b.fields, strict=True):
-            agree(x, y)
-    else:
-        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4)
-
-
 def grown(draw, depth: int):
     kind = draw(st.integers(0, 2)) if depth else draw(st.integers(0, 1))
     x = np.array([draw(st.integers(-4, 4)) for _ in range(N)], np.float32) / 4
@@ -252,6 +241,5 @@ def test_programs(data):
         for compiled in (plain, usual):
             for _ in range(2):
                 for a, b in zip(compiled(*given), expected, strict=True):
-                    agree(a, b)
-            alive = [ctypes.c_int64.from_address(s.context + ALIVE).value for s in compiled._slots]
-            assert not any(alive)
+                    same(a, b, 2e-4)
+            assert objects(compiled) == 0

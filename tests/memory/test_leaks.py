@@ -1,6 +1,5 @@
 """Nothing stays behind after many calls: objects, results whose size data tells, failed calls."""
 
-import ctypes
 import gc
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 
 import tensorwright as tw
 from tensorwright.base.errors import RunError
-from tensorwright.codegen.support_objects import ALIVE
+from tests.values import objects
 
 CALLS = 100_000
 Rows = tw.List[tw.f32["n"]]
@@ -42,10 +41,6 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
-def alive(program) -> int:
-    return sum(ctypes.c_int64.from_address(s.context + ALIVE).value for s in program._slots)
-
-
 def test_calls_leave_nothing_behind():
     program = tw.compile(everything, threads=1)
     random = np.random.default_rng(0)
@@ -67,7 +62,7 @@ def test_calls_leave_nothing_behind():
     calls(CALLS)
     gc.collect()
     assert resident() - before < 4 << 20
-    assert alive(program) == 0
+    assert objects(program) == 0
 
 
 def test_what_is_not_released_is_seen():
@@ -75,4 +70,4 @@ def test_what_is_not_released_is_seen():
     program = tw.compile(doubled, threads=1)
     program._let_go = lambda *_: None
     program(Rows.of([np.ones(2, np.float32)]))
-    assert alive(program) > 0
+    assert objects(program) > 0
