@@ -128,7 +128,7 @@ def loop(
 ) -> list:
     if len(body.inputs) != len(state) + 2:
         raise c.fail(f"the body has {len(body.inputs)} inputs for {len(state)} carried values")
-    trips = None if trips is None else ops.reshape(ops.cast(trips, dtype=i64), shape=())
+    trips = None if trips is None else number_of(c, trips)
     condition = None if condition is None else truth(condition)
     if any(not is_tensor(s) for s in state) or _carries_sequences(body):
         found = unrolled(c, trips, condition, list(state), body)
@@ -144,6 +144,14 @@ def loop(
     if trips is not None and always and again is not None and bool(again.reshape(-1)[0]):
         return counted(c, trips, list(state), part)
     return guarded(c, trips, condition, list(state), part)
+
+
+def number_of(c: Call, trips: Node) -> Node:
+    """i64[]: a trip count, which stays known where the model computes it from shapes."""
+    known = c.known(trips)
+    if known is None:
+        return ops.reshape(ops.cast(trips, dtype=i64), shape=())
+    return c.sizes(known.reshape(()))
 
 
 def _carries_sequences(body: GraphRecord) -> bool:

@@ -70,6 +70,20 @@ def test_loop_that_makes_all_steps():
     }""", X, np.array(4), expect=["scan_"])  # fmt: skip
 
 
+def test_loop_as_often_as_a_size_says():
+    """The number of collected rows is the size, so that they can be joined with what has it."""
+    check("""f (float[2, 3] x) => (float[2, 4] y) {
+      go = Constant <value = bool {1}> ()
+      n = Shape <start = 0, end = 1> (x)
+      sums = Loop (n, go) <body = b (int64 i, bool c) => (bool c2, float[1] s) {
+        c2 = Identity (c)
+        row = Gather (x, i)
+        s = ReduceSum <keepdims = 1> (row)
+      }>
+      y = Concat <axis = 1> (x, sums)
+    }""", X)  # fmt: skip
+
+
 @pytest.mark.parametrize("limit, trips", [(10.0, 20), (1e9, 3), (-5.0, 4)])
 def test_loop_that_stops_early(limit, trips):
     check("""f (float[3] x, float top, int64 n) => (float[3] last, float[k, 3] all) {
