@@ -18,7 +18,7 @@ from tensorwright.ir.printer import to_text
 from tensorwright.ir.verify import verify as check
 from tensorwright.passes.attention import recognise_attention
 from tensorwright.passes.captures import inline_captures
-from tensorwright.passes.convolutions import shape_convolutions
+from tensorwright.passes.convolutions import drop_unmet, shape_convolutions
 from tensorwright.passes.cse import merge_equal
 from tensorwright.passes.expand import expand_composites
 from tensorwright.passes.functions import resolve_functions
@@ -52,7 +52,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("expand", lambda m, t: expand_composites(m)),
     ("simplify", lambda m, t: simplify(m)),
     ("captures", lambda m, t: inline_captures(m)),
-    ("layout", lambda m, t: clean(recorded_layouts(m, t))),
+    ("layout", lambda m, t: clean(drop_unmet(recorded_layouts(m, t)))),
     ("winograd", choose_algorithms),
     ("convolutions", lambda m, t: clean(shape_convolutions(m))),
     ("precision", lambda m, t: merge_equal(compute_in(m, t))),

@@ -4,6 +4,7 @@
     conv_general(x, w, padding=((1,1),(1,1)))   ->   conv_general(pad(x, low=(0,1,1,0), ...), w)
     conv_general(x, w: f32[4,8,4], lhs_dilation=(2,))   ->   convolutions by w[0::2] and w[1::2],
                                                              their results interleaved
+    conv_general(x: f32[1,1,9,9,8], w: f32[3,1,1,8,4], padding=((1,1), ...))   ->   by w[1:2]
 
 A window of one element is a matrix product. Padding is written out, so that no kernel tests for
 borders. A convolution of a spread-out tensor is one for each phase of the result, without zeros.
@@ -25,6 +26,7 @@ from tensorwright.ops.define import broadcast_shapes
 from tensorwright.ops.linalg import dot_general
 from tensorwright.ops.movement import concat, pad, reshape, slice, transpose
 from tensorwright.ops.positions import full
+from tensorwright.ops.winograd import winograd
 from tensorwright.passes.layout_rules import with_attrs
 from tensorwright.passes.pointwise import POINTWISE, is_pointwise
 
@@ -84,6 +86,46 @@ def pointwise_product(node: Node, x: Node, w: Node) -> Node | None:
     y = dot_general(rows, reshape(w, shape=(channels, outputs)), contract=((1,), (0,)),
                     dtype=node.attrs["dtype"])  # fmt: skip
     return reshape(y, shape=node.shape)
+
+
+# ---- windows larger than what they slide over ---------------------------------------------------
+
+
+def drop_unmet(m: Module) -> Module:
+    """`m` with windows cut to the elements that meet more than padding. What is cut would multiply
+    zeros only: frames beside a single one, the outer ring of a window dilated beyond an image."""
+    return map_graphs(m, lambda g: rewrite(g, UNMET))
+
+
+def without_unmet(node: Node, x: Node, w: Node) -> Node | None:
+    a = Windows(node)
+    if a.is_spread:
+        return None
+    extents = zip(x.shape[1:-1], node.shape[1:-1], a.sizes, a.strides, a.dilation, a.padding)
+    met = [_met(*e) for e in extents]
+    if all(len(taps) == size for taps, size in zip(met, a.sizes)):
+        return None
+    starts, stops = tuple(t.start for t in met), tuple(t.stop for t in met)
+    inner = slice(w, starts=(*starts, 0, 0), stops=(*stops, *w.shape[-2:]), steps=(1,) * w.rank)
+    padding = tuple(
+        (low - t.start * d, high - (size - t.stop) * d)
+        for (low, high), t, size, d in zip(a.padding, met, a.sizes, a.dilation)
+    )
+    trace.decision("convolution", node, "cut window", f"{a.sizes} to {inner.shape[:-2]}")
+    return with_attrs(node, (x, inner), padding=padding)
+
+
+def _met(
+    extent: Dim, results: Dim, size: int, stride: int, dilation: int, padding: tuple[Dim, Dim]
+) -> range:
+    """The elements of a window, in one dimension, between the first and the last that meet any of
+    the `extent` elements; all where sizes vary."""
+    low = padding[0]
+    if not all(isinstance(v, int) for v in (extent, results, low)):
+        return range(size)
+    positions = lambda k: range(k * dilation - low, k * dilation - low + results * stride, stride)
+    found = [k for k in range(size) if any(0 <= p < extent for p in positions(k))]
+    return range(found[0], found[-1] + 1) if found else range(size)
 
 
 # ---- padding -----------------------------------------------------------------------------------
@@ -218,10 +260,12 @@ def sink_reshape(node: Node) -> Node | None:
 
 
 def is_product(node: Node) -> bool:
-    """Whether the node is a contraction in the form of a matrix, or computed from one alone."""
-    while is_pointwise(node) and node.rank == 2:
+    """Whether the node is a contraction in the form of a matrix or on tiles, or computed from one
+    alone."""
+    rank = node.rank
+    while is_pointwise(node) and node.rank == rank:
         node = node.args[0]
-    return node.op is dot_general and node.rank == 2
+    return node.rank == rank and (node.op is winograd or (node.op is dot_general and rank == 2))
 
 
 def _as_shape(a: Node, node: Node, target: tuple[Dim, ...]) -> Node | None:
@@ -251,3 +295,4 @@ RULES = (
     rule("window-of-one", P.conv_general(x, w), pointwise_product, when=is_last),
     *(rule("sink-reshape", getattr(P, op.name)(Rest("xs")), sink_reshape) for op in POINTWISE),
 )
+UNMET = (rule("window-beyond-operand", P.conv_general(x, w), without_unmet, when=is_last),)

@@ -3,6 +3,8 @@
     conv_general(x, w: f32[3,3,64,32], padding=((1,1),(1,1)))     # f32[1,14,14,32]
 ->  winograd(pad(x, low=(0,1,1,0), high=(0,3,3,0)), u: f32[36,64,32], tile=4, size=(14,14))
 
+A window of k x 3 x 3 is one of 3 x 3 over k frames, whose channels lie beside each other.
+
 The weights are transformed here, so they must be constant. The algorithm is a choice of the
 convolution's schedule like those of kernels: `direct`, `F(2,3)`, `F(4,3)` or `F(6,3)`, as far as
 the option `fast_math` accepts their rounding errors. The default is that of the least cycles,
@@ -16,6 +18,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import prod
 
+import numpy as np
+
 from tensorwright.base import trace
 from tensorwright.ir.dtype import f32
 from tensorwright.ir.expr import symbols_of
@@ -24,8 +28,8 @@ from tensorwright.ir.graph import CONST, Graph, Node, array_of, constant, param,
 from tensorwright.ir.loop import Kernel
 from tensorwright.ir.match import P, V, rewrite, rule
 from tensorwright.ir.module import Module, map_graphs
-from tensorwright.ir.type import Dim
-from tensorwright.ops.movement import pad
+from tensorwright.ir.type import Dim, product
+from tensorwright.ops.movement import concat, pad, reshape, slice
 from tensorwright.ops.winograd import (
     ERROR,
     TILES,
@@ -63,7 +67,7 @@ def choose_algorithms(
     seen: list[Kernel] = []
 
     def replaced(node: Node, x: Node, w: Node) -> Node | None:
-        if node.rank != 4 or w.shape[:2] != (WINDOW, WINDOW):
+        if node.rank not in (4, 5) or w.shape[-4:-2] != (WINDOW, WINDOW):
             return None
         reason = obstacle(node, w)
         if reason:
@@ -115,27 +119,49 @@ def alone(node: Node) -> Kernel:
 
 def on_tiles(node: Node, x: Node, w: Node, tile: int) -> Node:
     """The convolution on transformed tiles."""
-    size, groups = node.shape[1:3], node.attrs["groups"]
-    (top, _), (left, _) = Windows(node).padding
+    size, groups = node.shape[-3:-1], node.attrs["groups"]
+    *over_frames, (top, _), (left, _) = Windows(node).padding
     whole = padded_size(size, tile)
-    low = (0, top, left, 0)
-    high = (0, whole[0] - x.shape[1] - top, whole[1] - x.shape[2] - left, 0)
+    low = (0, *(first for first, _ in over_frames), top, left, 0)
+    beyond = (whole[0] - x.shape[-3] - top, whole[1] - x.shape[-2] - left)
+    high = (0, *(last for _, last in over_frames), *beyond, 0)
     around = pad(x, low=low, high=high) if any((*low, *high)) else x
-    u = transformed_weights(array_of(w), tile)
+    weights = array_of(w)
+    if node.rank == 5:
+        around = beside_each_other(node, around)
+        weights = np.moveaxis(weights, 0, 2).reshape(WINDOW, WINDOW, -1, w.shape[-1])
+    u = transformed_weights(weights, tile)
     u = constant(u if groups == 1 else in_groups(u, groups), w.name)
-    return winograd(around, u, tile=tile, size=tuple(size))
+    y = winograd(around, u, tile=tile, size=tuple(size))
+    return y if y.shape == node.shape else reshape(y, shape=node.shape)
+
+
+def beside_each_other(node: Node, x: Node) -> Node:
+    """[N * frames of the result, H, W, k * C] of the padded x[N, frames, H, W, C]: for each frame
+    of the result the channels of the k frames that its window sees."""
+    a, count = Windows(node), node.shape[1]
+    parts = []
+    for k in range(a.sizes[0]):
+        first = k * a.dilation[0]
+        stop = first + (count - 1) * a.strides[0] + 1
+        starts, stops = (0, first, *(0,) * 3), (x.shape[0], stop, *x.shape[2:])
+        parts.append(slice(x, starts=starts, stops=stops, steps=(1, a.strides[0], 1, 1, 1)))
+    seen = parts[0] if len(parts) == 1 else concat(*parts, axis=-1)
+    return reshape(seen, shape=(product(seen.shape[:2]), *seen.shape[2:]))
 
 
 def obstacle(node: Node, w: Node) -> str:
     """Why the algorithm does not apply to a convolution by a 3x3 window; "" if it does."""
     a = Windows(node)
-    if any(s != 1 for s in (*a.strides, *a.dilation, *a.spread)):
+    if any(s != 1 for s in (*a.strides[-2:], *a.dilation[-2:], *a.spread)):
         return "its window moves or spreads by more than one"
+    if a.sizes[0] > 1 and node.rank == 5 and node.attrs["groups"] > 1:
+        return "its groups see several frames"
     if not (node.dtype is f32 and node.args[0].dtype is f32):
         return f"it computes in {node.dtype}"
     if w.op is not CONST:
         return "its weights are not constant"
-    fewest = min(w.shape[2], w.shape[3] // node.attrs["groups"])
+    fewest = min(w.shape[-2], w.shape[-1] // node.attrs["groups"])
     if fewest < FEWEST:
         return (
             f"{fewest} channels {'of a group ' if node.attrs['groups'] > 1 else ''}fill no vector"
@@ -159,8 +185,9 @@ def usual_size(d: Dim) -> int:
 
 def cycles_of(node: Node, x: Node, w: Node, target: Target) -> dict[int, float]:
     """Tile -> cycles; DIRECT for the direct form."""
-    size, channels, outputs = node.shape[1:3], w.shape[2], w.shape[3]
-    batch, *usual = (usual_size(d) for d in (x.shape[0], *size))
+    channels, outputs = prod(w.shape[:-4]) * w.shape[-2], w.shape[-1]
+    *lead, high, wide = (usual_size(d) for d in node.shape[:-1])
+    batch, usual = prod(lead), (high, wide)
     groups = node.attrs["groups"]
     direct = direct_cycles(batch * prod(usual), channels, outputs, groups, target)
     on = {m: tiled_cycles(m, batch * prod(tiles(usual, m)), channels, outputs,

@@ -87,10 +87,25 @@ def why_not_parallel(s: For) -> str:
             stored.setdefault(p.buffer, []).append(p.indices)
     for b, accesses in stored.items():
         loads = [e.args for e in ir.loads(s.body) if e.value is b]
-        touched = [(*a, flat(a, b)) for a in (*accesses, *loads)]
-        if not any(are_apart([a[d] for a in touched], s) for d in range(len(b.shape) + 1)):
+        pairs = taken_apart(accesses[0])
+        touched = [(*a, flat(a, b), *(rejoined(a, p) for p in pairs)) for a in (*accesses, *loads)]
+        if not any(are_apart(list(place), s) for place in zip(*touched)):
             return f"{b.name} may be stored to at one place by two of them"
     return ""
+
+
+def taken_apart(indices: tuple[Expr, ...]) -> list[tuple[int, int, Expr]]:
+    """(p, q, d) where subscripts p and q are v // d and v % d of one value, wherever they stand."""
+    return [(p, q, i.args[1]) for p, i in enumerate(indices) if i.op == "floordiv"
+            for q, j in enumerate(indices) if j.op == "mod" and j.args == i.args]  # fmt: skip
+
+
+def rejoined(indices: tuple[Expr, ...], pair: tuple[int, int, Expr]) -> Expr:
+    """The value that two subscripts give together."""
+    p, q, d = pair
+    i, j = indices[p], indices[q]
+    whole = i.op == "floordiv" and j.op == "mod" and i.args == j.args and i.args[1] is d
+    return i.args[0] if whole else i * d + j
 
 
 def flat(indices: tuple[Expr, ...], b: Buffer) -> Expr:

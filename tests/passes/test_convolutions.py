@@ -11,7 +11,7 @@ from tensorwright.ops.activations import relu
 from tensorwright.ops.conv import conv_general, conv_transpose
 from tensorwright.ops.elementwise import add, mul
 from tensorwright.passes.canonicalize import canonicalize
-from tensorwright.passes.convolutions import shape_convolutions
+from tensorwright.passes.convolutions import drop_unmet, shape_convolutions
 from tensorwright.passes.expand import expand_composites
 from tensorwright.passes.fold_constants import fold_constants
 from tensorwright.passes.layout import assign_layouts
@@ -51,6 +51,36 @@ def test_padding_is_written_out():
     check(last(x, weight(3, 3, 3, 6), padding=((-1, 1), (0, 0))), x, ops=["pad", "conv_general"])
     y = last(x, weight(1, 1, 3, 6), padding=((1, 1), (0, 2)))
     check(y, x, ops=["pad", "reshape", "reshape", "dot_general", "reshape"])
+
+
+@pytest.mark.parametrize(("extent", "window", "attrs", "left"), [
+    ((1,), 3, {"padding": ((1, 1),)}, 1),
+    ((14,), 3, {"padding": ((18, 18),), "dilation": (18,)}, 1),
+    ((14,), 3, {"padding": ((12, 12),), "dilation": (12,)}, 3),
+    ((2,), 5, {"padding": ((2, 2),)}, 3),
+    ((1,), 3, {"padding": ((1, 1),), "strides": (2,)}, 1),
+    ((4,), 7, {"padding": ((3, 0),)}, 4),
+    ((1, 6), 3, {"padding": ((1, 1), (1, 1))}, 1),
+    ((3,), 2, {"padding": ((5, 5),)}, 2),
+])  # fmt: skip
+def test_windows_are_cut_to_what_meets_the_operand(extent, window, attrs, left):
+    x = x_of(2, *extent, 3)
+    y = last(x, weight(*(window for _ in extent), 3, 6), **attrs)
+    m = module(y, x)
+    after = drop_unmet(m)
+    assert_equal_results(m, after, tol=1e-4)
+    (found,) = (n for n in after.main.nodes() if n.op.name == "conv_general")
+    assert found.args[1].shape[0] == left
+
+
+def test_windows_that_see_only_padding_stay():
+    """A result may be zeros; sizes that vary may be large."""
+    x = x_of(1, 1, 3)
+    y = last(x, weight(2, 3, 6), padding=((4, -1),))
+    assert drop_unmet(module(y, x)).main.results[0].args[1].shape[0] == 2
+    x = x_of(1, var("n", min=1), 3)
+    y = last(x, weight(3, 3, 6), padding=((1, 1),))
+    assert drop_unmet(module(y, x)).main.results[0].args[1].shape[0] == 3
 
 
 def test_no_spatial_dimensions():

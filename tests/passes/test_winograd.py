@@ -14,7 +14,7 @@ from tensorwright.ir.printer import to_text
 from tensorwright.ops.activations import relu
 from tensorwright.ops.conv import conv_general
 from tensorwright.ops.elementwise import add
-from tensorwright.ops.movement import pad
+from tensorwright.ops.movement import pad, transpose
 from tensorwright.passes.simplify import clean
 from tensorwright.passes.winograd import choose_algorithms
 from tensorwright.schedule.records import Schedules
@@ -107,6 +107,45 @@ def test_few_results_do_not_pay_for_more_weights():
 def test_sizes_that_vary():
     x = x_of(1, var("n", min=1), 14, 64)
     check(last(x, weight(3, 3, 64, 64)), x, ops=["pad", "winograd"])
+
+
+FRAMES = {"padding": ((1, 1), (1, 1), (1, 1))}
+
+
+@pytest.mark.parametrize(("depth", "attrs"), [
+    (3, FRAMES), (3, FRAMES | {"strides": (2, 1, 1)}), (2, FRAMES | {"dilation": (2, 1, 1)}),
+])  # fmt: skip
+def test_windows_over_frames(depth, attrs):
+    x = x_of(2, 5, 9, 14, 32)
+    y = last(x, weight(depth, 3, 3, 32, 32), **attrs)
+    after = check(y, x).main
+    assert [n.op.name for n in after.nodes()].count("winograd") == 1
+
+
+def test_single_frames_need_no_copy():
+    x, padding = x_of(2, 5, 9, 14, 32), ((0, 0), (1, 1), (1, 1))
+    ops = ["pad", "reshape", "winograd", "reshape"]
+    check(last(x, weight(1, 3, 3, 32, 32), padding=padding), x, ops=ops)
+
+
+def test_groups_over_frames_stay_direct():
+    x = x_of(1, 4, 14, 14, 64)
+    y = last(x, weight(3, 3, 3, 32, 64), groups=2, **FRAMES)
+    assert decisions(y, x) == [("no", "its groups see several frames")]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_frames_compiled(threads):
+    """Several frames of several examples, stored channels first: tiles of all in one loop."""
+    x, b = x_of(2, 4, 9, 14, 24), weight(40)
+    y = transpose(relu(add(last(x, weight(3, 3, 3, 24, 40), **FRAMES), b)), perm=(0, 4, 1, 2, 3))
+    value = RNG.standard_normal((2, 4, 9, 14, 24)).astype(np.float32)
+    program, found = compiled(y, x, value, 1, threads=threads)
+    schedules = [s for k in program.lowered.kernels.values() for s in k.schedule]
+    assert any("winograd" in s for s in schedules), schedules
+    assert all("as defined" not in s for s in schedules), schedules
+    _, direct = compiled(y, x, value, 0, threads=threads)
+    assert error(found, direct.astype(np.float64)) < 5e-6
 
 
 def test_unknown_weights_stay_direct():
