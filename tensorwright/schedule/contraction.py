@@ -44,7 +44,7 @@ DECODING, TILE_IN_MEMORY = 0.6, 6  # cycles: of an operation, and of a vector st
 LINE_BYTES = 64
 FAR_ROW, FAR_LINE = 2, 4  # cycles to begin with another row of weights, to wait for a line of it
 HIDDEN = 0.1  # of the time to read that multiply-adds do not hide
-STEP = 0.05  # cycles that a step of a loop takes beside what it does
+STEP = 0.05  # cycles for a step that is written out: its code, as no time is gained by it
 MOST_ORDERED = 3  # loops of a reduction that are ordered in any way
 STEPS = (1, 2, 4)  # of a reduction that are written out
 BLOCKS = (1, 2, 4, 8)  # of rows
@@ -155,7 +155,9 @@ def choose_order(stage: Stage, roles: Roles, target: Target, choices: Choices) -
 
 
 def choose_window(stage: Stage, roles: Roles, choices: Choices) -> For | None:
-    """The loop of a sliding window to write out, if any; what it saves is in the tile's cost."""
+    """The loop of a sliding window to write out, if any. What it saves, loads of what neighbouring
+    rows see, depends on the tile and is counted there (14 x 14, 384 channels, 5 x 5, all else as
+    by default: from memory 1.34 times the estimate, 1.19 times the time)."""
     window = sliding_window(stage, roles)
     if window is None:
         return None
@@ -329,7 +331,10 @@ def choose_blocks(roles: Roles, tile: Tile, at: int, target: Target, choices: Ch
 
 
 def write_out(body: Stmt, choices: Choices) -> Stmt:
-    """Some steps of the reduction written out, in the innermost loops."""
+    """Some steps of the reduction written out, in the innermost loops. Tiles hide what a loop takes
+    beside its body: 1, 2 and 4 steps were within 2 % of each other in 7 of 8 products and
+    convolutions (1 core of a Zen 4); in one row by 1024 x 4096 they differed up to 18 %, either
+    way from tile to tile."""
     loops = [f for f in ir.statements(body) if isinstance(f, For) and is_step(f)]
     if not loops:
         return body

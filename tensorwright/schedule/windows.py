@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product as combinations
+from math import prod
 
 from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import Symbol, const, is_const, sym, transform
 from tensorwright.ir.loop import Alloc, For, Kernel, Stmt, loop_symbol, seq
 from tensorwright.ir.simplify import linear
 from tensorwright.schedule import primitives as p
+from tensorwright.schedule.contraction import extent_of
 from tensorwright.schedule.form import Form, unbounded
 from tensorwright.schedule.maps import (
     choose_cuts,
@@ -25,6 +27,7 @@ from tensorwright.schedule.maps import (
     conditions,
     first_turn,
     in_parallel,
+    lanes_for,
     share,
     total,
     whole_vectors,
@@ -37,6 +40,7 @@ from tensorwright.target.target import Target
 FEW_PARTS = 8  # of the loop along which vectors run
 ROWS, FEW_TASKS = (1, 2, 4), 8  # of results at once; images that are enough for threads to share
 WRITTEN_OUT = 0.05  # what a further row costs, in loads
+DECODING = 0.1  # cycles of a vector, however wide
 
 
 def schedule_windows(form: Form, target: Target, choices: Choices) -> Kernel:
@@ -54,9 +58,12 @@ def schedule_windows(form: Form, target: Target, choices: Choices) -> Kernel:
         for v in shared:
             body = p.set_kind(body, v, "parallel")
     innermost = p.find(body, shared[-1])
-    lanes = choose_lanes(body, innermost.extent, target, choices, decoding=0)
+    loads = prod(extent_of(f) for f in (*first.spatial[:-1], *first.reduce))  # of a column
+    each = choices.within("", loads)
+    lanes = choose_lanes(body, innermost.extent, target, each, decoding=DECODING)
     points = choose_cuts(innermost, turning_points(innermost), choices)
-    rows = choose_rows(first, choices)
+    vectors = loads * extent_of(innermost) // lanes_for(body, target)
+    rows = choose_rows(first, choices.within("", vectors))
     body, along = tile_rows(p.set_kind(body, shared[-1], "serial"), shared, rows)
     for x in along:
         body, parts = p.cut(body, x, points)
@@ -80,7 +87,8 @@ def choose_rows(s: Stage, choices: Choices) -> int:
         return 1
     size, step = overlap(s, row)
     counts = [n for n in ROWS if n == 1 or (n <= row.extent.value and step < size)]
-    return choices.pick("rows", counts, lambda n: (step * (n - 1) + size) / n + n * WRITTEN_OUT)
+    read = lambda n: (step * (n - 1) + size) / n + n * WRITTEN_OUT  # rows of the operand, for one
+    return choices.pick("rows", counts, lambda n: read(n) / size)
 
 
 def overlap(s: Stage, row: For) -> tuple[int, int]:
