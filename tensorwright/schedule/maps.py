@@ -159,12 +159,11 @@ def schedule_map(k: Kernel, spatial: tuple[For, ...], target: Target, choices: C
             body = p.set_kind(body, f.var, "parallel")
     body, loops = collapse(body, [f.var for f in spatial])
     along = transposed_loop(body, loops)
+    padded = padding_apart(k, body, loops, along is not None)
+    if padded is not None:
+        return schedule_padded(k, padded, target, choices)
     if along is not None:
-        stage = read_nest(k.body) if isinstance(k.body, For) else None
-        padded = split_padding(stage) if stage is not None else None
-        if padded is not None:
-            return schedule_padded(k, padded, target, choices)
-        panels = split_panels(stage) if stage is not None else None
+        panels = split_panels(read_nest(k.body)) if isinstance(k.body, For) else None
         if panels is not None:
             return schedule_parts(k, dict(zip(("full", "last"), panels)), target, choices)
         return schedule_transposed(k.with_body(body), loops, along, small, target, choices)
@@ -279,25 +278,48 @@ def lengthen(body: Stmt, loops: list[Symbol], target: Target) -> tuple[Stmt, lis
     return body, loops
 
 
+def padding_apart(k: Kernel, body: Stmt, loops: list[Symbol], turned: bool) -> Padded | None:
+    """The padding that a map consists of, where its inside is better a map of its own: what is
+    turned on the way, and rows that are shorter than a vector but follow each other inside."""
+    padded = split_padding(read_nest(k.body)) if isinstance(k.body, For) else None
+    if padded is None or turned:
+        return padded
+    last = p.find(body, loops[-1])
+    inner = padded.inside.spatial
+    short = is_const(last.extent) and last.extent.value < BLOCK
+    if len(inner) < 2 or not short or not are_as_one(inner[-1], *inner[-2:]):
+        return None
+    return padded
+
+
 def schedule_padded(k: Kernel, padded: Padded, target: Target, choices: Choices) -> Kernel:
     """The border filled, then the inside as a map of its own."""
-    loops = nest_loops(padded.border)
-    *outer, last = (p.find(padded.border, v) for v in loops)
-    fill = last.body
-    if sym(last.var) not in set(walk(fill.cond)):  # then a row is filled or not
-        fill = ir.If(fill.cond, replace(last, body=fill.then))
-    else:
-        fill = replace(last, body=fill)
-    fill, _ = vectorize_innermost(fill, last.var, target)
-    border = around(tuple(outer), fill)
-    if outer and not is_small(total([*outer, last])):
-        for f in outer:
-            border = p.set_kind(border, f.var, "parallel")
-        border = fuse_all(border, loops[:-1])
     inside = schedule_map(
         k.with_body(padded.inside.root), padded.inside.spatial, target, choices.within("inside")
     )
+    border = fill_border(padded.border, target)
     return inside.with_body(ir.seq(border, inside.body), "map: border filled apart")
+
+
+def fill_border(border: Stmt, target: Target) -> Stmt:
+    """Vectors along rows that are filled or not; the loop around them is cut where that turns."""
+    loops = nest_loops(border)
+    *outer, last = (p.find(border, v) for v in loops)
+    shared, row = loops[:-1], last
+    whole = sym(last.var) not in set(walk(last.body.cond))
+    if whole:
+        row = ir.If(last.body.cond, replace(last, body=last.body.then))
+    row, _ = vectorize_innermost(row, last.var, target)
+    border = around(tuple(outer), row)
+    if whole and len(shared) > 1:
+        points = turns(outer[-1], index_conditions(last.body.cond))
+        border, _ = p.cut(border, shared.pop(), points)
+        border = p.decide(border)
+    if not shared or is_small(total([*outer, last])):
+        return border
+    for v in shared:
+        border = p.set_kind(border, v, "parallel")
+    return fuse_all(border, shared)
 
 
 def choose_cuts(s: For, points: list[int], choices: Choices) -> list[int]:
@@ -312,10 +334,15 @@ def choose_cuts(s: For, points: list[int], choices: Choices) -> list[int]:
 def cut_points(s: For) -> list[int]:
     """Where along a loop other operands are read (a concatenation): the places at which a condition
     on its variable alone turns. Too many to be worth it are none."""
+    return turns(s, conditions(s))
+
+
+def turns(s: For, compared: set[Expr]) -> list[int]:
+    """Where along a loop comparisons of its variable alone turn."""
     v, found = sym(s.var), set()
     if not is_const(s.extent):
         return []
-    for c in conditions(s):
+    for c in compared:
         terms, constant = linear(c.args[1] - c.args[0])  # 0 < this, or 0 <= it
         if set(terms) == {v}:
             found.add(first_turn(terms[v], constant - (c.op == "lt")))
@@ -355,8 +382,12 @@ def first_turn(step: int, rest: int) -> int:
 def conditions(s: Stmt) -> set[Expr]:
     """Comparisons of indices that choose among values."""
     values = [x.value for x in ir.statements(s) if isinstance(x, ir.Store)]
-    choices = [e.args[0] for e in walk(*values) if e.op == "select"]
-    return {c for c in walk(*choices) if c.op in ("lt", "le") and c.args[0].dtype.name == "index"}
+    return index_conditions(*(e.args[0] for e in walk(*values) if e.op == "select"))
+
+
+def index_conditions(*chosen: Expr) -> set[Expr]:
+    """Comparisons of indices."""
+    return {c for c in walk(*chosen) if c.op in ("lt", "le") and c.args[0].dtype.name == "index"}
 
 
 def fuse_all(body: Stmt, loops: list[Symbol]) -> Stmt:

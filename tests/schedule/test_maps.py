@@ -87,6 +87,23 @@ def test_full_panels_know_that_they_are(keys, fixed):
     assert ("nests" in kernel.schedule[-1]) is (not fixed or keys > 64), kernel.schedule
 
 
+@pytest.mark.parametrize(("low", "high"), [
+    ((0, 0, 0, 0), (0, 1, 1, 0)), ((0, 1, 2, 0), (0, 1, 3, 0)), ((0, 2, 0, 0), (1, 0, 1, 0)),
+])  # fmt: skip
+@pytest.mark.parametrize(("rows", "columns"), [(5, 7), (60, 96)])
+def test_padding_around_short_rows(low, high, rows, columns):
+    """The inside is copied in whole vectors, the border is filled apart."""
+    x = x_of(2, rows, columns, 3)
+    told = check(pad(relu(x), low=low, high=high), x)
+    assert any("filled apart" in s for s in told), told
+
+
+def test_padding_of_short_rows_themselves_stays_one_map():
+    x = x_of(2, 9, 11, 3)
+    told = check(pad(relu(x), low=(0, 1, 1, 1), high=(0, 0, 0, 1)), x)
+    assert not any("filled apart" in s for s in told), told
+
+
 def test_reversed_conditions():
     x = x_of(4, 50)
     assert any("in 2 parts" in s for s in check(pad(relu(x), low=(0, 9), high=(0, 0)), x))
