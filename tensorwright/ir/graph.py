@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from operator import is_
 
 import numpy as np
 
@@ -68,6 +69,11 @@ class Graph:
     @cached_property
     def _ordered(self) -> tuple[Node, ...]:
         return tuple(order(self.params, (*self.binders, *self.results), self.binders))
+
+    @cached_property
+    def holds_graphs(self) -> bool:
+        """Whether there are bodies of control flow in it, or groups."""
+        return any(map(subgraphs, self.nodes()))
 
     @property
     def result_types(self) -> tuple[Type, ...]:
@@ -206,7 +212,7 @@ def rebuild(g: Graph, make: Callable[[Node, tuple[Node, ...]], Node]) -> Graph:
         if node not in new:
             args = tuple(None if a is None else new[a] for a in node.args)
             new[node] = make(node, args)
-    if all(a is b for a, b in new.items()):
+    if all(map(is_, new.keys(), new.values())):
         return g
     live = tuple(new[b] for b in g.binders if bound_symbols(new[b]))
     return replace(g, results=tuple(new[r] for r in g.results), binders=live)
@@ -214,7 +220,7 @@ def rebuild(g: Graph, make: Callable[[Node, tuple[Node, ...]], Node]) -> Graph:
 
 def with_args(node: Node, args: tuple[Node, ...]) -> Node:
     """`node` on other operands of the same types; the same object if none changed."""
-    if len(args) == len(node.args) and all(a is b for a, b in zip(args, node.args)):
+    if len(args) == len(node.args) and all(map(is_, args, node.args)):
         return node
     return replace(node, args=args)
 

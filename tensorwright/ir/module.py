@@ -104,6 +104,8 @@ def map_graphs(m: Module, f: Callable[[Graph], Graph]) -> Module:
 
 def map_bodies(g: Graph, f: Callable[[Graph], Graph]) -> Graph:
     """`f` applied to the bodies inside `g`, then to `g`."""
+    if not g.holds_graphs:
+        return f(g)
 
     def visit(node: Node, args: tuple) -> Node:
         attrs = node.attrs
