@@ -62,7 +62,7 @@ def keep(x, top_k, top_p):
     least = threshold(codes, lambda above: tn.sum(above.astype(i64), axis=1) >= wanted)
     kept = codes >= least[:, None]
     weight = tn.where(kept, tn.exp(x - tn.max(x, axis=1, keepdims=True)), 0.0)
-    enough = top_p * tn.sum(weight, axis=1)
+    enough = tn.maximum(top_p * tn.sum(weight, axis=1), LEAST)  # the greatest weighs 1, and stays
     masses = lambda above: tn.sum(tn.where(above, weight, 0.0), axis=1)
     least = threshold(codes, lambda above: (masses(above) >= enough) | (top_p >= 1))
     return kept & ((codes >= least[:, None]) | (top_p >= 1)[:, None])

@@ -30,13 +30,14 @@ from tensorwright.schedule.roles import (
     Tile,
     choose_pack,
     find_roles,
+    given_width,
     is_streamed,
     packed_buffer,
     packed_index,
     reduction_order,
 )  # fmt: skip
 from tensorwright.schedule.space import Choices
-from tensorwright.schedule.tiles import Product, choose_tile
+from tensorwright.schedule.tiles import LATENCY, PAIR_LATENCY, Product, choose_tile
 from tensorwright.target.target import Target
 
 MAX_WINDOW = 7  # of a depthwise convolution whose inputs stay in registers
@@ -72,13 +73,15 @@ def schedule_contraction(
     roles = choose_order(stage, roles, target, choices)
     lanes = target.lanes(stage.acc.dtype)
     window = choose_window(stage, roles, choices)
+    pairs = choose_products(stage, roles, target, choices)
     product = Product(
         extent_of(roles.row), extent_of(roles.column), reduction_length(stage), roles.broadcast,
         1 if window is None else window.extent.value, roles.run,
+        float(is_stream(roles, target)), given_width(k, roles),
+        LATENCY if pairs is None else PAIR_LATENCY,
     )  # fmt: skip
     tiles = prod(extent_of(f) for f in roles.outer)
     tile = choose_tile(product, target, lanes, choices.within("", tiles))
-    pairs = choose_products(stage, roles, target, choices)
     pack = choose_panels(k, stage, roles, tile, pairs, target, choices)
     if pack is None and not is_streamed(roles.weights, sym(roles.column.var)):
         return None
@@ -122,6 +125,12 @@ def schedule_contraction(
 
 def reduction_length(stage: Stage) -> int:
     return prod(extent_of(f) for f in stage.reduce)
+
+
+def is_stream(roles: Roles, target: Target) -> bool:
+    """Whether one row reads more weights than would stay in the L2 cache."""
+    few = roles.broadcast and extent_of(roles.row) == 1
+    return few and operand_bytes(roles.weights) >= target.caches[1] // 2
 
 
 def cycles_of(products: float, target: Target) -> float:

@@ -138,6 +138,12 @@ def choose_pack(
     return given if serves(given, spec, tile, columns) else spec
 
 
+def given_width(k: Kernel, roles: Roles) -> int:
+    """The width of the panels that the kernel is given its streamed operand in; 0: none."""
+    buffers = {e.value for e in loads_of(roles.weights)}
+    return next((g.width for g in k.packs if k.params[g.param] in buffers), 0)
+
+
 def serves(given: Pack, wanted: Pack, tile: Tile, columns: Expr) -> bool:
     """Whether panels of another width do as well: vectors lie within one of them, and the last
     tile reads nothing behind the last panel."""

@@ -18,10 +18,12 @@ from tensorwright.target.target import Target
 
 MOST_ROWS, MOST_VECTORS = 14, 8
 ALIKE_ROWS = 8  # that are read element by element: more of them fall into one cache set
-LATENCY = 4  # cycles of a multiply-add
+LATENCY, PAIR_LATENCY = 4, 6  # cycles of a multiply-add, and of one of pairs of bf16
 NARROW = 1.05  # times what a step on whole vectors takes: one on halves of them
 INSTRUCTIONS_A_CYCLE = 5.25  # where there are more than multipliers and adders take
 ALONE = 0.25  # what a load costs more whose neighbours are not loaded
+AHEAD = 0.007  # of the time to read weights from memory: what each further vector of a step costs
+OTHER_PANELS = 1.1  # times that: tiles as wide as the panels that weights are given in are not
 PERMUTED = 1.5  # times what a load costs: one whose elements are then spread over their groups
 
 
@@ -31,7 +33,8 @@ class Product:
     products. broadcast: all columns of a row multiply with the same element of the other operand;
     where they do not, `run`: columns that do, and `window`: rows that see one vector of it, all of
     which then stay in registers. far: how often, of all times, the streamed operand comes from
-    memory: then the first tile of a panel waits for what it reads."""
+    memory: then the first tile of a panel waits for what it reads. panel: the width of panels that
+    it is given in, 0 if it is not. latency: cycles of a multiply-add."""
 
     rows: int
     columns: int
@@ -40,6 +43,8 @@ class Product:
     window: int = 1
     run: int = 1
     far: float = 0.0
+    panel: int = 0
+    latency: int = LATENCY
 
     def is_same(self, lanes: int) -> bool:
         """Whether all lanes of a vector multiply with the same element."""
@@ -110,9 +115,21 @@ def tile_cost(product: Product, tile: Tile, target: Target) -> float:
         loads = seen * one * (1 + ALONE / vectors)
         others = loads * (1 if run == 1 else PERMUTED)
         rest = 0.3 * seen + 0.5 * vectors
-    cycles = max(rows * vectors * one, others + weights, LATENCY)
-    waiting = product.far * max(vectors * bits / 8 / target.memory_rate - cycles, 0)
+    cycles = max(rows * vectors * one, others + weights, product.latency)
+    waiting = product.far * max(reading(product, tile, target) - cycles, 0)
     return columns * (row_tiles * (cycles + rest * one) + waiting)
+
+
+def reading(product: Product, tile: Tile, target: Target) -> float:
+    """Cycles to read the weights of a step from memory. One row does nothing else: 99 % of a plain
+    read by tiles of 2 vectors, 97 % by 4, 90 % by 8 (1 x 1024 x 2816 and back, one core and two).
+    If the L3 cache has them after all, its sums shall not wait for each other."""
+    size = tile.lanes * tile.vectors * 4
+    if product.rows > 1:
+        return size / target.memory_rate
+    other = OTHER_PANELS if product.panel not in (0, tile.width) else 1
+    waiting = max(product.latency - size / target.l3_rate, 0)
+    return size / target.memory_rate * other * (1 + AHEAD * tile.vectors) + waiting
 
 
 def instructions(rows: float, vectors: int) -> float:

@@ -54,6 +54,13 @@ def test_what_is_kept(v):
     np.testing.assert_array_equal(program("keep", v)(x, k, p), sorted_keep(x, k, p))
 
 
+def test_the_greatest_stays():
+    """Also where top-p asks for no share at all."""
+    x = np.array([[1, 3, 2, 0, -1, -2, -3]], "f")
+    found = program("keep", 7)(x, np.array([0]), np.zeros(1, "f"))
+    np.testing.assert_array_equal(found, x == 3)
+
+
 def test_equal_scores_stay_together():
     x = np.array([[1, 3, 3, 2, 3, -np.inf, -0.0, 0.0]], "f")
     found = program("keep", 8)(x, np.array([2]), np.ones(1, "f"))

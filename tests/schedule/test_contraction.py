@@ -46,7 +46,14 @@ def test_tiles_live_in_registers(name: str, rows, columns: int):
     for body in found:
         assert not [x for x in body if x.startswith("v") and "(%rsp" in x], "\n".join(body)
         fmas = sum(x.startswith(FMA) for x in body)
-        assert fmas >= 0.25 * len(body), "\n".join(body)
+        few = rows == 1  # reading is what takes the time
+        assert fmas >= (0.2 if few else 0.25) * len(body), "\n".join(body)
+
+
+def test_one_row_reads_weights_in_narrow_panels():
+    """Eight vectors at a time stay a tenth behind a plain read."""
+    found = product(1, 2816, 1024, find("x86-64-avx512")).schedule[0]
+    assert found.startswith("contraction: 1 x 2 x 16 ")
 
 
 def test_blocks_of_rows_stay_parallel():

@@ -36,7 +36,7 @@ def test_one_prompt(folder, capsys):
     captured = capsys.readouterr()
     text = Text.of(folder)
     assert captured.out == "Once upon" + expected(folder, text.encode("Once upon")) + "\n"
-    assert "tokens/s" in captured.err
+    assert "tokens/s" in captured.err and "cut at --max-tokens" in captured.err
 
 
 def test_piped_lines_are_a_conversation(folder, capsys, monkeypatch):

@@ -18,6 +18,7 @@ from tensorwright.tools.output import Output
 from tensorwright.tools.text import Text
 
 PROMPT = "> "
+CUT = {"tokens": "; cut at --max-tokens", "length": "; --context holds no more"}
 
 
 @command()
@@ -65,7 +66,7 @@ def command(
         answers.append({"prompt": line, **answer})
         output.remark(
             f"{answer['tokens']} tokens, {answer['tokens_per_second']:.1f} tokens/s; first after "
-            f"{answer['first_seconds'] * 1e3:.0f} ms"
+            f"{answer['first_seconds'] * 1e3:.0f} ms{CUT.get(answer['finish'], '')}"
         )
     if output.as_json:
         output.json({"answers": answers})
