@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tensorwright.tools.cli import COMMANDS, EXIT_CODES, run
+from tensorwright.tools.commands import bench
 from tests.tools.modules import DIGITS
 
 MODEL = str(DIGITS)
@@ -108,6 +109,13 @@ def test_bench_against_a_list(capsys):
     assert code == 0 and [r["engine"] for r in found["results"]] == ["tensorwright", "onnxruntime"]
     assert tw("bench", MODEL, "--against", "ort,nothing") == 2
     assert "'nothing' is not one of" in capsys.readouterr().err
+
+
+def test_bench_says_how_to_get_an_absent_engine(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # importing it fails
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    engines, absent = bench.opened(MODEL, ("onnxruntime", "openvino"), 1)
+    assert engines == {} and "(pip install openvino)" in absent["openvino"]
 
 
 def test_profile(capsys, tmp_path):

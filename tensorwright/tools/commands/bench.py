@@ -93,7 +93,7 @@ def opened(source, names: tuple[str, ...], threads: int) -> tuple[dict, dict[str
         except TensorwrightError as e:
             if len(names) == 1:
                 raise
-            absent[name] = e.message
+            absent[name] = f"{e.message} ({e.help})" if e.help else e.message
     return engines, absent
 
 
