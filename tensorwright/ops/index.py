@@ -243,7 +243,7 @@ def _scatter_into(x, grid, updates, mode):
     """x with updates, in their order, at the places grid[0][i], grid[1][i] ... of its first
     dimensions. Plain assignment promises no order: of the updates of a place the last is taken."""
     grid = np.broadcast_arrays(*grid)
-    if not grid or grid[0].size == 0:
+    if not grid or grid[0].size == 0 or x.size == 0:
         return x.copy()
     named, count = x.shape[: len(grid)], grid[0].size
     place = np.ravel_multi_index([g.reshape(count) for g in grid], named)

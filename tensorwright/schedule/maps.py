@@ -28,7 +28,9 @@ SET_BYTES = 4096  # between lines of one set of the L1 cache
 UNKNOWN = 1 << 20  # iterations of a loop without a bound
 TESTS, NEW_LOOP = 1, 1  # cycles: of an element that tests a condition, of one loop more
 FEWEST_LANES = 4  # of a vector
-PARALLEL_WORK = 1 << 14  # elements below which forking costs more than it gains
+WAKING = 2048  # cycles that it costs to share work with another thread
+EACH = 0.25  # cycles of an element of a map
+PARALLEL_WORK = int(2 * WAKING / EACH)  # elements below which that is more than it gains
 
 
 def element_bits(root: Stmt) -> int:
@@ -139,11 +141,10 @@ def is_small(n: Expr) -> bool:
     return is_const(n) and n.value < PARALLEL_WORK
 
 
-def in_parallel(work: Expr, choices: Choices, each: float = 1.0) -> bool:
-    """Whether threads share the work, given in elements that take so many cycles each; that pays
-    for waking them from `PARALLEL_WORK` on."""
-    n = work.value if is_const(work) else UNKNOWN
-    cycles = {"parallel": each * (n + PARALLEL_WORK) / 2, "serial": each * n}
+def in_parallel(work: Expr, choices: Choices, each: float = EACH) -> bool:
+    """Whether threads share the work, given in elements that take so many cycles each."""
+    serial = each * (work.value if is_const(work) else UNKNOWN)
+    cycles = {"parallel": serial / 2 + WAKING, "serial": serial}
     return choices.pick("threads", cycles, cycles.get) == "parallel"
 
 

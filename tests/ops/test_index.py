@@ -88,3 +88,10 @@ def test_scatters_of_one_place_happen_in_order(mode):
         wanted[i, j] = [combine[mode](a, b) for a, b in zip(wanted[i, j], row)]
     found = ops.scatter_nd.reference(x, at, updates, mode=mode)
     np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("shape", [(4, 0), (0, 3)])
+def test_scatters_into_nothing_change_nothing(shape):
+    x, at = np.zeros(shape), np.array([[1], [3]])
+    found = ops.scatter_nd.reference(x, at, np.zeros((2, *shape[1:])), mode="add")
+    assert found.shape == shape
