@@ -248,11 +248,12 @@ def spread_first(node: Node, x: Node, w: Node) -> Node | None:
 
 
 def sink_reshape(node: Node) -> Node | None:
-    """f(reshape(x), c) -> reshape(f(x, c)): what follows a product stays in the product's shape."""
-    views = [a for a in node.args if a.op is reshape and a.shape == node.shape]
-    if not views or not any(is_product(a.args[0]) for a in views):
+    """f(reshape(x), c) -> reshape(f(x, c)): what follows a product stays in the product's shape,
+    of fewer dimensions: between products of as many it would go to and fro."""
+    views = [a.args[0] for a in node.args if a.op is reshape and a.shape == node.shape]
+    target = next((x.shape for x in views if x.rank < node.rank and is_product(x)), None)
+    if target is None:
         return None
-    target = next(a for a in views if is_product(a.args[0])).args[0].shape
     args = [_as_shape(a, node, target) for a in node.args]
     if any(a is None for a in args):
         return None

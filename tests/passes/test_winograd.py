@@ -15,12 +15,13 @@ from tensorwright.ops.activations import relu
 from tensorwright.ops.conv import conv_general
 from tensorwright.ops.elementwise import add
 from tensorwright.ops.movement import pad, transpose
+from tensorwright.passes.convolutions import shape_convolutions
 from tensorwright.passes.simplify import clean
 from tensorwright.passes.winograd import choose_algorithms
 from tensorwright.schedule.records import Schedules
 from tensorwright.schedule.space import ChoiceError
 from tensorwright.target.host import find
-from tests.passes.equivalence import assert_equal_results, check_pass, module, x_of
+from tests.passes.equivalence import assert_equal_results, check_pass, module, op_names, x_of
 
 RNG = np.random.default_rng(3)
 TARGET = find("x86-64-avx512")
@@ -146,6 +147,17 @@ def test_frames_compiled(threads):
     assert all("as defined" not in s for s in schedules), schedules
     _, direct = compiled(y, x, value, 0, threads=threads)
     assert error(found, direct.astype(np.float64)) < 5e-6
+
+
+def test_tiles_and_products_meet():
+    """Where the picture of a residual network shrinks, the shortcut is a matrix product."""
+    x = x_of(1, 16, 16, 32)
+    inside = last(relu(last(x, weight(3, 3, 32, 64), strides=(2, 2))), weight(3, 3, 64, 64))
+    shortcut = last(x, weight(1, 1, 32, 64), strides=(2, 2), padding=((0, 0), (0, 0)))
+    y = relu(add(inside, shortcut))
+    after = shape_convolutions(choose(module(y, x)))
+    assert {"winograd", "dot_general"} <= set(op_names(after))
+    assert_equal_results(module(y, x), after, tol=1e-4)
 
 
 def test_unknown_weights_stay_direct():
