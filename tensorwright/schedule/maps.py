@@ -28,8 +28,8 @@ SET_BYTES = 4096  # between lines of one set of the L1 cache
 UNKNOWN = 1 << 20  # iterations of a loop without a bound
 TESTS, NEW_LOOP = 1, 1  # cycles: of an element that tests a condition, of one loop more
 FEWEST_LANES = 4  # of a vector
-WAKING = 2048  # cycles that it costs to share work with another thread
-EACH = 0.25  # cycles of an element of a map
+WAKING = 512  # cycles that it costs to share work with another thread (2048 gained nothing)
+EACH = 1 / 16  # cycles of an element of a map, at least
 PARALLEL_WORK = int(2 * WAKING / EACH)  # elements below which that is more than it gains
 
 
