@@ -60,7 +60,8 @@ _TYPES = """
   i64, [7 x i64],                       ; 0 ticket
   i32, i32, [7 x i64],                  ; 2 done, 3 caller sleeps
   ptr, ptr, ptr, i64, i64, i32, [5 x i32], ; 5 fn, 6 env, 7 ctx, 8 quotient, 9 rest, 10 lock
-  i32, i32, i32, i32, i64, ptr, [4 x i64] } ; 12 sleepers, 13 stop, 14 threads, 16 spins, 17 ids
+  ; 12 sleepers, 13 stop, 14 threads, 15 caller's CPU, 16 spins, 17 ids
+  i32, i32, i32, i32, i64, ptr, [4 x i64] }
 
 declare ptr @aligned_alloc(i64, i64) #0
 declare void @free(ptr) #0
@@ -75,6 +76,10 @@ declare i32 @pthread_attr_getstack(ptr, ptr, ptr) #0
 declare i32 @pthread_attr_destroy(ptr) #0
 declare i32 @pthread_sigmask(i32, ptr, ptr) #0
 declare i32 @sigfillset(ptr) #0
+declare i32 @sched_getcpu() #0
+declare i32 @sched_getaffinity(i32, i64, ptr) #0
+declare i32 @sched_setaffinity(i32, i64, ptr) #0
+declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
 declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 declare i64 @llvm.umin.i64(i64, i64)
 declare i64 @llvm.umax.i64(i64, i64)

@@ -8,6 +8,10 @@ Why it is safe: the job's fields change only while the ticket is exhausted and e
 has been reported; a claim on a ticket of an older generation fails; so a worker reads the fields
 only between its successful claim and its report. Why it is fast: the caller waits for claimed
 chunks only, and workers watch the ticket for some 60 microseconds before they sleep on it.
+
+A worker that finds itself on the caller's CPU leaves it, until it meets the caller elsewhere:
+a guest system takes a CPU that its host lets rest for a busy one, so that it wakes a worker beside
+its caller and moves it only after milliseconds. (Half of the jobs of 0.7 ms took 1.5, measured.)
 """
 
 POOL = """
@@ -160,6 +164,34 @@ define internal void @tw_run_chunk(ptr %pool, i64 %chunk) #0 {
   ret void
 }
 
+; Off the CPU from which the last job was given, to any other of those `allowed` (a bit each,
+; 1024 in all). Where there is no other the system refuses, and nothing changes.
+define internal void @tw_leave_caller(ptr %pool, ptr %allowed) #1 {
+  %others = alloca [16 x i64], align 8
+  %cpuslot = getelementptr %tw_pool, ptr %pool, i32 0, i32 15
+  %callers = load atomic i32, ptr %cpuslot monotonic, align 4
+  %own = call i32 @sched_getcpu()
+  %together = icmp eq i32 %own, %callers
+  %known = icmp ult i32 %own, 1024
+  %meets = and i1 %together, %known
+  br i1 %meets, label %leave, label %out
+leave:
+  call void @llvm.memcpy.p0.p0.i64(ptr align 8 %others, ptr align 8 %allowed, i64 128, i1 false)
+  %word = lshr i32 %own, 6
+  %slot = getelementptr i64, ptr %others, i32 %word
+  %bits = load i64, ptr %slot
+  %within = and i32 %own, 63
+  %place = zext i32 %within to i64
+  %bit = shl i64 1, %place
+  %unset = xor i64 %bit, -1
+  %rest = and i64 %bits, %unset
+  store i64 %rest, ptr %slot
+  %error = call i32 @sched_setaffinity(i32 0, i64 128, ptr %others)
+  br label %out
+out:
+  ret void
+}
+
 define internal ptr @tw_worker(ptr %pool) #1 {
   %doneslot = getelementptr %tw_pool, ptr %pool, i32 0, i32 2
   %waitslot = getelementptr %tw_pool, ptr %pool, i32 0, i32 3
@@ -167,6 +199,9 @@ define internal ptr @tw_worker(ptr %pool) #1 {
   %stopslot = getelementptr %tw_pool, ptr %pool, i32 0, i32 13
   %spinslot = getelementptr %tw_pool, ptr %pool, i32 0, i32 16
   %budget = load i64, ptr %spinslot
+  %allowed = alloca [16 x i64], align 8
+  call void @llvm.memset.p0.i64(ptr align 8 %allowed, i8 0, i64 128, i1 false)
+  %known = call i32 @sched_getaffinity(i32 0, i64 128, ptr %allowed)
   br label %watch
 watch:
   %left = phi i64 [ %budget, %0 ], [ %left1, %spin ], [ %budget, %sleep ],
@@ -191,6 +226,7 @@ sleep:
   %low = trunc i64 %t to i32
   %slept = call i64 (i64, ...) @syscall(i64 FUTEX, ptr %pool, i32 128, i32 %low, ptr null)
   %s1 = atomicrmw sub ptr %sleepslot, i32 1 seq_cst
+  call void @tw_leave_caller(ptr %pool, ptr %allowed)
   br label %watch
 claim:
   %ticket = phi i64 [ %t, %watch ], [ %seen, %again ], [ %now, %run ]
@@ -216,6 +252,7 @@ finish:
   %d = atomicrmw add ptr %doneslot, i32 %total seq_cst
   %waiting = load atomic i32, ptr %waitslot seq_cst, align 4
   %asleep = icmp ne i32 %waiting, 0
+  call void @tw_leave_caller(ptr %pool, ptr %allowed)
   br i1 %asleep, label %wake, label %watch
 wake:
   %w = call i64 (i64, ...) @syscall(i64 FUTEX, ptr %doneslot, i32 129, i32 1)
@@ -279,6 +316,9 @@ fork:
   store i64 %q, ptr %qs
   %rs = getelementptr %tw_pool, ptr %pool, i32 0, i32 9
   store i64 %r, ptr %rs
+  %cpu = call i32 @sched_getcpu()
+  %cpuslot = getelementptr %tw_pool, ptr %pool, i32 0, i32 15
+  store atomic i32 %cpu, ptr %cpuslot monotonic, align 4
   %doneslot = getelementptr %tw_pool, ptr %pool, i32 0, i32 2
   store atomic i32 0, ptr %doneslot monotonic, align 4
   %old = load atomic i64, ptr %pool monotonic, align 8
