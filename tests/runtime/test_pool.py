@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,28 @@ def test_a_forked_child_makes_its_own_pool(threads):
     for _ in range(10):
         assert in_child(lambda: right(p) and right(increment(threads)))
         assert right(p)
+
+
+def leaves_its_caller() -> bool:
+    tasks = lambda: set(map(int, os.listdir("/proc/self/task")))
+    before = tasks()
+    p = increment(2)
+    right(p)
+    (worker,) = tasks() - before
+    allowed, cpu = os.sched_getaffinity(worker), min(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cpu})
+    os.sched_setaffinity(worker, {cpu})
+    for _ in range(500):
+        right(p)
+        time.sleep(1e-3)  # the worker sleeps, too
+        if os.sched_getaffinity(worker) == allowed - {cpu}:
+            return right(p)
+    return False
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
+def test_a_worker_leaves_the_cpu_of_its_caller():
+    assert in_child(leaves_its_caller)
 
 
 def test_grandchildren():
