@@ -146,7 +146,7 @@ def mean_speedup(results: list[Result], threads: int) -> str:
     mean = geometric_mean(found.values())
     text = f"Geometric mean of the speed-ups: {mean:.2f}x ({len(found)} models)"
     if 0 < len(headline) < len(found):
-        text += f"; over the {len(headline)} beside which every peer is measured, "
+        text += f"; over the {len(headline)} headline models, "
         text += f"{geometric_mean(headline):.2f}x"
     return text + ".\n"
 

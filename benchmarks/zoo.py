@@ -134,7 +134,7 @@ BUILT = (
 )
 
 
-# The models beside which every peer is measured; tables also give their mean alone.
+# The models that most peers publish numbers for; tables also give their mean alone.
 HEADLINE = (
     "resnet50", "mobilenet_v2", "bert_base", "vit_b16", "gpt2_prefill", "gpt2_decode",
     "llama_prefill", "llama_decode", "lstm2", "resnext50_32x4d", "densenet121", "deit_tiny",
