@@ -99,7 +99,7 @@ def drop_unmet(m: Module) -> Module:
 
 def without_unmet(node: Node, x: Node, w: Node) -> Node | None:
     a = Windows(node)
-    if a.is_spread:
+    if a.is_spread or not all(isinstance(size, int) for size in a.sizes):
         return None
     extents = zip(x.shape[1:-1], node.shape[1:-1], a.sizes, a.strides, a.dilation, a.padding)
     met = [_met(*e) for e in extents]

@@ -81,6 +81,9 @@ def test_windows_that_see_only_padding_stay():
     x = x_of(1, var("n", min=1), 3)
     y = last(x, weight(3, 3, 6), padding=((1, 1),))
     assert drop_unmet(module(y, x)).main.results[0].args[1].shape[0] == 3
+    x, w = x_of(1, 1, 3), x_of(var("n", min=1), 3, 6, name="w")
+    y = last(x, w, padding=((1, 1),))
+    assert drop_unmet(module(y, x, w)).main.results[0].args[1] is w
 
 
 def test_no_spatial_dimensions():
