@@ -37,7 +37,13 @@ from tensorwright.schedule.roles import (
     reduction_order,
 )  # fmt: skip
 from tensorwright.schedule.space import Choices
-from tensorwright.schedule.tiles import LATENCY, PAIR_LATENCY, Product, choose_tile
+from tensorwright.schedule.tiles import (
+    LATENCY,
+    MOST_VECTORS,
+    PAIR_LATENCY,
+    Product,
+    choose_tile,
+)
 from tensorwright.target.target import Target
 
 MAX_WINDOW = 7  # of a depthwise convolution whose inputs stay in registers
@@ -77,7 +83,7 @@ def schedule_contraction(
     product = Product(
         extent_of(roles.row), extent_of(roles.column), reduction_length(stage), roles.broadcast,
         1 if window is None else window.extent.value, roles.run,
-        float(is_stream(roles, target)), given_width(k, roles),
+        float(is_stream(roles, target, lanes)), given_width(k, roles),
         LATENCY if pairs is None else PAIR_LATENCY,
     )  # fmt: skip
     tiles = prod(extent_of(f) for f in roles.outer)
@@ -127,9 +133,11 @@ def reduction_length(stage: Stage) -> int:
     return prod(extent_of(f) for f in stage.reduce)
 
 
-def is_stream(roles: Roles, target: Target) -> bool:
-    """Whether one row reads more weights than would stay in the L2 cache."""
-    few = roles.broadcast and extent_of(roles.row) == 1
+def is_stream(roles: Roles, target: Target, lanes: int) -> bool:
+    """Whether one row reads more weights than would stay in the L2 cache, of more columns than a
+    tile has: fewer lie as one panel, which narrow tiles would have to be turned for."""
+    many = extent_of(roles.column) > MOST_VECTORS * lanes
+    few = many and roles.broadcast and extent_of(roles.row) == 1
     return few and operand_bytes(roles.weights) >= target.caches[1] // 2
 
 

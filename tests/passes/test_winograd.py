@@ -141,12 +141,7 @@ def test_frames_compiled(threads):
     x, b = x_of(2, 4, 9, 14, 24), weight(40)
     y = transpose(relu(add(last(x, weight(3, 3, 3, 24, 40), **FRAMES), b)), perm=(0, 4, 1, 2, 3))
     value = RNG.standard_normal((2, 4, 9, 14, 24)).astype(np.float32)
-    program, found = compiled(y, x, value, 1, threads=threads)
-    schedules = [s for k in program.lowered.kernels.values() for s in k.schedule]
-    assert any("winograd" in s for s in schedules), schedules
-    assert all("as defined" not in s for s in schedules), schedules
-    _, direct = compiled(y, x, value, 0, threads=threads)
-    assert error(found, direct.astype(np.float64)) < 5e-6
+    check_compiled(y, x, value, 1, threads)
 
 
 def test_tiles_and_products_meet():
@@ -182,6 +177,17 @@ def error(found, exact):
     return np.abs(found - exact).max() / np.abs(exact).max()
 
 
+def check_compiled(y, x, value, level, threads):
+    """The program, which multiplies transformed tiles and gives what direct convolution gives."""
+    program, found = compiled(y, x, value, level, threads=threads)
+    schedules = [s for k in program.lowered.kernels.values() for s in k.schedule]
+    assert any("winograd" in s for s in schedules), schedules
+    assert all("as defined" not in s for s in schedules), schedules
+    _, direct = compiled(y, x, value, 0, threads=threads)
+    assert error(found, direct.astype(np.float64)) < (5e-6 if level == 1 else 5e-5)
+    return program
+
+
 @pytest.mark.parametrize(
     ("shape", "outputs"),
     [((1, 14, 14, 64), 64), ((2, 9, 11, 20), 40), ((1, 30, 17, 33), 50), ((1, 7, 7, 256), 256),
@@ -197,13 +203,8 @@ def test_compiled_with_everything_around(shape, outputs, level, threads):
     y = relu(add(add(last(relu(x), w), b), side))
     y = pad(y, low=(0, 1, 2, 0), high=(0, 0, 1, 0))
     value = RNG.standard_normal(shape).astype(np.float32)
-    program, found = compiled(y, x, value, level, threads=threads)
-    schedules = [s for k in program.lowered.kernels.values() for s in k.schedule]
-    assert any("winograd" in s for s in schedules), schedules
-    assert all("as defined" not in s for s in schedules), schedules
+    program = check_compiled(y, x, value, level, threads)
     assert not any(k.endswith("pad_2") for k in program.lowered.kernels)
-    _, direct = compiled(y, x, value, 0, threads=threads)
-    assert error(found, direct.astype(np.float64)) < (5e-6 if level == 1 else 5e-5)
 
 
 @pytest.mark.parametrize(
@@ -218,12 +219,7 @@ def test_groups_compiled(shape, outputs, groups, threads):
     w, b = weight(3, 3, shape[3] // groups, outputs), weight(outputs)
     y = pad(relu(add(last(x, w, groups=groups), b)), low=(0, 1, 1, 0), high=(0, 1, 1, 0))
     value = RNG.standard_normal(shape).astype(np.float32)
-    program, found = compiled(y, x, value, 1, threads=threads)
-    schedules = [s for k in program.lowered.kernels.values() for s in k.schedule]
-    assert any("winograd" in s for s in schedules), schedules
-    assert all("as defined" not in s for s in schedules), schedules
-    _, direct = compiled(y, x, value, 0, threads=threads)
-    assert error(found, direct.astype(np.float64)) < 5e-6
+    check_compiled(y, x, value, 1, threads)
 
 
 def test_groups_as_torch_computes_them():

@@ -56,6 +56,15 @@ def test_one_row_reads_weights_in_narrow_panels():
     assert found.startswith("contraction: 1 x 2 x 16 ")
 
 
+def test_few_columns_of_one_row_are_read_as_they_lie():
+    """The values that a step of a decoder sums are operands: turning them into narrow panels takes
+    longer than the product."""
+    weights, values = groups.x_of(12, 1, 1024), param("values", tensor("f32", 12, 1024, 64))
+    y = groups.OP["matmul"](weights, values)
+    m = Module({"main": graph("main", [weights, values], [y])})
+    assert len(run_pipeline(m, find("x86-64-avx512")).kernels) == 1
+
+
 def test_blocks_of_rows_stay_parallel():
     """And the border of a padded result is told apart from the rows that leave no whole tile."""
     x, w = param("x", tensor("f32", 1, 56, 56, 256)), constant(np.ones((1, 1, 256, 128), "f4"), "w")
