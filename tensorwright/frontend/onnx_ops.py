@@ -15,6 +15,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from types import UnionType
 
 import numpy as np
 
@@ -166,12 +167,14 @@ class Call:
 
 # ---- binding a record to a converter's parameters -----------------------------------------------
 
-_KINDS: dict[str, tuple[type, str]] = {
+_KINDS: dict[str, tuple[type | UnionType, str]] = {
     "int": (int, "an int"), "float": (float, "a float"), "str": (str, "a string"),
+    "Number": (int | float, "a number"),
     "Ints": (int, "ints"), "Floats": (float, "floats"), "Strings": (str, "strings"),
     "Array": (np.ndarray, "a tensor"), "Body": (GraphRecord, "a graph"),
     "TypeOf": (ValueRecord, "a type"),
 }  # fmt: skip
+Number = int | float
 Ints = tuple[int, ...]
 Floats = tuple[float, ...]
 Strings = tuple[str, ...]

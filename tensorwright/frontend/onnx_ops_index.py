@@ -85,6 +85,10 @@ def one_hot(c: Call, indices: Node, depth: Node, values: Node, *, axis: int = -1
     shape = tuple(1 if k == axis else next(own) for k in range(rank))
     full = tuple(n if k == axis else d for k, d in enumerate(shape))
     hit = ops.equal(ops.reshape(at, shape=shape), ops.iota(shape=full, axis=axis, dtype="i64"))
+    if len(values.shape) != 1 or (isinstance(values.shape[0], int) and values.shape[0] != 2):
+        raise c.fail(f"its values have the shape {values.shape}; they are what is off and on")
+    if values.shape[0] != 2:
+        values = reshape_checked(c, values, (2,))
     off, on = (ops.reshape(ops.slice(values, starts=(k,), stops=(k + 1,), steps=(1,)), shape=())
                for k in (0, 1))  # fmt: skip
     return ops.select(hit, on, off)

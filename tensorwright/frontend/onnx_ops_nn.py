@@ -6,12 +6,13 @@ know only (low, high) pairs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from tensorwright.frontend import onnx_rows as ops
-from tensorwright.frontend.onnx_ops import Call, Ints, converter
+from tensorwright.frontend.onnx_ops import Call, Ints, Number, converter
 from tensorwright.ir.expr import Expr, as_dim, as_expr, ceildiv, compare, maximum
 from tensorwright.ir.graph import Node, constant
 from tensorwright.ir.type import Dim
@@ -199,12 +200,18 @@ def average_pool(
 @converter("LpPool")
 def lp_pool(
     c: Call, x: Node, *, kernel_shape: Ints | None = None, auto_pad: str = "NOTSET",
-    ceil_mode: int = 0, dilations: Ints = (), p: object = 2, pads: Ints = (), strides: Ints = (),
+    ceil_mode: int = 0, dilations: Ints = (), p: Number = 2, pads: Ints = (), strides: Ints = (),
 ) -> Node:  # fmt: skip
     if kernel_shape is None:
         raise c.fail("it lacks its attribute 'kernel_shape'")
     attrs = pool_attributes(c, x, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)
-    return ops.lp_pool(x, p=p, **attrs)
+    return ops.lp_pool(x, p=norm_of(c, p), **attrs)
+
+
+def norm_of(c: Call, p: Number) -> Number:
+    if not 0 < p < math.inf:
+        raise c.fail(f"there is no norm of p = {p}")
+    return p
 
 
 @converter("GlobalMaxPool")
@@ -218,8 +225,8 @@ def global_average_pool(c: Call, x: Node) -> Node:
 
 
 @converter("GlobalLpPool")
-def global_lp_pool(c: Call, x: Node, *, p: object = 2) -> Node:
-    return ops.global_lp_pool(x, p=p)
+def global_lp_pool(c: Call, x: Node, *, p: Number = 2) -> Node:
+    return ops.global_lp_pool(x, p=norm_of(c, p))
 
 
 @converter("MaxUnpool")

@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from tensorwright.frontend import onnx_rows as ops
 from tensorwright.frontend.onnx_ops import Call, Ints, converter
 from tensorwright.frontend.onnx_ops_elementwise import scalar
-from tensorwright.frontend.onnx_ops_movement import axes_of, axis_of, checked_zero
+from tensorwright.frontend.onnx_ops_movement import axes_of, axis_of
+from tensorwright.frontend.onnx_sequences import equal_sizes
 from tensorwright.ir.expr import (
     Expr,
+    Symbol,
     all_of,
     as_dim,
     as_expr,
@@ -24,6 +26,7 @@ from tensorwright.ir.expr import (
     maximum,
     minimum,
     select,
+    sym,
 )
 from tensorwright.ir.graph import Node, array_of
 from tensorwright.ir.type import Dim
@@ -99,6 +102,13 @@ def within(c: Call, start: Dim, stop: Dim, d: Dim) -> tuple[Dim, Dim]:
     return as_dim(plain[0] + zero), as_dim(last + zero)
 
 
+def checked_zero(c: Call, condition: Expr, name: str) -> Expr:
+    """An index expression that is 0, and whose use makes the program check the condition."""
+    one = sym(Symbol(c.importer.symbolic.unique(name), min=1, max=1))
+    ops.bind_size(ops.size(dims=(select(condition, as_expr(1), as_expr(0)),)), symbols=(one,))
+    return one - 1
+
+
 def from_end(v: Dim, d: Dim) -> Dim:
     """v, counted from the end if negative."""
     if isinstance(v, int):
@@ -170,7 +180,7 @@ def divided(c: Call, x: Node, axis: int, sizes, count: int) -> list[Node]:
     fits = compare("eq", whole, as_expr(x.shape[axis]))
     if is_const(fits, False):
         raise c.fail(f"the sizes add up to {whole}, not {x.shape[axis]}")
-    total = as_expr(0) if is_const(fits) else checked_zero(c, fits, "split_fits")
+    total = as_expr(equal_sizes(whole, x.shape[axis], "split"))
     pieces = []
     for n in sizes:
         if x.shape[axis] == 0:

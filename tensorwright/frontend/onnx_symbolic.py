@@ -127,7 +127,11 @@ class Symbolic:
             raise FrontendError(f"{name!r} is a shape and has rank {found.ndim}, not 1")
         if any(isinstance(v, Expr) and v.dtype is boolean for v in found.flat):
             raise FrontendError(f"{name!r} holds truth values, not sizes")
-        return tuple(as_dim(v) for v in found.flat)
+        dims = tuple(as_dim(v) for v in found.flat)
+        for d in dims:
+            if low is not None and isinstance(d, int) and d < low:
+                raise FrontendError(f"{name!r} has the element {d}, which must be at least {low}")
+        return dims
 
     def derive(self, x: Node, low: int | None, name: str, depth: int) -> np.ndarray:
         """The mirror of `x` after binding what it is computed from."""

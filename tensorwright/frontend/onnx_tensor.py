@@ -19,6 +19,7 @@ from tensorwright.ir.dtype import DTYPES, SUBBYTE, DType, boolean
 from tensorwright.runtime.pages import LARGE as MAPPED  # bytes of what programs copy
 
 STRING = 8  # TensorProto.STRING
+MOST_ELEMENTS = 1 << 58  # so many of 16 bytes are what NumPy can tell apart
 MAX_DENSE = 1 << 28  # bytes of a sparse tensor written out
 BY_NUMBER: dict[int, DType] = {d.onnx: d for d in DTYPES if d.onnx}
 # Fields that hold typed data, by the element types that use them.
@@ -57,6 +58,8 @@ class TensorReader:
             raise FrontendError(f"a tensor has negative dimensions {dims}")
         kind = element_type(t.data_type)
         count = math.prod(dims)
+        if math.prod(max(d, 1) for d in dims) > MOST_ELEMENTS:
+            raise FrontendError(f"a tensor has dimensions {dims}, too large for any machine")
         if kind == "string":
             if len(t.string_data) != count:
                 raise _wrong_size(dims, count, len(t.string_data), "strings")

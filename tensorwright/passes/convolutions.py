@@ -123,9 +123,15 @@ def _met(
     low = padding[0]
     if not all(isinstance(v, int) for v in (extent, results, low)):
         return range(size)
-    positions = lambda k: range(k * dilation - low, k * dilation - low + results * stride, stride)
-    found = [k for k in range(size) if any(0 <= p < extent for p in positions(k))]
-    return range(found[0], found[-1] + 1) if found else range(size)
+
+    def meets(k: int) -> bool:
+        result = max(0, -((k * dilation - low) // stride))  # the first that lies behind the start
+        return result < results and k * dilation - low + result * stride < extent
+
+    first, last = -((results - 1) * stride - low) // dilation, (extent - 1 + low) // dilation
+    near = range(max(0, first), min(size, last + 1))
+    found = [next(filter(meets, ks), None) for ks in (near, reversed(near))]
+    return range(size) if None in found else range(found[0], found[1] + 1)
 
 
 # ---- padding -----------------------------------------------------------------------------------

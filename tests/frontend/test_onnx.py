@@ -209,8 +209,18 @@ def test_data_dependent_shape():
     x = np.arange(12, dtype=np.float32)
     for s in ([3, 4], [-1, 6], [2, -1]):
         assert run(text, x, np.array(s))[0].tolist() == x.reshape(s).tolist()
-    with pytest.raises(Exception, match="reshape_fits"):
+    with pytest.raises(Exception, match="elements_too_small is -2"):
         run(text, x, np.array([5, 2]))
+
+
+def test_one_hot_of_values_of_unknown_number():
+    text = """f (int64[3] x, float[n] values) => (float[3, 4] y)
+    <int64 depth = {4}> { y = OneHot (x, depth, values) }"""
+    x = np.array([1, -1, 9])
+    expected = [[0, 5, 0, 0], [0, 0, 0, 5], [0, 0, 0, 0]]
+    assert run(text, x, np.array([0, 5], np.float32))[0].tolist() == expected
+    with pytest.raises(Exception, match="elements_too_large is -1"):
+        run(text, x, np.array([0], np.float32))
 
 
 def test_data_dependent_size_is_one_symbol():
@@ -281,6 +291,10 @@ def test_errors_name_the_node():
         ("y = Cast (x)", "lacks its attribute 'to'"),
         ("y = Cast <to = 8> (x)", "strings"),
         ("y = Cast <to = 99> (x)", "element type 99"),
+        ('y = LpPool <kernel_shape = [2], p = "two"> (x)', "'p' is not a number"),
+        ("y = GlobalLpPool <p = 0> (x)", "no norm of p = 0"),
+        ("d = Constant <value_int = 4> () y = OneHot (x, d, x)", "off and on"),
+        ("s = Constant <value_ints = [3, -4]> () y = Expand (x, s)", "element -4"),
         ("s = SequenceConstruct (x) y = Relu (s)", "a sequence"),
     ],
 )

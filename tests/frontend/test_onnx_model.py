@@ -113,6 +113,8 @@ def test_sizes_are_checked():
     t.dims[0] = -4
     with pytest.raises(FrontendError, match="negative"):
         TensorReader(None).read(t)
+    with pytest.raises(FrontendError, match="too large"):
+        TensorReader(None).read(TensorProto(data_type=1, dims=[0, (1 << 63) - 1]))
     with pytest.raises(FrontendError, match="element type 77"):
         TensorReader(None).read(TensorProto(data_type=77))
 

@@ -86,6 +86,13 @@ def test_windows_that_see_only_padding_stay():
     assert drop_unmet(module(y, x, w)).main.results[0].args[1] is w
 
 
+def test_windows_that_nothing_could_hold_are_cut_at_once():
+    x, w = x_of(1, 6, 3), x_of(1 << 40, 3, 6, name="w")
+    y = last(x, w, padding=(((1 << 40) - 1, 0),))
+    (found,) = drop_unmet(module(y, x, w)).main.results
+    assert found.args[1].shape[0] == 6
+
+
 def test_no_spatial_dimensions():
     x = x_of(4, 3)
     check(conv_general(x, weight(5, 3)), x, ops=["dot_general"])
