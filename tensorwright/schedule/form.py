@@ -144,7 +144,7 @@ def _epilogue(k: Kernel, producer: Stage, consumer: Stage) -> tuple[Kernel, Stag
     padded = split_padding(consumer)
     if padded is None or inverse(producer, padded.inside) is None:
         return None
-    parts = [padded.border, padded.inside.root]
+    parts = [*padded.border, padded.inside.root]
     body = ir.seq(*(part for s in k.body.body for part in (
         parts if s is consumer.root else [s])))  # fmt: skip
     return k.with_body(body), padded.inside

@@ -5,7 +5,6 @@ for i: for j: y[i, j] = f(x[i, j])   ->   for b in parallel(n * m // 16): for l 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import prod
 
 from tensorwright.ir import loop as ir
@@ -14,7 +13,7 @@ from tensorwright.ir.loop import For, Kernel, Stmt
 from tensorwright.ir.simplify import linear
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.nest import affine, flat_index, read_nest
-from tensorwright.schedule.padding import Padded, around, split_padding, split_panels
+from tensorwright.schedule.padding import Padded, split_padding, split_panels
 from tensorwright.schedule.space import Choices
 from tensorwright.target.target import Target
 
@@ -298,29 +297,13 @@ def schedule_padded(k: Kernel, padded: Padded, target: Target, choices: Choices)
     inside = schedule_map(
         k.with_body(padded.inside.root), padded.inside.spatial, target, choices.within("inside")
     )
-    border = fill_border(padded.border, target)
-    return inside.with_body(ir.seq(border, inside.body), "map: border filled apart")
+    border = [fill(k, nest, target) for nest in padded.border]
+    return inside.with_body(ir.seq(*border, inside.body), "map: border filled apart")
 
 
-def fill_border(border: Stmt, target: Target) -> Stmt:
-    """Vectors along rows that are filled or not; the loop around them is cut where that turns."""
-    loops = nest_loops(border)
-    *outer, last = (p.find(border, v) for v in loops)
-    shared, row = loops[:-1], last
-    whole = sym(last.var) not in set(walk(last.body.cond))
-    if whole:
-        row = ir.If(last.body.cond, replace(last, body=last.body.then))
-    row, _ = vectorize_innermost(row, last.var, target)
-    border = around(tuple(outer), row)
-    if whole and len(shared) > 1:
-        points = turns(outer[-1], index_conditions(last.body.cond))
-        border, _ = p.cut(border, shared.pop(), points)
-        border = p.decide(border)
-    if not shared or is_small(total([*outer, last])):
-        return border
-    for v in shared:
-        border = p.set_kind(border, v, "parallel")
-    return fuse_all(border, shared)
+def fill(k: Kernel, nest: Stmt, target: Target) -> Stmt:
+    """A part of a border, as a map of constants: too little to have choices of its own."""
+    return schedule_map(k.with_body(nest), read_nest(nest).spatial, target, Choices()).body
 
 
 def choose_cuts(s: For, points: list[int], choices: Choices) -> list[int]:

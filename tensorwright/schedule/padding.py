@@ -3,9 +3,11 @@
 Behind a contraction, write into the inside of the padded buffer and fill its border apart:
 
     y[i, j] = f(out[i - 1, j - 1]) if 1 <= i < n + 1 and 1 <= j < m + 1 else 0
-->  if not (...): y[i, j] = 0      and      y[i + 1, j + 1] = f(out[i, j])
+->  y[i + 1, j + 1] = f(out[i, j])      and, beside it,
+    for j: y[0, j] = 0      for j: y[n + 1, j] = 0      for i in n: y[i + 1, 0] = 0      ...
 
-The second part reads each element of `out` where it was produced, so it becomes the epilogue.
+The first part reads each element of `out` where it was produced, so it becomes the epilogue; the
+others are as large as the border.
 Of panels of which the last one is not full, the full ones are read without looking for the end:
 
     for p in (n + 63) // 64: for j in 64: y[p, j] = x[64 * p + j] if 64 * p + j < n else 0
@@ -26,18 +28,19 @@ from tensorwright.ir.expr import (
     is_const,
     select,
     sym,
-    unary,
 )  # fmt: skip
-from tensorwright.ir.loop import For, If, Stmt, loop_symbol
+from tensorwright.ir.loop import For, Stmt, loop_symbol
 from tensorwright.ir.simplify import linear
-from tensorwright.schedule.nest import Stage
+from tensorwright.schedule.nest import Stage, read_nest
+
+Range = tuple[Expr, Expr]  # from, up to
 
 
 @dataclass(frozen=True, eq=False)
 class Padded:
-    """A padding map in two parts: the nest that fills the border, and the stage of the inside."""
+    """A padding map in parts: the nests that fill the border, and the stage of the inside."""
 
-    border: Stmt
+    border: tuple[Stmt, ...]
     inside: Stage
 
 
@@ -49,21 +52,29 @@ def split_padding(s: Stage) -> Padded | None:
     box = ranges(value.args[0], s)
     if box is None:
         return None
-    border = s.final.value.args[2]
-    outside = If(unary("not", value.args[0]), replace(s.final, value=border))
+    inside = [box[sym(f.var)] for f in s.spatial]
+    nest = part_of(s, inside, value.args[1])
+    return Padded(border_of(s, inside, value.args[2]), read_nest(nest))
+
+
+def border_of(s: Stage, inside: list[Range], value: Expr) -> tuple[Stmt, ...]:
+    """What lies before and behind the inside along each axis: all of the axes below it, of those
+    above what no earlier nest has filled."""
+    whole, nests = [(const(0), f.extent) for f in s.spatial], []
+    for n, ((begin, end), (low, high)) in enumerate(zip(whole, inside)):
+        sides = [side for side in ((begin, low), (high, end)) if side[0] is not side[1]]
+        nests += [part_of(s, [*inside[:n], side, *whole[n + 1 :]], value) for side in sides]
+    return tuple(nests)
+
+
+def part_of(s: Stage, box: list[Range], value: Expr) -> Stmt:
+    """The nest that stores `value` where a map's variables are in `box`; its own begin at 0."""
     loops, values = [], {}
-    for f in s.spatial:
-        low, high = box.get(sym(f.var), (const(0), f.extent))
+    for f, (low, high) in zip(s.spatial, box):
         v = loop_symbol(f.var.name, const(0), high - low)
         loops.append(For(v, const(0), high - low, s.final))
         values[sym(f.var)] = sym(v) + low
-    inner = ir.substitute(replace(s.final, value=value.args[1]), values)
-    nest = around(tuple(loops), inner)
-    chain, rest = [], nest
-    while isinstance(rest, For):
-        chain.append(rest)
-        rest = rest.body
-    return Padded(around(s.spatial, outside), Stage(nest, tuple(chain), s.out, inner))
+    return around(tuple(loops), ir.substitute(replace(s.final, value=value), values))
 
 
 def split_panels(s: Stage) -> tuple[Stmt, Stmt] | None:
@@ -105,7 +116,7 @@ def around(loops: tuple[For, ...], body: Stmt) -> Stmt:
     return body
 
 
-def ranges(cond: Expr, s: Stage) -> dict[Expr, tuple[Expr, Expr]] | None:
+def ranges(cond: Expr, s: Stage) -> dict[Expr, Range] | None:
     """variable -> [low, high) where a conjunction of bounds on single variables holds."""
     box = {sym(f.var): [const(0), f.extent] for f in s.spatial}
     todo = [cond]

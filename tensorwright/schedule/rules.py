@@ -17,11 +17,12 @@ from tensorwright.schedule.legal import ScheduleError, why_not_parallel
 from tensorwright.schedule.maps import (
     PARALLEL_WORK,
     accesses,
+    fill,
     iterations,
     schedule_map,
     vectorize_innermost,
 )
-from tensorwright.schedule.nest import affine
+from tensorwright.schedule.nest import affine, read_nest
 from tensorwright.schedule.records import recorded
 from tensorwright.schedule.rows import schedule_columns, schedule_rows
 from tensorwright.schedule.space import ChoiceError, Choices
@@ -71,10 +72,10 @@ def schedule_by_form(k: Kernel, target: Target, choices: Choices) -> Kernel | No
         return stream_results(made, target, choices)
     if form.kind == "contraction":
         made = schedule_contraction(form.kernel, form.stages, target, choices)
-        return made if made is None else made.with_body(finished(made.body, target))
+        return made if made is None else finished(made, target)
     if form.kind == "winograd":
         made = schedule_winograd(form, target, choices)
-        return made.with_body(finished(made.body, target))
+        return finished(made, target)
     if form.kind == "attention":
         return schedule_attention(form, target, choices)
     if form.kind == "rows":
@@ -84,25 +85,19 @@ def schedule_by_form(k: Kernel, target: Target, choices: Choices) -> Kernel | No
     return schedule_columns(form.kernel, form.stages[0], target, choices)
 
 
-def finished(body: ir.Stmt, target: Target) -> ir.Stmt:
-    """What remains to be done behind a contraction on tiles."""
-    return store_rows(vectorize_rest(body, target))
+def finished(k: Kernel, target: Target) -> Kernel:
+    """What remains to be done behind a contraction on tiles: the border of a padded result, and
+    stores of what is turned."""
+    parts = k.body.body if isinstance(k.body, Seq) else (k.body,)
+    body = seq(*(fill(k, s, target) if is_border(s) else s for s in parts))
+    return k.with_body(store_rows(body))
 
 
-def vectorize_rest(body: ir.Stmt, target: Target) -> ir.Stmt:
-    """Vectors for nests that the rule left as they were: the border of a padded result."""
-    for s in body.body if isinstance(body, Seq) else ():
-        innermost = s
-        while isinstance(innermost, For) and isinstance(innermost.body, For):
-            innermost = innermost.body
-        if isinstance(s, For) and is_plain(s) and isinstance(innermost.body, ir.If):
-            body, _ = vectorize_innermost(body, innermost.var, target)
-    return body
-
-
-def is_plain(s: ir.Stmt) -> bool:
-    """A nest that no rule has touched."""
-    return all(x.kind == "serial" for x in ir.statements(s) if isinstance(x, For))
+def is_border(s: ir.Stmt) -> bool:
+    """A nest that stores a constant and that no rule has touched."""
+    nest = read_nest(s) if isinstance(s, For) else None
+    plain = nest is not None and nest.is_map and nest.final.value.op == "const"
+    return plain and all(f.kind == "serial" for f in nest.spatial)
 
 
 def without_empty_loops(body: ir.Stmt) -> ir.Stmt:
