@@ -175,7 +175,8 @@ def by_phases(node: Node, x: Node, w: Node) -> Node | None:
     if same and node.attrs["groups"] == 1:
         y = _joint(node, x, w, a, taps, extents)
     else:
-        parts = [_phase(node, x, w, a, t, extents) for t in taps]
+        shared = _padded_for_all(x, taps, extents)
+        parts = [_phase(node, x, w, a, t, extents, shared) for t in taps]
         y = _interleaved(parts, a.spread, extents)
     trace.decision("convolution", node, "phases", f"{len(phases)} of {a.spread}")
     whole = tuple(product(p) for p in zip(extents, a.spread))
@@ -203,11 +204,30 @@ def _phase_padding(x: Node, taps, extents) -> tuple:
     return tuple(pairs)
 
 
-def _phase(node: Node, x: Node, w: Node, a: Windows, taps, extents) -> Node:
+def _padded_for_all(x: Node, taps, extents) -> tuple[Node, tuple[int, ...]]:
+    """x with the padding of all phases, and how much of that is in front of it."""
+    low, high = [], []
+    for d, wanted, found in zip(x.shape[1:-1], extents, zip(*taps)):
+        reach = max(shift + count for _, count, shift in found)
+        low.append(max(-shift for _, _, shift in found))
+        high.append(as_dim(as_expr(wanted) - as_expr(d) + reach - 1))
+    return padded(x, (0, *low, 0), (0, *high, 0)), tuple(low)
+
+
+def _phase(node: Node, x: Node, w: Node, a: Windows, taps, extents, shared) -> Node:
+    """One phase, of what its windows see of the padded operand, or of the operand if that is all of
+    it."""
     if any(count == 0 for _, count, _ in taps):
         return full(shape=(node.shape[0], *extents, node.shape[-1]), value=0, dtype=node.dtype)
+    if any(not is_const(v, 0) for pair in _phase_padding(x, taps, extents) for v in pair):
+        around, low = shared
+        starts = [before + shift for before, (_, _, shift) in zip(low, taps)]
+        stops = [as_dim(as_expr(at) + wanted + count - 1)
+                 for at, wanted, (_, count, _) in zip(starts, extents, taps)]  # fmt: skip
+        x = slice(around, starts=(0, *starts, 0), steps=(1,) * x.rank,
+                  stops=(x.shape[0], *stops, x.shape[-1]))  # fmt: skip
     return with_attrs(node, (x, _part_of_window(w, taps, a.spread)), lhs_dilation=None,
-                      padding=_phase_padding(x, taps, extents))  # fmt: skip
+                      padding=((0, 0),) * len(extents))  # fmt: skip
 
 
 def _joint(node: Node, x: Node, w: Node, a: Windows, taps, extents) -> Node:

@@ -12,6 +12,7 @@ from tensorwright.ir.expr import Expr, Symbol, bounds, const, is_const, sym, wal
 from tensorwright.ir.loop import For, Kernel, Stmt
 from tensorwright.ir.simplify import linear
 from tensorwright.schedule import primitives as p
+from tensorwright.schedule.interleaved import in_blocks, interleaved
 from tensorwright.schedule.nest import affine, flat_index, read_nest
 from tensorwright.schedule.padding import Padded, split_padding, split_panels
 from tensorwright.schedule.space import Choices
@@ -158,6 +159,11 @@ def schedule_map(k: Kernel, spatial: tuple[For, ...], target: Target, choices: C
         for f in spatial:
             body = p.set_kind(body, f.var, "parallel")
     body, loops = collapse(body, [f.var for f in spatial])
+    turns_taken = interleaved(body, loops, lanes_for(body, target))
+    if turns_taken is not None:
+        body, outer = in_blocks(body, loops, turns_taken, choices)
+        body = body if small else share(body, outer, choices)
+        return k.with_body(body, "map: operands take turns, turned in blocks")
     along = transposed_loop(body, loops)
     padded = padding_apart(k, body, loops, along is not None)
     if padded is not None:

@@ -120,6 +120,17 @@ def test_phases_in_two_dimensions(window, pad, groups):
     check(y, x)
 
 
+def test_phases_share_one_padded_operand():
+    """A phase that needs no padding reads the operand itself."""
+    x = x_of(1, 4, 5, 8)
+    y = last(x, weight(4, 4, 8, 6), lhs_dilation=(2, 2), padding=((2, 2), (2, 2)))
+    ops = op_names(check(y, x))
+    assert ops.count("pad") == 1 and ops.count("conv_general") == 4
+    y = last(x, weight(3, 3, 8, 6), lhs_dilation=(2, 2), padding=((1, 2), (1, 2)))
+    ops = op_names(check(y, x))
+    assert ops.count("pad") == 1 and ops.count("slice") == 4 + 3
+
+
 def test_equal_phases_are_one_product():
     """The usual upsampling by 2 with a window of 2."""
     x, w = x_of(1, 4, 6, 6), weight(4, 3, 2, 2)
