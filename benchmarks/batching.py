@@ -1,6 +1,7 @@
 """Batching of structured examples: a Tree-LSTM over many trees at once beside one at a time.
 
-    python -m benchmarks.batching --batch 1,16,64,256
+    python -m benchmarks.batching --batch 1,16,64,256 --threads 1,2
+    python -m benchmarks.batching --markdown docs/benchmarks_dynamic.md
 
 The trees are random binary parses of sentences with lengths as in the Stanford treebank (seeded).
 The model is the binary Tree-LSTM of Tai et al. (2015). What is timed begins with Python values:
@@ -11,16 +12,21 @@ One thread by CPU time, more by the clock on the wall; the peers take turns.
 import argparse
 import math
 import statistics
-import time
 import warnings
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 import tensorwright as tw
+from benchmarks.limits import measured_machine
+from benchmarks.page import Table, measured_on, numbers, options, publish, thread_option
+from benchmarks.turns import clock_of, in_turns, rest_of
 from tensorwright.batching import generations
 
 xp = tw.numpy
 WORDS, HIDDEN = 300, 150
+PLACE = "benchmarks.batching"
 
 
 def tree_lstm(words: int = WORDS, hidden: int = HIDDEN):
@@ -105,23 +111,6 @@ def random_trees(tree, count: int, words: int = WORDS, seed: int = 1) -> list:
     return [grow(int(n)) for n in lengths]
 
 
-def seconds(run, repeats: int = 5) -> float:
-    """The least CPU time of run()."""
-    run()
-    return min(rounds({"it": run}, repeats, time.process_time)["it"])
-
-
-def rounds(peers: dict, count: int, clock) -> dict[str, list[float]]:
-    """Times of all peers in turn, `count` of each."""
-    found = {name: [] for name in peers}
-    for _ in range(count):
-        for name, run in peers.items():
-            start = clock()
-            run()
-            found[name].append(clock() - start)
-    return found
-
-
 def recursive(encode, threads: int):
     """The function as it stands, which reads its weights again for every part of a tree."""
     share, generations.SHARE = generations.SHARE, math.inf
@@ -142,43 +131,75 @@ def leaves_of(t) -> int:
     return 1 if t.case == "Leaf" else leaves_of(t.left) + leaves_of(t.right)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", default="1,4,16,64,256")
-    parser.add_argument("--hidden", type=int, default=HIDDEN)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--peak", type=float, default=117.0, help="GFLOP/s of a core, in f32")
-    args = parser.parse_args()
-    threads, clock = args.threads, time.process_time if args.threads == 1 else time.perf_counter
+# ---- the table ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """Seconds of all rounds for a batch, by who runs it; `share` of the products' peak;
+    `apart`: the largest difference between results."""
+
+    batch: int
+    threads: int
+    times: dict[str, list[float]]
+    share: float
+    apart: float
+
+    def rate(self, who: str) -> str:
+        """Trees a second, best and median."""
+        best, middle = min(self.times[who]), statistics.median(self.times[who])
+        return f"{self.batch / best:.0f} ({self.batch / middle:.0f})"
+
+    def gain(self, over: str) -> str:
+        return f"{min(self.times[over]) / min(self.times[TOGETHER]):.2f}x"
+
+
+EAGER, RECURSIVE, ALONE, TOGETHER = "PyTorch eager", "recursive", "one by one", "`tw.batch`"
+WHO = (EAGER, RECURSIVE, ALONE, TOGETHER)
+
+
+def measure(args: argparse.Namespace, threads: int) -> list[Row]:
+    peak = args.peak * threads if args.peak else measured_machine(threads).gflops
     tree, encode, weights = tree_lstm(hidden=args.hidden)
     plain, alone = recursive(encode, threads), tw.compile(encode, threads=threads)
     together, eager = tw.compile(tw.batch(encode), threads=threads), torch_encoder(weights, threads)
-    print(f"{args.hidden} hidden units, threads: {threads}; trees a second, best (median)")
-    print("| batch | PyTorch eager, one by one | one by one, recursive | one by one | `tw.batch` "
-          "| of the products' peak | over PyTorch | over recursive | over one by one "
-          "| largest difference |")  # fmt: skip
-    print("|---:" * 10 + "|")
-    for batch in map(int, args.batch.split(",")):
+    rows = []
+    for batch in args.batch:
         trees = random_trees(tree, batch)
         each = np.stack([h.numpy() for h, _ in eager(trees)])
         apart = max(float(np.abs(each - np.asarray(h)).max()) for h in (
-            together(trees)[0], np.stack([alone(t)[0] for t in trees])))  # fmt: skip
-        peers = {"eager": lambda ts=trees: eager(ts),
-                 "plain": lambda ts=trees: [plain(t) for t in ts],
-                 "alone": lambda ts=trees: [alone(t) for t in ts],
-                 "together": lambda ts=trees: together(ts)}  # fmt: skip
-        for run in peers.values():
-            run()
-        found = rounds(peers, args.rounds, clock)
-        best = {name: min(times) for name, times in found.items()}
-        rates = [
-            f"{batch / best[n]:.0f} ({batch / statistics.median(found[n]):.0f})" for n in peers
-        ]
-        least = least_milliseconds(trees, WORDS, args.hidden, args.peak * threads) / 1e3
-        gains = [f"{best[n] / best['together']:.2f}x" for n in ("eager", "plain", "alone")]
-        print(f"| {batch} | {' | '.join(rates)} | {least / best['together']:.0%} | "
-              f"{' | '.join(gains)} | {apart:.1e} |", flush=True)  # fmt: skip
+            together(trees)[0], *(np.stack([f(t)[0] for t in trees]) for f in (alone, plain))
+        ))  # fmt: skip
+        one_by_one = lambda f, trees=trees: [f(t) for t in trees]
+        calls = {EAGER: partial(eager, trees), RECURSIVE: partial(one_by_one, plain),
+                 ALONE: partial(one_by_one, alone), TOGETHER: partial(together, trees)}  # fmt: skip
+        times = in_turns(calls, clock_of(threads), args.rounds, rest=rest_of(threads))
+        least = least_milliseconds(trees, WORDS, args.hidden, peak) / 1e3
+        rows.append(Row(batch, threads, times, least / min(times[TOGETHER]), apart))
+    return rows
+
+
+def table(rows: list[Row]) -> Table:
+    header = ["batch", "threads", *WHO, "of the products' peak", *(f"over {w}" for w in WHO[:-1]),
+              "largest difference"]  # fmt: skip
+    lines = [[str(r.batch), str(r.threads), *map(r.rate, WHO), f"{r.share:.0%}",
+              *map(r.gain, WHO[:-1]), f"{r.apart:.0e}"]
+             for r in sorted(rows, key=lambda r: r.batch)]  # fmt: skip
+    return Table(PLACE, 0, header, lines, measured_on(["eager"]))
+
+
+def main(argv: list[str] | None = None) -> list[Row]:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.batching", description=__doc__)
+    parser.add_argument("--batch", type=numbers, default=[1, 16, 64, 256])
+    parser.add_argument("--hidden", type=int, default=HIDDEN)
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--peak", type=float, help="GFLOP/s of a core in f32; else measured")
+    thread_option(parser)
+    options(parser, PLACE)
+    args = parser.parse_args(argv)
+    rows = [row for threads in args.threads for row in measure(args, threads)]
+    publish([table(rows)], args.markdown)
+    return rows
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Models with control flow, recursion and data types beside PyTorch and ONNX Runtime.
 
     python -m benchmarks.control                             an aligned table
-    python -m benchmarks.control --only tree,lstm --threads 1,2 --markdown FILE
+    python -m benchmarks.control --only tree,lstm --threads 1,2
+    python -m benchmarks.control --markdown docs/benchmarks_dynamic.md
 
 Each input is run by all peers in turn, many times; a row adds up the best time of every input (CPU
 time with one thread, else wall time). With several threads a peer begins after a rest, with a call
@@ -16,22 +17,23 @@ import argparse
 import io
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import torch
 
 import tensorwright as tw
 from benchmarks.nets.programs import PROGRAMS, Program
-from benchmarks.results import machine_line
+from benchmarks.page import TITLES, Table, comma, measured_on, options, publish, thread_option
+from benchmarks.turns import clock_of, in_turns, rest_of
 from tensorwright import numpy as tnp
 
 ROUNDS = 12
-REST = 0.005  # seconds
 STEPS = 200_000  # of the loops whose overhead is measured
-PEERS = ("tensorwright", "eager", "torch.compile", "ort")
+PEERS = ("tensorwright", "eager", "inductor", "ort")
+MODELS, OVERHEADS = "benchmarks.control: models", "benchmarks.control: overheads"
 
 
 @dataclass(frozen=True)
@@ -44,15 +46,6 @@ class Row:
     def speedup(self, peer: str) -> str:
         t = self.microseconds
         return f"{t[peer] / t['tensorwright']:.2f}x" if peer in t else "-"
-
-
-def best(call: Callable[[], object], clock: Callable[[], float], rounds: int = ROUNDS) -> float:
-    found = []
-    for _ in range(rounds):
-        start = clock()
-        call()
-        found.append(clock() - start)
-    return min(found)
 
 
 def onnx_session(p: Program, threads: int):
@@ -79,7 +72,7 @@ def peers_of(p: Program, threads: int) -> dict[str, tuple[Callable, list[tuple]]
         try:
             for inputs in p.torch[:3]:
                 compiled(*inputs)
-            found["torch.compile"] = (compiled, p.torch)
+            found["inductor"] = (compiled, p.torch)
         except Exception as e:  # no C++ compiler, or a model it cannot take
             print(f"torch.compile cannot run {p.name}: {type(e).__name__}")
         found["ort"] = (onnx_session(p, threads), p.inputs)
@@ -104,19 +97,14 @@ def flat(result) -> list[np.ndarray]:
 
 def compare(p: Program, threads: int) -> Row:
     torch.set_num_threads(threads)
-    clock = time.process_time if threads == 1 else time.perf_counter
+    torch._dynamo.reset()  # what it compiled for another number of threads
     with torch.inference_mode():
         found = peers_of(p, threads)
         check(p, found)
         total = dict.fromkeys(found, 0.0)
         for k in range(len(p.inputs)):
-            times = {peer: [] for peer in found}
-            for _ in range(ROUNDS):
-                for peer, (call, given) in found.items():
-                    if threads > 1:
-                        time.sleep(REST)
-                        call(*given[k])
-                    times[peer].append(best(lambda c=call, g=given[k]: c(*g), clock, 1))
+            calls = {peer: partial(call, *given[k]) for peer, (call, given) in found.items()}
+            times = in_turns(calls, clock_of(threads), ROUNDS, rest=rest_of(threads))
             for peer, measured in times.items():
                 total[peer] += min(measured)
     units = sum(p.work)
@@ -187,43 +175,40 @@ def overheads() -> Iterator[tuple[str, float]]:
     ):
         program = tw.compile(f, threads=1)
         program(*inputs)
-        yield what, best(lambda p=program, i=inputs: p(*i), time.process_time) / count * 1e9
+        times = in_turns({what: partial(program, *inputs)}, time.process_time, ROUNDS)[what]
+        yield what, min(times) / count * 1e9
 
 
 # ---- tables ------------------------------------------------------------------------------------
 
 
-def table(rows: list[Row]) -> str:
-    heads = " | ".join([*PEERS, "vs eager", "vs torch.compile", "vs ort"])
-    lines = [f"| model | threads | {heads} |",
-             "|---|---|" + "---|" * (len(PEERS) + 3)]  # fmt: skip
+def table(rows: Sequence[Row]) -> Table:
+    gains = [f"over {TITLES[p]}" for p in PEERS[1:]]
+    header = ["microseconds for", "threads", *(TITLES[p] for p in PEERS), *gains]
+    lines = []
     for r in rows:
         times = [f"{r.microseconds[p]:.3g}" if p in r.microseconds else "-" for p in PEERS]
         gains = [r.speedup(p) for p in PEERS[1:]]
-        name = f"{r.name} (us a {r.unit})"
-        lines.append(f"| {name} | {r.threads} | {' | '.join(times)} | {' | '.join(gains)} |")
-    return "\n".join(lines)
+        lines.append([f"a {r.unit}: {r.name}", str(r.threads), *times, *gains])
+    return Table(MODELS, 1, header, lines, measured_on(PEERS))
+
+
+def overhead_table() -> Table:
+    rows = [[what, f"{ns:.1f}"] for what, ns in overheads()]
+    return Table(OVERHEADS, 1, ["control", "ns"], rows, measured_on(()))
 
 
 def main(argv: list[str] | None = None) -> list[Row]:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.control", description=__doc__)
-    parser.add_argument("--only", default=",".join([*PROGRAMS, "overheads"]))
-    parser.add_argument("--threads", default="1")
-    parser.add_argument("--markdown", type=Path, help="append the tables to this file")
-    options = parser.parse_args(argv)
-    wanted = options.only.split(",")
+    parser.add_argument("--only", type=comma, default=[*PROGRAMS, "overheads"])
+    thread_option(parser)
+    options(parser, MODELS, OVERHEADS)
+    args = parser.parse_args(argv)
     rows = [compare(PROGRAMS[name](), threads)
-            for threads in map(int, options.threads.split(","))
-            for name in wanted if name in PROGRAMS]  # fmt: skip
-    parts = [machine_line(), table(rows)] if rows else []
-    if "overheads" in wanted:
-        parts += ["\n".join(["| control | ns |", "|---|---|"]
-                            + [f"| {what} | {ns:.1f} |" for what, ns in overheads()])]  # fmt: skip
-    text = "\n\n".join(parts)
-    print(text)
-    if options.markdown:
-        with options.markdown.open("a") as f:
-            f.write(f"\n{text}\n")
+            for name in args.only if name in PROGRAMS for threads in args.threads]  # fmt: skip
+    tables = [table(rows)] if rows else []
+    tables += [overhead_table()] if "overheads" in args.only else []
+    publish(tables, args.markdown)
     return rows
 
 

@@ -2,6 +2,7 @@
 
     python -m benchmarks.llm --threads 1,2 --peers torch,inductor,openvino,llamacpp
     python -m benchmarks.llm --width 2048 --inner 5632 --layers 22 --precision bf16
+    python -m benchmarks.llm --markdown docs/benchmarks_dynamic.md
 
 *prefill* reads a prompt of `--prompt` tokens, *decode* makes one token after another behind it.
 `limit` reads as many bytes as the weights that a decoded token needs, once. Every round measures
@@ -17,12 +18,13 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.page import TITLES, Table, comma, measured_on, options, publish, thread_option
 from tensorwright.base.errors import TensorwrightError
 
 
@@ -345,8 +347,9 @@ def prepare(case: Case, names: list[str], steps: int) -> tuple[dict[str, Runner]
             continue
         ready = time.perf_counter() - start
         runners[name] = play
-        rows.append({"engine": name, "threads": case.threads, "ready": ready,
-                     "tokens": first.tokens, "prefill": np.inf, "decode": np.inf})  # fmt: skip
+        rows.append({"engine": name, "threads": case.threads, "precision": case.precision,
+                     "ready": ready, "tokens": first.tokens,
+                     "prefill": np.inf, "decode": np.inf})  # fmt: skip
         sys.stderr.write(f"{name} ready after {ready:.0f} s\n")
     return runners, rows
 
@@ -361,52 +364,70 @@ def measure(runners: dict[str, Runner], rows: list[dict], rounds: int, steps: in
     return rows
 
 
-def table(rows: list[dict], case: Case) -> str:
-    """Markdown: tokens a second, and decode's share of the plain read of the same rounds."""
-    lines = ["| engine | threads | prefill, tokens/s | decode, tokens/s | GB/s | of the read |",
-             "| --- | ---: | ---: | ---: | ---: | ---: |"]  # fmt: skip
-    for threads in sorted({r["threads"] for r in rows}):
-        own = [r for r in rows if r["threads"] == threads]
-        least = min((r["decode"] for r in own if r["engine"] == "limit"), default=np.nan)
-        wanted = next((r["tokens"] for r in own if r["engine"] == "torch"), None)
-        for r in own:
+PLACE = "benchmarks.llm"
+
+
+def table(rows: Sequence[dict], case: Case) -> Table:
+    """Tokens a second, and decode's share of the plain read of the same rounds."""
+    header = ["precision", "engine", "threads", "prefill, tokens/s", "decode, tokens/s", "GB/s",
+              "of the read"]  # fmt: skip
+    groups: dict[tuple[str, int], list[dict]] = {}
+    for r in rows:
+        groups.setdefault((r["precision"], r["threads"]), []).append(r)
+    lines = []
+    for (precision, threads), group in groups.items():
+        least = min((r["decode"] for r in group if r["engine"] == "limit"), default=np.nan)
+        wanted = next((r["tokens"] for r in group if r["engine"] == "torch"), None)
+        size = read_bytes(replace(case, precision=precision))
+        for r in group:
             plain = r["engine"] == "limit"
             note = "" if plain or wanted in (None, r["tokens"]) else " (other tokens)"
             prefill = "" if plain else f"{case.prompt / r['prefill']:.0f}"
-            speed = read_bytes(case) / r["decode"] / 1e9
-            lines.append(f"| {r['engine']}{note} | {threads} | {prefill} | {1 / r['decode']:.1f} | "
-                         f"{speed:.1f} | {least / r['decode']:.0%} |")  # fmt: skip
-    return "\n".join(lines)
+            lines.append([TITLE_OF[precision], TITLES[r["engine"]] + note, str(threads), prefill,
+                          f"{1 / r['decode']:.1f}", f"{size / r['decode'] / 1e9:.1f}",
+                          f"{least / r['decode']:.0%}"])  # fmt: skip
+    return Table(PLACE, 2, header, lines, measured_on([r["engine"] for r in rows]))
 
 
-def main(arguments: list[str] | None = None) -> None:
-    p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+TITLE_OF = {"model": "f32", "bf16": "bf16"}
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    p = argparse.ArgumentParser(prog="python -m benchmarks.llm", description=__doc__)
     for name, size in (("vocab", 32000), ("width", 1024), ("inner", 2816), ("layers", 16),
                        ("heads", 16), ("shared", 4), ("prompt", 128), ("rounds", 5),
                        ("steps", 16)):  # fmt: skip
         p.add_argument(f"--{name}", type=int, default=size)
-    p.add_argument("--threads", default="1,2")
-    p.add_argument("--precision", default="model", choices=("model", "bf16"))
-    p.add_argument("--peers", default="torch", help=f"of {', '.join(list(ENGINES)[2:])}")
-    p.add_argument("--json", action="store_true", help="one thread count, rows as JSON")
-    a = p.parse_args(arguments)
+    p.add_argument("--precision", type=comma, default=list(TITLE_OF), help="of model, bf16")
+    p.add_argument("--peers", type=comma, default=["torch", "openvino", "llamacpp"],
+                   help=f"of {', '.join(list(ENGINES)[2:])}")  # fmt: skip
+    p.add_argument("--json", action="store_true", help="one case in this process, rows as JSON")
+    thread_option(p)
+    options(p, PLACE)
+    return p.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> list[dict]:
+    given = sys.argv[1:] if arguments is None else arguments
+    a = parse(given)
     sizes = {"vocab_size": a.vocab, "hidden_size": a.width, "intermediate_size": a.inner,
              "num_hidden_layers": a.layers, "num_attention_heads": a.heads,
              "num_key_value_heads": a.shared}  # fmt: skip
-    counts = [int(n) for n in a.threads.split(",")]
-    case = Case(sizes, a.prompt, counts[0], a.precision)
-    names = ["limit", "tensorwright", *(n for n in a.peers.split(",") if n)]
+    case = Case(sizes, a.prompt, a.threads[0], a.precision[0])
     if a.json:
-        print(json.dumps(measure(*prepare(case, names, a.steps), a.rounds, a.steps)))
-        return
+        names = ["limit", "tensorwright", *a.peers]
+        rows = measure(*prepare(case, names, a.steps), a.rounds, a.steps)
+        print(json.dumps(rows))
+        return rows
     rows = []
-    for n in counts:  # a process each: thread pools are made once
-        given = (arguments or sys.argv[1:]) + ["--threads", str(n), "--json"]
-        command = [sys.executable, "-m", "benchmarks.llm", *given]
-        rows += json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
-    size = f"{read_bytes(case) / 1e6:.0f} MB of weights a token"
-    print(f"{size}, precision {a.precision}, prompt of {a.prompt} tokens\n")
-    print(table(rows, case))
+    for precision in a.precision:
+        for threads in a.threads:  # a process each: thread pools are made once
+            one = ["--threads", str(threads), "--precision", precision, "--json"]
+            command = [sys.executable, "-m", "benchmarks.llm", *given, *one]
+            done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+            rows += json.loads(done.stdout)
+    publish([table(rows, case)], a.markdown)
+    return rows
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Activation memory of one program for all shapes, beside a pooled allocator at the same shapes.
 
     python -m benchmarks.memory --models llama_prefill_any,llama_decode_any
+    python -m benchmarks.memory --markdown docs/benchmarks_dynamic.md
 
 *planned*: the frame of the program for all shapes at these sizes. *pooled*: what an allocator takes
 that gives every tensor between kernels a block of its own, in the order of the program, gives freed
@@ -8,8 +9,8 @@ blocks out again (the smallest that is large enough) and never returns them, as 
 of frameworks do; results are not counted, but tensors that the plan places in them are, until they
 are joined. *live*: the most that is alive at one time in the frame, which no plan can go below.
 *static*: the frame of a program that was compiled for these sizes alone. All count what single
-kernels need while they run (`scratch`: the most of them). `llama_paged` is `tw.nn.Llama` with its
-cache in pages.
+kernels need while they run (the most of them). `llama_paged` is `tw.nn.Llama` with its cache in
+pages. The number of threads changes nothing here.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from benchmarks.dynamic import RANGES, Model, Sizes
+from benchmarks import zoo
+from benchmarks.page import Table, comma, measured_on, options, publish
+from benchmarks.sizes import RANGES, Model, Sizes
 from tensorwright.driver.compile import import_model, no_collection
 from tensorwright.driver.pipeline import run_pipeline
 from tensorwright.ir.expr import Buffer, Expr, as_expr, substitute, sym, symbols_of
@@ -40,7 +43,6 @@ class Row:
     static: int
     pooled: int
     live: int
-    scratch: int
 
     @property
     def saved(self) -> float:
@@ -130,7 +132,7 @@ def measure(
         found.append(Row(name, sizes, frame_bytes(every, sizes, entry) + scratch,
                          frame_bytes(only, sizes, entry) + alone,
                          pooled_bytes([*own, *more], size) + scratch,
-                         live_bytes(own, size) + scratch, scratch))  # fmt: skip
+                         live_bytes(own, size) + scratch))  # fmt: skip
     return found
 
 
@@ -140,7 +142,8 @@ def rows_of(name: str, small: bool) -> list[Row]:
     model = Model(name, small)
     path = model.artifact.onnx
     one = lambda sizes: lowered(path, model.static(sizes))
-    return measure(name, lowered(path), one, RANGES[name].points)
+    points = RANGES[name].points[:1] if small else RANGES[name].points
+    return measure(name, lowered(path), one, points)
 
 
 def lowered(path: str, shapes=None) -> Module:
@@ -169,27 +172,37 @@ def _known(e: Expr, sizes: Sizes) -> bool:
     return all(s.name in sizes for s in symbols_of(e))
 
 
-def table(rows: Sequence[Row]) -> list[str]:
-    lines = ["| model | sizes | planned | static | live | scratch | pooled | saved |",
-             "|---|---|---:|---:|---:|---:|---:|---:|"]  # fmt: skip
+PLACE = "benchmarks.memory"
+
+
+def table(rows: Sequence[Row]) -> Table:
+    header = ["model", "sizes", "planned", "pooled", "saved", "live", "static"]
+    lines = []
     for r in rows:
         sizes = ", ".join(f"{n}={v}" for n, v in r.sizes.items())
-        bytes_ = r.planned, r.static, r.live, r.scratch, r.pooled
-        cells = " | ".join(f"{b / 1024:.0f} KiB" for b in bytes_)
-        lines.append(f"| {r.model} | {sizes} | {cells} | {100 * r.saved:.0f} % |")
-    return lines
+        bytes_ = r.planned, r.pooled, r.live, r.static
+        planned, pooled, live, static = map(amount, bytes_)
+        lines.append([title(r.model), sizes, planned, pooled, f"{r.saved:.0%}", live, static])
+    return Table(PLACE, 2, header, lines, measured_on((), timed=False))
+
+
+def title(model: str) -> str:
+    name, _, entry = model.partition(".")
+    return f"`tw.nn.Llama`, cache in pages, {entry}" if entry else zoo.find(name).title
+
+
+def amount(count: int) -> str:
+    return f"{count / 1024:.0f} KiB" if count < 1 << 20 else f"{count / (1 << 20):.1f} MiB"
 
 
 def main(argv: list[str] | None = None) -> list[Row]:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
-    comma = lambda text: [part for part in text.split(",") if part]
     parser.add_argument("--models", type=comma, default=[*RANGES, "llama_paged"])
     parser.add_argument("--small", action="store_true", help="test-size models (a smoke test)")
+    options(parser, PLACE)
     args = parser.parse_args(argv)
-    rows: list[Row] = []
-    for name in args.models:
-        rows += rows_of(name, args.small)
-    print("\n".join(table(rows)))
+    rows = [row for name in args.models for row in rows_of(name, args.small)]
+    publish([table(rows)], args.markdown)
     return rows
 
 

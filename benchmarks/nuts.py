@@ -1,6 +1,7 @@
 """The No-U-Turn sampler, written recursively for one chain, on many chains at once by `tw.batch`.
 
-    python -m benchmarks.nuts --lanes 1,8,32,128
+    python -m benchmarks.nuts --lanes 1,8,32,128 --threads 1,2
+    python -m benchmarks.nuts --markdown docs/benchmarks_dynamic.md
 
 The sampler is algorithm 3 of Hoffman and Gelman (2014), "The No-U-Turn sampler". A chain doubles
 its trajectory until it turns back, so that chains take trees of different depth. The same
@@ -8,12 +9,13 @@ algorithm in NumPy, one chain, is what the speed is compared with.
 """
 
 import argparse
-import functools
-import time
+from functools import partial
 
 import numpy as np
 
 import tensorwright as tw
+from benchmarks.page import Table, measured_on, numbers, options, publish, thread_option
+from benchmarks.turns import clock_of, in_turns
 
 xp = tw.numpy
 MAX_ENERGY = 1000.0  # a trajectory that loses more has diverged
@@ -210,36 +212,49 @@ def numpy_chain(target, x, step: float, draws: int, seed: int = 0):
 # ---- the table ---------------------------------------------------------------------------------
 
 
-def rate(run, draws: int, repeats: int = 3) -> float:
-    """Draws a second of CPU time: the best of some runs of run(), which makes so many."""
-    best = 0.0
-    for _ in range(repeats):
-        start = time.process_time()
-        run()
-        best = max(best, draws / (time.process_time() - start))
-    return best
+PLACE = "benchmarks.nuts"
+ROUNDS = 8
+TARGETS = {
+    "Gaussian, 10 dimensions": (gaussian(10)[0], 10, 0.4),
+    "logistic regression, 100 rows, 8 dimensions": (logistic(100, 8)[0], 8, 0.2),
+}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--lanes", default="1,2,4,8,16,32,64,128")
+def rate(run, draws: int, threads: int) -> float:
+    """Draws a second: the best round of run(), which makes so many."""
+    return draws / min(in_turns({"run": run}, clock_of(threads), ROUNDS)["run"])
+
+
+def row(name: str, threads: int, lanes: list[int], draws: int) -> list[str]:
+    """Draws a second of a chain in NumPy, then of as many chains as there are lanes."""
+    target, d, step = TARGETS[name]
+    start = np.zeros(d, np.float32)
+    alone = rate(partial(numpy_chain, target, start, step, draws), draws, threads)
+    found = []
+    for count in lanes:
+        program = compiled(target, d, step, count, draws, threads)
+        given = (np.tile(start, (count, 1)), np.arange(count), np.array(draws))
+        found.append(rate(partial(program, *given), count * draws, threads))
+    gain = f"{max(found) / alone:.0f}x"
+    return [name, str(threads), *(f"{speed:.0f}" for speed in (alone, *found)), gain]
+
+
+def table(rows: list[list[str]], lanes: list[int]) -> Table:
+    each = [f"{n} lane{'s' * (n > 1)}" for n in lanes]
+    header = ["target", "threads", "NumPy", *each, "best over NumPy"]
+    return Table(PLACE, 1, header, rows, measured_on(()))
+
+
+def main(argv: list[str] | None = None) -> list[list[str]]:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.nuts", description=__doc__)
+    parser.add_argument("--lanes", type=numbers, default=[1, 2, 4, 8, 16, 32, 64, 128])
     parser.add_argument("--draws", type=int, default=20)
-    args = parser.parse_args()
-    targets = {
-        "gaussian, 10 dimensions": (gaussian(10)[0], 10, 0.4),
-        "logistic, 100 rows, 8 dimensions": (logistic(100, 8)[0], 8, 0.2),
-    }
-    for name, (target, d, step) in targets.items():
-        start = np.zeros(d, np.float32)
-        numpy_run = functools.partial(numpy_chain, target, start, step, args.draws)
-        alone = rate(numpy_run, args.draws)
-        print(f"{name}\n{'lanes':>8} {'draws/s':>14} {'over NumPy':>12}")
-        print(f"{'NumPy':>8} {alone:14.0f} {1.0:12.1f}")
-        for lanes in map(int, args.lanes.split(",")):
-            program = compiled(target, d, step, lanes, args.draws)
-            given = (np.tile(start, (lanes, 1)), np.arange(lanes), np.array(args.draws))
-            found = rate(functools.partial(program, *given), lanes * args.draws)
-            print(f"{lanes:8} {found:14.0f} {found / alone:12.1f}", flush=True)
+    thread_option(parser)
+    options(parser, PLACE)
+    args = parser.parse_args(argv)
+    rows = [row(name, n, args.lanes, args.draws) for name in TARGETS for n in args.threads]
+    publish([table(rows, args.lanes)], args.markdown)
+    return rows
 
 
 if __name__ == "__main__":
