@@ -18,7 +18,7 @@ import numpy as np
 from tensorwright.base.errors import FrontendError
 from tensorwright.base.value import Value
 from tensorwright.driver.compile import build_native
-from tensorwright.driver.pipeline import PIPELINE, stages
+from tensorwright.driver.pipeline import stages
 from tensorwright.ir.graph import CONST, PARAM, Graph, Node
 from tensorwright.ir.interp import run_module
 from tensorwright.ir.module import Module
@@ -28,10 +28,9 @@ from tensorwright.runtime.program import Program
 from tensorwright.tools.engines import onnx_values, open_engine
 from tensorwright.tools.inputs import make_inputs
 from tensorwright.tools.limits import index_limits
-from tensorwright.tools.numbers import Difference, difference, tolerance_of
+from tensorwright.tools.numbers import Difference, difference, incomparable, tolerance_of
 from tensorwright.tools.signature import signature
 
-NOTHING = np.zeros((0,) * 9, np.float32)  # beside a tensor that the other side does not have
 FUSED = "fuse"  # the pass after which values that have no name left are inside kernels
 
 
@@ -80,17 +79,25 @@ def compare(
     ours = tensors(names, as_list(run_flat(program, feeds)))
     theirs = tensors(names, theirs)
     found = tuple(
-        difference(
-            n,
-            a := ours.get(n, NOTHING),
-            theirs.get(n, NOTHING),
-            dtype_name(a.dtype),
-            accepted(program, a) if tolerance is None else tolerance,
-        )
+        compared(program, n, ours.get(n), theirs.get(n), tolerance)
         for n in dict.fromkeys((*ours, *theirs))
     )
     inner = compare_layers(program, against, feeds, layers == "all", tolerance) if layers else ()
     return Comparison(program.name, against, found, inner)
+
+
+def compared(
+    program: Program, name: str, ours: np.ndarray | None, theirs: np.ndarray | None,
+    tolerance: float | None,
+) -> Difference:  # fmt: skip
+    """One row. None stands for a tensor that one side does not have, as where lists differ in
+    length."""
+    known = theirs if ours is None else ours
+    allowed = accepted(program, known) if tolerance is None else tolerance
+    if ours is None or theirs is None:
+        note = f"only in {'the other' if ours is None else 'ours'}"
+        return incomparable(name, dtype_name(known.dtype), known.shape, allowed, note)
+    return difference(name, ours, theirs, dtype_name(ours.dtype), allowed)
 
 
 def accepted(program: Program, result: np.ndarray) -> float:
@@ -155,29 +162,19 @@ def compare_layers(
     module = getattr(program, "module", None)
     if module is None:
         raise FrontendError("layers are compared by compiling the model again: give the model")
-    start = "" if everything else FUSED
-    before = module
-    for name, after in stages(module, program.target):
-        if start and name == start:
-            before = after
-    values = named_values(before.main)
+    values = named_values(module.main)
+    if not everything:
+        fused = next(m for name, m in stages(module, program.target) if name == FUSED)
+        kept = named_values(fused.main)
+        values = {n: v for n, v in values.items() if n in kept}
     if against in ("onnxruntime", "ort", "openvino"):
         known = onnx_values(program.source)
         values = {n: v for n, v in values.items() if n in known}
     if not values:
         return ()
-    ours = run_layers(before, start, values, program, feeds)
-    theirs = their_layers(program, against, list(values), feeds)
-    return tuple(
-        difference(
-            n,
-            ours[n],
-            theirs[n],
-            dtype_name(ours[n].dtype),
-            accepted(program, ours[n]) if tolerance is None else tolerance,
-        )
-        for n in values
-    )
+    ours = run_layers(program, values, feeds)
+    theirs = their_layers(program, against, values, feeds)
+    return tuple(compared(program, n, ours[n], theirs[n], tolerance) for n in values)
 
 
 def named_values(g: Graph) -> dict[str, Node]:
@@ -196,22 +193,18 @@ def with_results(m: Module, nodes: Mapping[str, Node]) -> Module:
     return replace(m, graphs={**m.graphs, m.entry: g})
 
 
-def run_layers(m: Module, after: str, values: dict[str, Node], program: Program, feeds) -> dict:
-    """The named values of `m`, which is the module after the pass `after`, run natively."""
-    wanted = with_results(m, values)
-    if after != PIPELINE[-1][0]:
-        *_, (_, wanted) = stages(wanted, program.target, after)
-    native = build_native(wanted, program.target, program.name, program.threads)
+def run_layers(program: Program, values: Mapping[str, Node], feeds) -> dict:
+    """The named values of the imported module, run natively. They are results of the module that is
+    compiled, so that each has the order of dimensions which the model gives it, whatever order the
+    passes choose inside."""
+    *_, (_, made) = stages(with_results(program.module, values), program.target)
+    native = build_native(made, program.target, program.name, program.threads)
     return dict(zip(values, as_list(native(**feeds))))
 
 
-def their_layers(program: Program, against: str, names: list[str], feeds) -> dict:
+def their_layers(program: Program, against: str, values: Mapping[str, Node], feeds) -> dict:
     if against == "reference":
-        nodes = named_values(program.module.main)
-        lacking = [n for n in names if n not in nodes]
-        if lacking:
-            raise FrontendError(f"the imported module has no value {', '.join(lacking)}")
-        m = with_results(program.module, {n: nodes[n] for n in names})
-        return dict(zip(names, run_module(m, [feeds[p.name] for p in m.main.params])))
-    engine = open_engine(against, program.source, program.module, program.threads, names)
-    return dict(zip(names, map(np.asarray, engine(feeds))))
+        m = with_results(program.module, values)
+        return dict(zip(values, run_module(m, [feeds[p.name] for p in m.main.params])))
+    engine = open_engine(against, program.source, program.module, program.threads, list(values))
+    return dict(zip(values, map(np.asarray, engine(feeds))))

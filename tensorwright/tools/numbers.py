@@ -53,9 +53,7 @@ def difference(
     allowed = tolerance_of(dtype) if tolerance is None else tolerance
     if ours.shape != theirs.shape:
         note = f"shapes differ: {list(ours.shape)} and {list(theirs.shape)}"
-        return Difference(
-            name, dtype, ours.shape, *[math.inf] * 2, None, 0.0, math.inf, allowed, note
-        )
+        return incomparable(name, dtype, ours.shape, allowed, note)
     a, b = ours.astype(np.float64), theirs.astype(np.float64)
     with np.errstate(all="ignore"):
         same = (a == b) | (np.isnan(a) & np.isnan(b))
@@ -67,6 +65,15 @@ def difference(
     return Difference(
         name, dtype, ours.shape, _max(gap), _max(relative), ulp_percentiles(ours, theirs),
         cosine(a, b), scaled(gap, b), allowed, note,
+    )  # fmt: skip
+
+
+def incomparable(
+    name: str, dtype: str, shape: tuple[int, ...], tolerance: float, note: str
+) -> Difference:
+    """The row of a tensor that the other side has not, or not of this shape."""
+    return Difference(
+        name, dtype, shape, math.inf, math.inf, None, 0.0, math.inf, tolerance, note
     )  # fmt: skip
 
 

@@ -175,8 +175,8 @@ def model_options(f: Callable) -> Callable:
         click.option("--precision", type=click.Choice(PRECISIONS), default="model",
                      show_default=True, help="`bf16` multiplies what is f32 in bf16 and adds in "
                      "f32; `model` keeps the model's own types."),
-        click.option("--shape", multiple=True, metavar="SPEC",
-                     help="Dimensions of an input: 'x: n[1..64],3,224,224'."),
+        click.option("--shape", "--shapes", multiple=True, metavar="SPEC",
+                     help="Dimensions of inputs: 'x: n[1..64],3,224,224; m: n'."),
         click.option("--verify", is_flag=True, help="Check the program after every pass."),
         click.option("--schedules", metavar="FILE",
                      help="Schedule kernels as this file says; see `tw explain`."),

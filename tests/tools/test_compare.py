@@ -3,7 +3,7 @@ import pytest
 
 from tensorwright.base.errors import CompileError, FrontendError, RunError
 from tensorwright.runtime.artifact import load
-from tensorwright.tools.compare import compare, named_values, tensors
+from tensorwright.tools.compare import compare, compared, named_values, tensors
 from tensorwright.tools.program import compile
 from tests.tools.modules import DIGITS, mlp
 
@@ -29,6 +29,15 @@ def test_layers_are_what_kernels_leave(program):
     found = compare(program, "reference", X, layers=True)
     names = [d.name for d in found.layers]
     assert "logits" in names and "sum" not in names and all(d.ok for d in found.layers)
+
+
+def test_layers_have_the_order_of_the_model():
+    """Convolutions inside the program keep channels last."""
+    program = compile(str(DIGITS))
+    found = compare(program, "reference", layers=True)
+    shapes = {d.name: d.shape for d in found.layers}
+    assert shapes["r2"] == (1, 32, 8, 8) and shapes["p"] == (1, 32, 4, 4)
+    assert found.first_bad_layer is None
 
 
 def test_all_layers(program):
@@ -74,6 +83,13 @@ def test_sequences_are_compared_by_element():
     found = compile(m).compare("reference", x, np.int64(0))
     assert found.ok and [d.name for d in found.outputs] == ["s[0]", "s[1]"]
     assert list(tensors(["s"], [[x, [x[0]], None]])) == ["s[0]", "s[1][0]"]
+
+
+def test_a_tensor_that_one_side_does_not_have(program):
+    row = compared(program, "s[1]", X, None, None)
+    assert not row.ok and row.shape == X.shape and row.note == "only in ours"
+    row = compared(program, "s[1]", None, X, None)
+    assert not row.ok and row.shape == X.shape and row.note == "only in the other"
 
 
 def test_values_of_data_types_are_not_made_up():
