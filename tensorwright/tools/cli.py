@@ -149,7 +149,3 @@ def main() -> None:
     except BrokenPipeError:
         silenced()
     sys.exit(code)
-
-
-if __name__ == "__main__":
-    main()

@@ -61,7 +61,7 @@ def test_refused(folder, capsys, line, code, words):
 
 def started(folder, *line: str) -> subprocess.Popen:
     environment = {**os.environ, "TW_CACHE": "off"}
-    return subprocess.Popen([sys.executable, "-m", "tensorwright.tools.cli", *line],
+    return subprocess.Popen([sys.executable, "-m", "tensorwright", *line],
                             env={**environment, "PYTHONPATH": os.pathsep.join(sys.path)},
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
 
