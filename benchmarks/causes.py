@@ -37,15 +37,16 @@ CAUSES = {
     "conv_transposed": "four convolutions, one for each phase of the result, at 98 % of the FMA "
                        "limit; turning and padding the operand takes 70 of 2220 us, joining and "
                        "turning the results 160 (profile).",
-    "depthwise_d8": "measured: turning and padding the operand takes 14.9 of 28.5 us, the "
-                    "convolution, which turns its result as it stores it, 13.2; with channels "
-                    "outside of rows (`panels = around`) 2 less. Along rows, which are 7 long, it "
-                    "was slower (0.037 ms against 0.033).",
-    "depthwise_d9": "measured: turning and padding the operand takes 10.6 of 35.9 us, the "
-                    "convolution 25.0, of which its multiply-adds are 7.6. For 63 of them a tile "
-                    "stores 32 quarters of vectors, 24 after taking them out (machine code); what "
-                    "lies above and beside an element is 4 KiB apart, in one set of the L1 cache. "
-                    "Other tiles, orders and windows of the space were 2 to 64 % slower.",
+    "depthwise_d8": "measured: turning and padding the operand takes 12.0 of 22.2 us in kernels, "
+                    "the convolution, which turns its result as it stores it, 9.8; the call from "
+                    "Python 7 beside them. Along rows, which are 7 long, it was slower (0.037 ms "
+                    "against 0.033). With two threads the operand takes 9.5, the convolution 5.6.",
+    "depthwise_d9": "measured: turning and padding the operand takes 8.1 of 33.7 us in kernels, "
+                    "the convolution 25.4, of which its multiply-adds are 7.6. For 63 of them a "
+                    "tile stores 32 quarters of vectors, 24 after taking them out (machine code); "
+                    "what lies above and beside an element is 4 KiB apart, in one set of the L1 "
+                    "cache. Other tiles, orders and windows of the space were 2 to 64 % slower. "
+                    "With two threads the operand takes 7.6, the convolution 13 to 16.",
     "map_add": "bound by memory. The result is stored past the caches; new results fault in page "
                "by page until one of their size was let go of.",
     "map_exp": EXPONENTIALS + CALL,

@@ -17,13 +17,21 @@ from dataclasses import replace
 from math import prod
 
 from tensorwright.ir import loop as ir
-from tensorwright.ir.expr import Expr, Symbol, bounds, is_const, sym, walk
+from tensorwright.ir.expr import Expr, Symbol, bounds, const, is_const, sym, walk
 from tensorwright.ir.loop import For, If, Kernel, Pack, Stmt, seq
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.elements import element_loops, multiply_by_element
 from tensorwright.schedule.form import EXPENSIVE, inverse
 from tensorwright.schedule.maps import are_as_one, in_parallel, share, total
-from tensorwright.schedule.nest import Stage, depends, loads_of, nest_of, stride_of
+from tensorwright.schedule.nest import (
+    Stage,
+    affine,
+    depends,
+    flat_index,
+    loads_of,
+    nest_of,
+    stride_of,
+)
 from tensorwright.schedule.pairs import multiply_pairs, pair_variable, uncast
 from tensorwright.schedule.roles import (
     Roles,
@@ -272,20 +280,34 @@ def join_rows(body: Stmt, roles: Roles) -> tuple[Stmt, Roles]:
     return body, replace(roles, row=p.find(body, both), outer=roles.outer[:-1])
 
 
-def panel_position(roles: Roles, width: int, target: Target, choices: Choices) -> int:
+def panel_position(body: Stmt, roles: Roles, width: int, target: Target, choices: Choices) -> int:
     """Where among the outer loops that over weight panels goes: inside all of them, so that a panel
     serves one block of rows after another from the L1 cache; or around those loops that the weights
-    do not depend on, which rereads the other operand instead of weights that fit no L2 cache."""
+    do not depend on, which rereads the other operand instead of weights that fit no L2 cache, and
+    stores one after another what lies in one line of a result that is turned."""
     free = [f for f in roles.outer if not depends(roles.weights, sym(f.var))]
     weights, other = operand_bytes(roles.weights), operand_bytes(roles.other)
     repeats = prod(extent_of(f) for f in free)
     panels = -(-extent_of(roles.column) // width)
-    read = {"inside": weights * (repeats - 1) if weights > target.caches[1] // 2 else 0}
+    again = weights * (repeats - 1) if weights > target.caches[1] // 2 else 0
+    parted = parted_lines(body, roles) if panels > 1 else 0
+    cycles = {"inside": again / target.memory_rate + parted / target.l2_rate}
     first = next((k for k, f in enumerate(roles.outer) if f in free), len(roles.outer))
     if first < len(roles.outer) and all(f in free for f in roles.outer[first:]):
-        read["around"] = other * (panels - 1) if roles.broadcast else 0
-    where = choices.pick("panels", read, lambda name: read[name] / target.memory_rate)
+        cycles["around"] = other * (panels - 1) / target.memory_rate if roles.broadcast else 0
+    where = choices.pick("panels", cycles, cycles.get)
     return first if where == "around" else len(roles.outer)
+
+
+def parted_lines(body: Stmt, roles: Roles) -> int:
+    """Bytes of lines of a turned result, each of which holds the end of a row and the next one."""
+    if roles.row is None or extent_of(roles.row) * 4 % LINE_BYTES == 0:
+        return 0
+    row, column = sym(roles.row.var), sym(roles.column.var)
+    stores = [s for s in ir.statements(body) if isinstance(s, ir.Store)]
+    flats = [flat_index(s.buffer, s.indices) for s in stores]
+    turned = any(affine(f, row) is const(1) and affine(f, column) is not const(0) for f in flats)
+    return prod(extent_of(f) for f in (*roles.outer, roles.column)) * LINE_BYTES if turned else 0
 
 
 def operand_bytes(e: Expr | None) -> int:
@@ -309,10 +331,10 @@ def tile_nest(body: Stmt, roles: Roles, tile: Tile, target: Target, choices: Cho
 
 
 def spread_nest(body: Stmt, roles: Roles, tile: Tile, target: Target, choices: Choices) -> Stmt:
+    at = panel_position(body, roles, tile.width, target, choices)
     body, jo, ji = p.split(body, roles.column.var, tile.width, guard=guard_last)
     body, jv, jl = p.split(body, ji, tile.lanes)
     outer = [f.var for f in roles.outer]
-    at = panel_position(roles, tile.width, target, choices)
     outer.insert(at, jo)
     row = roles.row
     if row is None:

@@ -23,6 +23,8 @@ FEW_NESTS = 4  # that a map is written out as
 FEWEST_LANES = 4  # of a vector that goes over results again
 MAX_STRIDE = 4  # of lanes that are loaded together and put in order
 BLOCK = 16  # elements of a cache line
+LINE_BYTES = 64
+STRIPS = (8, 4, 16)  # vectors
 BLOCKS = (BLOCK, 8, 32, 4)
 SET_BYTES = 4096  # between lines of one set of the L1 cache
 UNKNOWN = 1 << 20  # iterations of a loop without a bound
@@ -428,10 +430,36 @@ def schedule_transposed(
             body, part, columns = p.split(body, part, block_of(p.find(body, part).extent, block))
             body = p.reorder(body, [part, *others, inner, columns])
             body = p.set_kind(body, columns, "unroll")
-        body, _ = vectorize_innermost(body, inner, target)
+        body, columns = vectorize_innermost(body, inner, target)
+        rows = [part, *others]
+        body, strip = cut_strip(body, rows, columns, extent, target, choices)
         if not small:
-            body = fuse_all(body, [part, *others])
+            body = fuse_all(body, [*strip, *rows])
     return k.with_body(body, f"map: transposed in blocks of {block}")
+
+
+def cut_strip(
+    body: Stmt, rows: list[Symbol], columns: Symbol, row: Expr, target: Target, choices: Choices
+) -> tuple[Stmt, list[Symbol]]:
+    """All rows strip by strip, of some vectors each, where rows of what is read are shorter than a
+    line, which the next row reads again: the L1 cache holds the lines of a strip until then."""
+    vectors, steps = p.find(body, columns), total([p.find(body, v) for v in rows])
+    known = all(is_const(e) for e in (row, vectors.extent, steps))
+    if not known or row.value >= BLOCK or steps.value == 1 or not isinstance(vectors.body, For):
+        return body, []
+    count, lanes = vectors.extent.value, vectors.body.extent.value
+
+    def cycles(n: int) -> float:
+        lost = 2 * n * lanes * LINE_BYTES > target.caches[0] // 2  # a row lies in two lines
+        again = count * lanes * LINE_BYTES / target.l2_rate if lost else 0
+        return steps.value * (again + count / n * NEW_LOOP)
+
+    counts = [count, *(n for n in STRIPS if n < count and count % n == 0)]
+    strip = choices.pick("strip", counts, cycles)
+    if strip == count:
+        return body, []
+    body, outer, inner = p.split(body, columns, strip)
+    return p.reorder(body, [outer, *rows, inner]), [outer]
 
 
 def in_one_set(body: Stmt, along: Symbol, last: Symbol) -> bool:

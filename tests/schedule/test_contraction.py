@@ -141,3 +141,14 @@ def test_groups_are_right(channels: int, outputs: int, stride: int, target: str)
         torch.tensor(x), torch.tensor(w), stride=stride, padding=1, groups=6
     )
     np.testing.assert_allclose(found, exact.numpy(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("width", "order"), [(7, "around"), (16, "inside")])
+def test_turned_rows_that_share_lines_follow_each_other(width: int, order: str):
+    """A thread stores all rows of its channels, not some rows of all of them."""
+    x = groups.x_of(1, width + 2, width + 2, 64)
+    y = groups.OP["conv_general"](x, groups.weight(3, 3, 1, 64), groups=64, layout="NLAST")
+    turned = groups.OP["transpose"](y, perm=(0, 3, 1, 2))
+    m = Module({"main": graph("main", [x], [turned])})
+    made = tw.compile(m, target="x86-64-avx512").schedules().records[-1]
+    assert made.choices["panels"] == order, made

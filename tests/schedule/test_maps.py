@@ -137,3 +137,13 @@ def test_repeated_elements_fill_vectors(times: int, target: str):
     value = np.random.default_rng(0).standard_normal((5, 37)).astype(np.float32)
     got = tw.compile(m, target=target)(value)
     np.testing.assert_array_equal(got, np.repeat(value[..., None], times, -1))
+
+
+@pytest.mark.parametrize(("channels", "strips"), [(256, [8]), (320, [4]), (64, []), (300, [])])
+def test_short_rows_are_turned_strip_by_strip(channels, strips):
+    """Rows of 7 lie in lines that the next row reads again."""
+    x = x_of(2, channels, 7, 7)
+    y = pad(transpose(relu(x), perm=(0, 2, 3, 1)), low=(0, 1, 1, 0), high=(0, 1, 1, 0))
+    check(y, x)
+    *_, made = tw.compile(module(y, x), target="x86-64-avx512").schedules().records
+    assert [v for name, v in made.choices.items() if name.endswith("strip")] == strips, made
