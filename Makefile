@@ -33,7 +33,7 @@ bench: $(VENV)/.bench
 bench-kernels: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.kernels --markdown docs/kernels.md --json .bench/kernels.json $(ARGS)
 
-# Minutes with one and two threads: memory 1, batching 1, nuts 1, control 1, llm 6, dynamic 20 (half
+# Minutes with one and two threads: memory 2, batching 1, nuts 1, control 1, llm 7, dynamic 23 (half
 # of them torch.compile). Each line can be run alone, and fills its own tables of the page.
 bench-dynamic: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.memory --markdown $(DYNAMIC)
@@ -41,7 +41,7 @@ bench-dynamic: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.nuts --markdown $(DYNAMIC)
 	$(BIN)/python -m benchmarks.control --markdown $(DYNAMIC)
 	$(BIN)/python -m benchmarks.llm --markdown $(DYNAMIC)
-	$(BIN)/python -m benchmarks.dynamic --markdown $(DYNAMIC)
+	$(BIN)/python -m benchmarks.dynamic --markdown $(DYNAMIC) --json .bench/dynamic.json
 
 conformance: $(VENV)/.test
 	$(BIN)/python -m tests.conformance.run --via native --write docs/conformance.md $(ARGS)

@@ -213,7 +213,7 @@ def numpy_chain(target, x, step: float, draws: int, seed: int = 0):
 
 
 PLACE = "benchmarks.nuts"
-ROUNDS = 8
+ROUNDS, SECONDS = 8, 0.1
 TARGETS = {
     "Gaussian, 10 dimensions": (gaussian(10)[0], 10, 0.4),
     "logistic regression, 100 rows, 8 dimensions": (logistic(100, 8)[0], 8, 0.2),
@@ -222,7 +222,7 @@ TARGETS = {
 
 def rate(run, draws: int, threads: int) -> float:
     """Draws a second: the best round of run(), which makes so many."""
-    return draws / min(in_turns({"run": run}, clock_of(threads), ROUNDS)["run"])
+    return draws / min(in_turns({"run": run}, clock_of(threads), ROUNDS, SECONDS)["run"])
 
 
 def row(name: str, threads: int, lanes: list[int], draws: int) -> list[str]:

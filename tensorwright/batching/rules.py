@@ -123,12 +123,19 @@ def _slice(r: Row) -> Node:
 # ---- contractions ------------------------------------------------------------------------------
 
 
+FEW = 8  # lanes: fewer leave most of a vector along them empty
+
+
 def _dot_general(r: Row) -> Node:
     """Lanes of both operands are one more batch dimension; those of one are a free dimension,
-    which then goes to the front."""
+    which then goes to the front. Few lanes that are the only free dimension of the second operand
+    come first from the beginning: vectors lie along what is free in the other."""
     (xb, wb), (xc, wc) = r.attrs["batch"], r.attrs["contract"]
     shift = lambda axes, k: tuple(normalize_axis("dot_general", a, r.rank(k)) + r.on[k]
                                   for a in axes)  # fmt: skip
+    few = isinstance(r.size, int) and 1 < r.size < FEW
+    if few and not r.on[0] and not xb and r.rank(1) == len(wc):
+        return r.again(*r.args[::-1], contract=(shift(wc, 1), shift(xc, 0)))
     both = (0,) if all(r.on) else ()
     y = r.again(*r.args, batch=((*both, *shift(xb, 0)), (*both, *shift(wb, 1))),
                 contract=(shift(xc, 0), shift(wc, 1)))  # fmt: skip

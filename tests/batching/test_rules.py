@@ -11,7 +11,7 @@ import pytest
 from tensorwright.base.errors import CompileError
 from tensorwright.batching.control import CONTROL
 from tensorwright.batching.lanes import batch_graph
-from tensorwright.batching.rules import RULES
+from tensorwright.batching.rules import FEW, RULES
 from tensorwright.driver.compile import compile
 from tensorwright.ir.expr import var
 from tensorwright.ir.graph import Graph, graph, param
@@ -20,6 +20,7 @@ from tensorwright.ir.module import Module
 from tensorwright.ir.op import OpDef
 from tensorwright.ir.type import tensor
 from tensorwright.ops.control import items
+from tensorwright.ops.linalg import dot_general
 from tensorwright.ops.positions import bind_size, full
 from tests.ops.rows import all_rows, assert_same, build, flat
 from tests.ops.samples import Case, cases
@@ -97,3 +98,17 @@ def test_a_size_of_each_example_is_refused():
     g = graph("main", [x], [full(shape=(n,), value=0, dtype="f32")])
     with pytest.raises(CompileError, match="size of a value that differs"):
         batch_graph(g, [True], 3)
+
+
+@pytest.mark.parametrize("size", [1, 3, FEW, None])
+def test_a_shared_matrix_times_vectors(size):
+    """Few vectors are the first operand, so that nothing moves behind the product."""
+    w, x = param("w", tensor("f32", 5, 4)), param("x", tensor("f32", 4))
+    lanes = size or var("lanes", min=1)
+    product = dot_general(w, x, batch=((), ()), contract=((1,), (-1,)))
+    g = batch_graph(graph("main", [w, x], [product]), (False, True), lanes)
+    names = [n.op.name for n in g.nodes()]
+    assert ("transpose" in names) == (size in (1, FEW, None))
+    random = np.random.default_rng(0)
+    a, b = random.random((5, 4), np.float32), random.random((size or 2, 4), np.float32)
+    np.testing.assert_allclose(flat(run_graph(g, [a, b]))[0], b @ a.T, rtol=1e-6)
