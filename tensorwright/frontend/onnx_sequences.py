@@ -104,8 +104,12 @@ def _joined(a: tuple[Pattern, ...], b: tuple[Pattern, ...]) -> tuple[Pattern, ..
 
 
 def _name(what: str, kind: Kind) -> str:
+    """`Sequence_f32_nx3`, `Sequence_f32_rank1to8`: a type's name, another for each kind."""
     dims = ["x".join("n" if d is None else str(d) for d in p) or "s" for p in kind.patterns]
-    dims = ["any"] if kind.patterns == any_patterns() else dims
+    if len(dims) > 2:  # of many ranks, usually all that are not excluded
+        low, high = len(kind.patterns[0]), len(kind.patterns[-1])
+        if kind.patterns == any_patterns()[low : high + 1]:
+            dims = ["any"] if (low, high) == (0, MAX_RANK) else [f"rank{low}to{high}"]
     return "_".join([what, *([str(kind.dtype)] if kind.dtype is not None else []), *dims])
 
 

@@ -7,7 +7,9 @@ import pytest
 import tensorwright as tw
 from tensorwright.base.errors import FrontendError, RunError
 from tensorwright.frontend.onnx import import_onnx
+from tensorwright.frontend.onnx_sequences import SequenceKind, any_patterns
 from tensorwright.ir.compare import difference
+from tensorwright.ir.dtype import f32
 from tensorwright.ir.interp import run_module
 from tensorwright.ir.parser import parse
 from tensorwright.ir.printer import to_text
@@ -101,6 +103,16 @@ def test_joined_only_what_fits(sizes, message):
     )
     with pytest.raises(RunError, match=message):
         program(rows(*sizes))
+
+
+@pytest.mark.parametrize("patterns, name", [
+    (any_patterns(), "Sequence_f32_any"),
+    (any_patterns()[1:], "Sequence_f32_rank1to8"),
+    (any_patterns()[1:3], "Sequence_f32_n_nxn"),
+    (((), (None,), (None, 3)), "Sequence_f32_s_n_nx3"),
+])  # fmt: skip
+def test_names_of_types_are_short(patterns, name):
+    assert SequenceKind(f32, patterns).type.name == name
 
 
 def test_split_by_data():
