@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tensorwright.frontend.size_checks import checked_by_data
 from tensorwright.frontend.tracer import (
     Size,
     Tensor,
@@ -174,12 +175,12 @@ def _bound(value, extent: Dim, low: Dim, high: Dim) -> Dim:
 
 
 def number_position(d: Dim, extent: Dim) -> Dim:
-    """An integer subscript counted from the start, checked where the size is known."""
+    """An integer subscript counted from the start; one that data tells is checked at run time."""
     high = bounds(as_expr(d))[1]
     start = as_dim(as_expr(d) + extent) if high is not None and high < 0 else d
     if isinstance(start, int) and isinstance(extent, int) and not 0 <= start < extent:
         raise traced_error(f"index {size_of(d)} is outside an axis of size {extent}")
-    return start
+    return checked_by_data(start, as_dim(as_expr(start) + 1), extent)[0]
 
 
 def _advanced(x: Node, found: list[Subscript], tensors: list[Subscript]) -> Node:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from tensorwright.base.errors import FrontendError
 from tensorwright.frontend.torch_graph import Importer
 from tensorwright.frontend.torch_ops import dtype_of
-from tensorwright.frontend.torch_symbols import Sizes, size_scalar, symbol_of, sympy_of
+from tensorwright.frontend.torch_symbols import Sizes, size_scalar, sympy_of
 from tensorwright.frontend.torch_table import TABLE
 from tensorwright.ir.dtype import i64
 from tensorwright.ir.expr import Expr
@@ -165,10 +165,7 @@ def import_functional(functional, examples: Sequence, held: dict[int, object]):
     fakes = [n.meta.get("val", x) for n, x in zip(places, examples)]
     sizes = Sizes(_ranges(fakes))
     importer = Importer(TABLE, sizes)
-    for k, fake in enumerate(fakes):
-        for d in () if k in held else getattr(fake, "shape", ()):
-            if (s := symbol_of(d)) is not None:
-                sizes.declare(s)
+    sizes.declare_shapes([fake for k, fake in enumerate(fakes) if k not in held])
     params, taken, inputs = [], [], []
     for k, (n, fake) in enumerate(zip(places, fakes)):
         if k in held:

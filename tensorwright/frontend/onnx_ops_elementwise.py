@@ -10,8 +10,8 @@ import numpy as np
 
 from tensorwright.frontend import onnx_rows as ops
 from tensorwright.frontend.onnx_ops import Array, Call, converter
-from tensorwright.frontend.onnx_sequences import equal_sizes
 from tensorwright.frontend.onnx_tensor import element_type
+from tensorwright.frontend.size_checks import equal_sizes
 from tensorwright.ir.dtype import SUBBYTE, DType, boolean, f8e8m0, f32, i32, promote, u8
 from tensorwright.ir.graph import Node, array_of, constant
 from tensorwright.ir.op import OpDef
@@ -73,7 +73,8 @@ def _of_data(d: Dim) -> bool:
 
 def _resized(x: Node, axis: int, size: Dim) -> Node:
     shape, starts = list(x.shape), [constant(np.array([0]))] * x.rank
-    starts[axis] = ops.size(dims=(equal_sizes(shape[axis], size, "size"),))
+    same = equal_sizes(shape[axis], size, f"dimension {axis} of an operand")
+    starts[axis] = ops.size(dims=(same,))
     shape[axis] = size
     return ops.dynamic_slice(x, ops.concat(*starts, axis=0), sizes=tuple(shape))
 

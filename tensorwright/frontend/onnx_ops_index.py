@@ -5,7 +5,8 @@ from __future__ import annotations
 from tensorwright.base.errors import CompileError
 from tensorwright.frontend import onnx_rows as ops
 from tensorwright.frontend.onnx_ops import Call, converter
-from tensorwright.frontend.onnx_ops_movement import axis_of, depend_on_data, reshape_checked
+from tensorwright.frontend.onnx_ops_movement import axis_of, reshape_checked
+from tensorwright.frontend.size_checks import depend_on_data
 from tensorwright.ir.dtype import i64
 from tensorwright.ir.graph import CONST, Node, array_of
 from tensorwright.ir.type import product
@@ -68,7 +69,7 @@ def scatter_nd(c: Call, x: Node, indices: Node, updates: Node, *, reduction: str
             raise
         wanted = (*indices.shape[:-1], *x.shape[depth:])
         same_rank = updates.rank == len(wanted)
-        if not same_rank or not depend_on_data((*wanted, *updates.shape)):
+        if not same_rank or not depend_on_data(*wanted, *updates.shape):
             raise
     return ops.scatter_nd(x, indices, reshape_checked(c, updates, wanted), mode=mode)
 

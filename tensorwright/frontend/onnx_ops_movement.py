@@ -14,7 +14,7 @@ from tensorwright.base.errors import CompileError
 from tensorwright.frontend import onnx_rows as ops
 from tensorwright.frontend.onnx_ops import Array, Call, Ints, converter
 from tensorwright.frontend.onnx_ops_elementwise import scalar, tensor_dtype
-from tensorwright.frontend.onnx_sequences import equal_sizes
+from tensorwright.frontend.size_checks import checked_zero, depend_on_data
 from tensorwright.ir.expr import (
     Expr,
     as_dim,
@@ -25,7 +25,6 @@ from tensorwright.ir.expr import (
     is_const,
     maximum,
     select,
-    symbols_of,
 )  # fmt: skip
 from tensorwright.ir.graph import Node, array_of, constant
 from tensorwright.ir.type import Dim, product
@@ -71,20 +70,17 @@ def reshape(c: Call, x: Node, shape: Node, *, allowzero: int = 0) -> Node:
     try:
         return ops.reshape(x, shape=target)
     except CompileError:
-        if not depend_on_data(target):
+        if not depend_on_data(*target):
             raise
     return reshape_checked(c, x, target)
-
-
-def depend_on_data(shape: Sequence[Dim]) -> bool:
-    """Whether one of the sizes is only known while the program runs."""
-    return any(s.origin is not None for s in symbols_of(*map(as_expr, shape)))
 
 
 def reshape_checked(c: Call, x: Node, target: tuple[Dim, ...]) -> Node:
     """A reshape whose number of elements only the program can check."""
     count, own = product(target), product(x.shape)
-    zero = equal_sizes(count, own, "elements")
+    fits = compare("eq", as_expr(count), as_expr(own))
+    says = "the input has {0} elements, its new shape {1}"
+    zero = checked_zero(fits, says, own, count)
     if own == 0:
         return ops.full(shape=target, value=zero, dtype=x.dtype)
     at = ops.add(
@@ -178,7 +174,7 @@ def squeezed(c: Call, x: Node, axes: Sequence[int] | None) -> Node:
         if is_const(fits, False):
             raise c.fail(f"dimension {a} of {x.type} is not 1")
         if not is_const(fits):  # only the program can tell
-            zero = equal_sizes(x.shape[a], 1, "squeezed")
+            zero = checked_zero(fits, f"dimension {a} is {{0}}, expected 1", x.shape[a])
             starts, stops = [0] * x.rank, list(x.shape)
             starts[a], stops[a] = zero, zero + 1
             x = ops.slice(x, starts=tuple(starts), stops=tuple(stops), steps=(1,) * x.rank)

@@ -30,6 +30,7 @@ from tensorwright.frontend.onnx_sequences import (
     kind_of,
     pattern_of,
 )  # fmt: skip
+from tensorwright.frontend.size_checks import equal_sizes
 from tensorwright.ir.dtype import f32
 from tensorwright.ir.expr import as_dim, as_expr
 from tensorwright.ir.graph import Node, array_of, constant, param
@@ -284,7 +285,7 @@ def mapped(c: Call, values: list[Node], body: Body) -> list:
             fixed.append(v)
             continue
         own = length if v is values[0] else sq.bound(sq.length(v), "length")
-        steps = as_dim(own + as_expr(sq.equal_sizes(own, length, "length")))
+        steps = as_dim(own + as_expr(equal_sizes(own, length, "the length of a sequence")))
         state.append(sq.move(v, sq.nothing(kind_of(v)), steps)[1])
     ins = [param(f"sequence_{k}", s.type) for k, s in enumerate(state)]
     scope, rows = Scope(parent=c.scope), iter(ins)

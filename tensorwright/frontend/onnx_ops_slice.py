@@ -5,18 +5,15 @@ Bounds are clamped as ONNX clamps them, on ints and on index expressions alike.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 from tensorwright.frontend import onnx_rows as ops
 from tensorwright.frontend.onnx_ops import Call, Ints, converter
 from tensorwright.frontend.onnx_ops_elementwise import scalar
 from tensorwright.frontend.onnx_ops_movement import axes_of, axis_of
-from tensorwright.frontend.onnx_sequences import equal_sizes
+from tensorwright.frontend.size_checks import checked_slice, checked_zero, slice_conditions
 from tensorwright.ir.expr import (
     Expr,
-    Symbol,
-    all_of,
     as_dim,
     as_expr,
     ceildiv,
@@ -26,7 +23,6 @@ from tensorwright.ir.expr import (
     maximum,
     minimum,
     select,
-    sym,
 )
 from tensorwright.ir.graph import Node, array_of
 from tensorwright.ir.type import Dim
@@ -88,25 +84,15 @@ def within(c: Call, start: Dim, stop: Dim, d: Dim) -> tuple[Dim, Dim]:
     end = as_dim(maximum(as_expr(clamped(from_end(stop, d), 0, d)), as_expr(begin)))
     plain = [as_expr(v if isinstance(v, Expr) else clamped(from_end(v, d), 0, d))
              for v in (start, stop)]  # fmt: skip
-    order = (as_expr(0), *plain, as_expr(d))
-    conditions = [compare("le", a, b) for a, b in itertools.pairwise(order)]
+    conditions = slice_conditions(*plain, d)
     if all(is_const(t, True) for t in conditions) or any(is_const(t, False) for t in conditions):
         return begin, end
     c.importer.undecided += 1
     if not c.importer.strict:
         return begin, end
-    last = plain[1]
     # Where it depends on the size of an input alone, that gets a bound instead.
     open_ = [t for t in conditions if not is_const(t) and not c.importer.demands.require(t)]
-    zero = checked_zero(c, all_of(open_), "slice_fits") if open_ else as_expr(0)
-    return as_dim(plain[0] + zero), as_dim(last + zero)
-
-
-def checked_zero(c: Call, condition: Expr, name: str) -> Expr:
-    """An index expression that is 0, and whose use makes the program check the condition."""
-    one = sym(Symbol(c.importer.symbolic.unique(name), min=1, max=1))
-    ops.bind_size(ops.size(dims=(select(condition, as_expr(1), as_expr(0)),)), symbols=(one,))
-    return one - 1
+    return checked_slice(*map(as_dim, plain), d, open_)
 
 
 def from_end(v: Dim, d: Dim) -> Dim:
@@ -180,7 +166,8 @@ def divided(c: Call, x: Node, axis: int, sizes, count: int) -> list[Node]:
     fits = compare("eq", whole, as_expr(x.shape[axis]))
     if is_const(fits, False):
         raise c.fail(f"the sizes add up to {whole}, not {x.shape[axis]}")
-    total = as_expr(equal_sizes(whole, x.shape[axis], "split"))
+    says = f"the sum of the pieces of dimension {axis} is {{0}}, expected {{1}}"
+    total = as_expr(0) if is_const(fits) else checked_zero(fits, says, whole, x.shape[axis])
     pieces = []
     for n in sizes:
         if x.shape[axis] == 0:

@@ -20,8 +20,9 @@ from tensorwright.base.value import ABSENT, ELEMENT, NO_ELEMENT, PRESENT
 from tensorwright.frontend import onnx_rows as ops
 from tensorwright.frontend.data import own_types
 from tensorwright.frontend.onnx_scope import closed_graph
+from tensorwright.frontend.size_checks import equal_sizes
 from tensorwright.ir.dtype import DType, i64
-from tensorwright.ir.expr import Expr, as_expr, var
+from tensorwright.ir.expr import Expr, var
 from tensorwright.ir.graph import Node, constant, param
 from tensorwright.ir.type import Case, DataType, Dim, TensorType
 from tensorwright.ops.data import construct, match_on
@@ -103,8 +104,12 @@ def _joined(a: tuple[Pattern, ...], b: tuple[Pattern, ...]) -> tuple[Pattern, ..
 
 
 def _name(what: str, kind: Kind) -> str:
+    """`Sequence_f32_nx3`, `Sequence_f32_rank1to8`: a type's name, another for each kind."""
     dims = ["x".join("n" if d is None else str(d) for d in p) or "s" for p in kind.patterns]
-    dims = ["any"] if kind.patterns == any_patterns() else dims
+    if len(dims) > 2:  # of many ranks, usually all that are not excluded
+        low, high = len(kind.patterns[0]), len(kind.patterns[-1])
+        if kind.patterns == any_patterns()[low : high + 1]:
+            dims = ["any"] if (low, high) == (0, MAX_RANK) else [f"rank{low}to{high}"]
     return "_".join([what, *([str(kind.dtype)] if kind.dtype is not None else []), *dims])
 
 
@@ -164,16 +169,6 @@ def bound(x: Node, name: str, low: int = 0) -> Expr:
     size = var(name, min=low)
     ops.bind_size(x, symbols=(size,))
     return size
-
-
-def equal_sizes(a: Dim, b: Dim, what: str) -> Expr | int:
-    """0, in a way that the program checks the sizes to be equal."""
-    if a == b:
-        return 0
-    above, below = var(f"{what}_too_small", min=0), var(f"{what}_too_large", min=0)
-    difference = as_expr(a) - as_expr(b)
-    ops.bind_size(ops.size(dims=(difference, -difference)), symbols=(above, below))
-    return above + below
 
 
 # ---- sequences ----------------------------------------------------------------------------------
@@ -242,9 +237,13 @@ def reached(s: Node, at: Node | None, room: int) -> tuple[Node, Node, Expr]:
     if at is None:
         at = ops.sub(n, 1 - room)
     at = ops.cast(at if at.rank == 0 else ops.reshape(at, shape=()), dtype=i64)
-    at = ops.select(ops.less(at, 0), ops.add(at, n), at)
-    position = bound(at, "position")
-    behind = bound(ops.sub(ops.sub(n, 1 - room), scalar(position)), "elements_behind_position")
+    before = ops.select(ops.less(at, 0), ops.add(at, n), at)
+    after = ops.sub(ops.sub(n, 1 - room), before)
+    told = [ops.reshape(v, shape=(1,)) for v in (at, n, before, after)]
+    behind = var("behind", min=0)
+    symbols = (var("position", min=None), var("length"), var("before", min=0), behind)
+    ops.bind_size(ops.concat(*told, axis=0), symbols=symbols,
+                  says="there is no position {0} in a sequence of {1}")  # fmt: skip
     front, back = move(s, nothing(kind_of(s)), behind)
     return front, back, behind
 
@@ -288,7 +287,10 @@ def concatenated(s: Node, axis: int, new_axis: bool) -> Node:
     def step(state, given):
         x = shaped(last(state[0]))
         stop = ops.sub(state[1], scalar(x.shape[axis]))
-        starts = [scalar(equal_sizes(x.shape[k], d, f"size_{k}")) for k, d in enumerate(shape)]
+        starts = [
+            scalar(equal_sizes(x.shape[k], d, f"dimension {k} of an element"))
+            for k, d in enumerate(shape)
+        ]
         starts[axis] = stop
         at = ops.concat(*(ops.reshape(v, shape=(1,)) for v in starts), axis=0)
         return rest(state[0]), stop, ops.dynamic_update_slice(state[2], x, at)
@@ -306,7 +308,7 @@ def pieces(x: Node, axis: int, split: Node | None, count: Dim, keep: bool) -> No
     start = zero()
     if split.rank:
         total = bound(ops.cast(ops.reduce_sum(split, axes=(0,)), dtype=i64), "total")
-        start = scalar(equal_sizes(total, extent, "split"))
+        start = scalar(equal_sizes(total, extent, f"the sum of the pieces of dimension {axis}"))
 
     def step(state, operands):
         s, start, k = state

@@ -21,7 +21,7 @@ from tensorwright.frontend.torch_ops import dtype_of
 from tensorwright.frontend.torch_ops_complex import refuse_outside
 from tensorwright.frontend.torch_ops_recurrent import whole_layers
 from tensorwright.frontend.torch_shapes import Wishes
-from tensorwright.frontend.torch_symbols import Sizes, size_scalar, symbol_of, sympy_of
+from tensorwright.frontend.torch_symbols import Sizes, size_scalar, sympy_of
 from tensorwright.frontend.torch_table import TABLE
 from tensorwright.ir.dtype import i64
 from tensorwright.ir.expr import Expr
@@ -183,10 +183,7 @@ class _Reader:
         users = [places[s.arg.name].meta.get("val") for s in specs if s.kind.name == "USER_INPUT"]
         if self.wishes is not None:
             self.wishes.declare(self.sizes, users)
-        for fake in users:
-            for d in getattr(fake, "shape", ()):
-                if (s := symbol_of(d)) is not None:
-                    self.sizes.declare(s)
+        self.sizes.declare_shapes(users)
         return [self.input(s, places[s.arg.name].meta.get("val")) for s in specs]
 
     def input(self, spec, fake):

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tensorwright.base.errors import FrontendError
+from tensorwright.frontend.size_checks import checked_by_data
 from tensorwright.frontend.torch_symbols import Sizes, size_scalar
 from tensorwright.ir.dtype import DTYPES, DType, boolean, f32, f64, i64
 from tensorwright.ir.dtype import promote as promote_kinds
@@ -243,6 +244,8 @@ def slice_axis(x: Node, axis: int, start: Dim, stop: Dim, step: int = 1) -> Node
     """x[..., start:stop:step, ...] with boundaries already normalized."""
     if start == 0 and stop == x.shape[axis] and step == 1:
         return x
+    if step == 1:
+        start, stop = checked_by_data(start, stop, x.shape[axis])
     starts, stops, steps = [0] * x.rank, list(x.shape), [1] * x.rank
     starts[axis], stops[axis], steps[axis] = start, stop, step
     return mv.slice(x, starts=tuple(starts), stops=tuple(stops), steps=tuple(steps))

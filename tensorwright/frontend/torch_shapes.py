@@ -124,9 +124,11 @@ class Wishes:
                 continue
             pairs = dims.items() if isinstance(dims, dict) else enumerate(dims)
             for axis, d in pairs:
-                named = getattr(d, "__name__", None)
+                named = getattr(getattr(d, "root", d), "__name__", None)  # of 8*h that is h
                 if named and axis < len(fake.shape) and not isinstance(fake.shape[axis], int):
-                    sizes.names.setdefault(sympy_of(fake.shape[axis]), named)
+                    symbols = sympy_of(fake.shape[axis]).free_symbols
+                    for s in symbols if len(symbols) == 1 else ():
+                        sizes.names.setdefault(s, named)
 
 
 def _mark(dim_class, d: Expr, made: dict):

@@ -67,6 +67,17 @@ class Sizes:
     def shape(self, dims) -> tuple[Dim, ...]:
         return tuple(self.dim(d) for d in dims)
 
+    def declare_shapes(self, fakes) -> None:
+        """Make the symbols in the shapes of the parameters ours: those that are a dimension by
+        themselves, then those that only an expression tells (8*s), unless an int is passed for
+        them."""
+        dims = [d for fake in fakes for d in getattr(fake, "shape", ()) if not isinstance(d, int)]
+        passed = {sympy_of(f) for f in fakes if type(f).__name__ == "SymInt"}
+        for e in sorted(map(sympy_of, dims), key=lambda e: not e.is_Symbol):
+            for s in sorted(e.free_symbols, key=str):
+                if e.is_Symbol or s not in passed:
+                    self.declare(s)
+
     def declare(self, symbol) -> None:
         """Make the symbol of a parameter's dimension one of ours."""
         if symbol in self.known:

@@ -350,10 +350,15 @@ class _Run:
         return tuple(args)
 
     def bind_size(self, node: Node, args: list, symbols: Values):
-        own = bound_symbols(node)
-        for s, value in zip(own, np.asarray(args[0]).reshape(-1), strict=True):
-            symbols[s] = int(value)
-            facts.check_facts(s, int(value), symbols, node.name or "a size computed by the model")
+        own, sizes = bound_symbols(node), [int(v) for v in np.asarray(args[0]).reshape(-1)]
+        symbols |= zip(own, sizes, strict=True)
+        for s, value in zip(own, sizes):
+            try:
+                facts.check_facts(s, value, symbols, node.name or "a size computed by the model")
+            except RunError:
+                if not node.attrs.get("says"):
+                    raise
+                raise RunError(node.attrs["says"].format(*sizes)) from None
         return args[0]
 
 

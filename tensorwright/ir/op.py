@@ -29,6 +29,8 @@ class OpDef:
     gradient(g, y, *args, **attrs) -> tuple of cotangents (None where not differentiable); `g` is
         the cotangent of the result y (a tuple of them for several).
     dtypes: what the first operand's element type may be. onnx/torch: one-to-one names.
+    once: whether an element costs so much (a hundred operations, the page of a cache it is in) that
+        no kernel may compute it more than once.
     samples: strings "f32[3,4] f32[4,5] axis=1", read by the tests; `n=1,5` gives symbol values.
     """
 
@@ -42,6 +44,7 @@ class OpDef:
     dtypes: tuple[DType, ...] = ()
     onnx: str = ""
     torch: tuple[str, ...] = ()
+    once: bool = False
     samples: tuple[str, ...] = ()
     doc: str = ""
     defaults: dict = field(default_factory=dict)

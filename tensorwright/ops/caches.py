@@ -137,7 +137,7 @@ def _reference_read(cache, table, layer, length, transposed=False):
 
 page_read = define(
     "page_read", "cache, table, layer", infer=_infer_read, lower=_lower_read,
-    reference=_reference_read,
+    reference=_reference_read, once=True,
     samples=("f32[2,3,2,4,8] i32[2,2]@0:2 i64[]@0:1 length=5",
              "f32[2,3,2,8,4] i32[1,2]@0:2 i64[]@0:1 length=n transposed=True n=1,8"),
     doc="The first tokens of each sequence from a cache: [batch, heads, length, depth].",

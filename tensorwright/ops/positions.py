@@ -103,7 +103,9 @@ size = define(
 )  # fmt: skip
 
 
-def _infer_bind_size(x: TensorType, *, symbols: tuple[Expr, ...]) -> TensorType:
+def _infer_bind_size(
+    x: TensorType, *, symbols: tuple[Expr, ...], says: str = ""
+) -> TensorType:  # fmt: skip
     require(x.dtype in INTEGERS and x.rank <= 1,
             f"bind_size: x is {x}; sizes are integers of rank 0 or 1")  # fmt: skip
     count = x.shape[0] if x.rank else 1
@@ -117,10 +119,11 @@ def _infer_bind_size(x: TensorType, *, symbols: tuple[Expr, ...]) -> TensorType:
 
 
 bind_size = define(
-    "bind_size", "x", infer=_infer_bind_size, reference=lambda x, symbols: x,
-    lower=lambda out, x, *, symbols: compute(out, lambda *i: x[i]),
-    gradient=lambda g, y, x, symbols: (None,),
-    doc="x itself; names its elements, so that they may be used in shapes.",
+    "bind_size", "x", infer=_infer_bind_size, reference=lambda x, symbols, says="": x,
+    lower=lambda out, x, *, symbols, says="": compute(out, lambda *i: x[i]),
+    gradient=lambda g, y, x, symbols, says="": (None,),
+    doc="x itself; names its elements, so that they may be used in shapes. Where one breaks what "
+        "is known of its symbol, the program ends with `says`; {0}, {1}, {2} are the elements.",
 )  # fmt: skip
 
 

@@ -124,7 +124,7 @@ def _reference_bits(key, shape, dtype=u32):
 
 random_bits = define(
     "random_bits", "key", infer=_infer_bits, reference=_reference_bits, lower=_lower_bits,
-    gradient=lambda g, y, key, **attrs: (None,),
+    gradient=lambda g, y, key, **attrs: (None,), once=True,
     samples=("u64[2] shape=(3,4)", "u64[2] shape=(n,2) dtype=u64 n=1,5", "u64[2] shape=()",
              "u64[2]@0:0 shape=(4,)", "u64[2] shape=(0,)", "u64[n,2] shape=(3,) n=1,4"),
     doc="Uniform random words, one for each position; several keys give as many tensors.",

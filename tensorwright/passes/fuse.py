@@ -37,9 +37,6 @@ MAX_GROUP = 40
 LONGEST_EPILOGUE = 8  # nodes from a contraction to the last one that it stores
 CONTRACTIONS = ("dot_general", "conv_general", "winograd")
 SCALAR_ELEMENTS = 1  # constants up to this size are part of the group, as literals
-# Operators that are computed once for each element: of a hundred operations, or reading what a
-# product would turn into panels as a whole, all pages of a cache for those of one sequence.
-DEAR = ("random_bits", "page_read")
 
 
 @dataclass(eq=False)
@@ -111,7 +108,7 @@ class Fusion:
             return f"{group.root.op.name} is a kernel of its own"
         if len(group.nodes) >= MAX_GROUP:
             return f"the group of {group.root} is full"
-        if node.op.name in DEAR and node.type.size != group.root.type.size:
+        if node.op.once and node.type.size != group.root.type.size:
             return f"the kernel of {group.root} would compute its elements again and again"
         if picks_elements(node) and is_smaller(node, group.root):
             return f"the kernel of {group.root} would pick its elements again and again"

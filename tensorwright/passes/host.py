@@ -11,7 +11,7 @@ is checked there.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tensorwright.base.errors import CompileError
 from tensorwright.ir.dtype import boolean, i64, index
@@ -258,12 +258,18 @@ class Host(Objects, Results, Sized, Tails, Forests):
         return self.view(own, self.buffer(node.args[0]))
 
     def emit_bind_size(self, node: Node) -> Buffer:
-        source = self.buffer(node.args[0])
+        source, sizes = self.buffer(node.args[0]), []
         for k, s in enumerate(bound_symbols(node)):
             where = () if source.rank == 0 else (const(k),)
-            s = self.fresh(s)
-            self.body.append(Let(s, cast(load(source, where), index)))
-            self.body += promises(s, ", ".join(node.loc))
+            sizes.append(self.fresh(s))
+            self.body.append(Let(sizes[-1], cast(load(source, where), index)))
+        at, says = ", ".join(node.loc), node.attrs.get("says")
+        checks = [check for s in sizes for check in promises(s, at)]
+        if says:
+            said = f"{says} (at {at})" if at else says
+            values = tuple(opaque(sym(s)) for s in sizes[:3])
+            checks = [replace(check, message=said, args=values) for check in checks]
+        self.body += checks
         return source
 
     def emit_if_(self, node: Node) -> Value:

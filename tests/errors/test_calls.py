@@ -7,6 +7,7 @@ import pytest
 
 import tensorwright as tw
 from tensorwright.base.errors import RunError
+from tensorwright.ir.interp import run_module
 from tests.errors.models import BOOL, I64, array, model, node, unary, value
 
 A = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -92,6 +93,46 @@ def test_symbols_outside_their_promise(rows, words):
     program = tw.compile(unary(shape=["n", 3]), shapes="x: n[1..4%2], 3")
     with pytest.raises(RunError, match=words):
         program(np.ones((rows, 3), np.float32))
+
+
+def data_sizes(op: str):
+    """(model, inputs that fit, inputs that do not, what the message says)."""
+    x = value("x", ["n"])
+    if op == "Reshape":
+        m = model([node("Reshape", ["x", "s"], ["y"], name="here")], [x, value("s", [2], I64)],
+                  [value("y", None)])  # fmt: skip
+        return m, (A[0], [3, 1]), (A[0], [2, 2]), "the input has 3 elements, its new shape 4"
+    if op == "Split":
+        m = model([node("Split", ["x", "s"], ["y", "z"], name="here")], [x, value("s", [2], I64)],
+                  [value("y", None), value("z", None)])  # fmt: skip
+        words = "the sum of the pieces of dimension 0 is 4, expected 3"
+        return m, (A[0], [2, 1]), (A[0], [2, 2]), words
+    m = model([node("NonZero", ["x"], ["i"]), node("Add", ["i", "w"], ["y"], name="here")],
+              [x, value("w", [1, "m"], I64)], [value("y", None, I64)])  # fmt: skip
+    return m, (A[0], [[5, 5]]), (A[0], [[5] * 3]), "dimension -1 of an operand is 2, expected 3"
+
+
+@pytest.mark.parametrize("op", ["Reshape", "Split", "Add"])
+def test_sizes_of_data_that_do_not_fit(op):
+    """The message has the dimension, both values and the node."""
+    m, fit, unfit, words = data_sizes(op)
+    program = tw.compile(m)
+    with pytest.raises(RunError, match=f'{words} .*node "here"'):
+        program(*map(np.asarray, unfit))
+    program(*map(np.asarray, fit))
+    with pytest.raises(RunError, match=words):
+        run_module(program.module, list(map(np.asarray, unfit)))
+
+
+def test_a_subscript_of_data_stays_in_its_axis():
+    @tw.function
+    def pick(x: tw.f32["n"], at: tw.i64):
+        return x[tw.numpy.size_from(at)]
+
+    program = tw.compile(pick)
+    assert program(A[0], 2) == 2
+    with pytest.raises(RunError, match="a slice from 3 to 4 leaves its dimension, which is 3"):
+        program(A[0], 3)
 
 
 @pytest.mark.parametrize("to, low, high", [

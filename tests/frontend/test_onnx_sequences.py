@@ -7,7 +7,9 @@ import pytest
 import tensorwright as tw
 from tensorwright.base.errors import FrontendError, RunError
 from tensorwright.frontend.onnx import import_onnx
+from tensorwright.frontend.onnx_sequences import SequenceKind, any_patterns
 from tensorwright.ir.compare import difference
+from tensorwright.ir.dtype import f32
 from tensorwright.ir.interp import run_module
 from tensorwright.ir.parser import parse
 from tensorwright.ir.printer import to_text
@@ -75,7 +77,7 @@ def test_changes_by_position():
 def test_positions_are_checked(position):
     text = "f (seq(float[n, 3]) s, int64 k) => (float[m, 3] y) { y = SequenceAt (s, k) }"
     program = tw.compile(model_of(text))
-    with pytest.raises(RunError, match="position is -"):
+    with pytest.raises(RunError, match=f"no position {position} in a sequence of 3"):
         program(rows(2, 1, 4), np.array(position))
     same(program(rows(2, 1, 4), np.array(2)), rows(2, 1, 4)[2])
 
@@ -90,7 +92,8 @@ def test_joined():
 
 
 @pytest.mark.parametrize(
-    "sizes, message", [((), "length is 0"), ((2, 3, 2), "size_1_too_large is -1")]
+    "sizes, message",
+    [((), "length is 0"), ((2, 3, 2), "dimension 1 of an element is 3, expected 2")],
 )
 def test_joined_only_what_fits(sizes, message):
     program = tw.compile(
@@ -100,6 +103,16 @@ def test_joined_only_what_fits(sizes, message):
     )
     with pytest.raises(RunError, match=message):
         program(rows(*sizes))
+
+
+@pytest.mark.parametrize("patterns, name", [
+    (any_patterns(), "Sequence_f32_any"),
+    (any_patterns()[1:], "Sequence_f32_rank1to8"),
+    (any_patterns()[1:3], "Sequence_f32_n_nxn"),
+    (((), (None,), (None, 3)), "Sequence_f32_s_n_nx3"),
+])  # fmt: skip
+def test_names_of_types_are_short(patterns, name):
+    assert SequenceKind(f32, patterns).type.name == name
 
 
 def test_split_by_data():
@@ -121,7 +134,7 @@ def test_split_must_cover_all():
       y = SplitToSequence <axis = 0> (x, sizes)
     }""")
     )
-    with pytest.raises(RunError, match="split_too_small is -1"):
+    with pytest.raises(RunError, match="the sum of the pieces of dimension 0 is 6, expected 7"):
         program(rows(7)[0], np.array([3, 3]))
 
 

@@ -423,6 +423,38 @@ def test_example_inputs_are_needed_and_must_fit():
         load(Net().eval(), (r(2), 1, 2, 3))
 
 
+def test_a_derived_dimension():
+    """A multiple in torch's own words: no input has the size h itself."""
+    h = torch.export.Dim("h", min=1, max=8)
+    exported = torch.export.export(
+        torch.nn.ReLU(), (torch.zeros(16, 3),), dynamic_shapes=({0: 8 * h},)
+    )
+    program = compile_module(exported)
+    assert program(torch.ones(24, 3)).shape == (24, 3)
+    with pytest.raises(RunError, match="dimension 0 of input 'input' is 12"):
+        program(torch.ones(12, 3))
+    with pytest.raises(RunError, match="is 9, its largest value is 8"):
+        program(torch.ones(72, 3))
+
+
+def test_a_slice_of_data_stays_in_its_dimension():
+    class First(torch.nn.Module):
+        def forward(self, x, k):
+            n = k.item()
+            torch._check(n >= 1)
+            torch._check(n <= x.shape[0])
+            return x[:n]
+
+    exported = torch.export.export(
+        First(), (torch.zeros(16, 3), torch.tensor(4)),
+        dynamic_shapes=({0: torch.export.Dim("n", min=2, max=64)}, None),
+    )  # fmt: skip
+    program = compile_module(exported)
+    assert program(torch.ones(5, 3), torch.tensor(5)).shape == (5, 3)
+    with pytest.raises(RunError, match="a slice from 0 to 6 leaves its dimension, which is 5"):
+        program(torch.ones(5, 3), torch.tensor(6))
+
+
 def test_a_fixed_dimension_cannot_be_dynamic():
     with pytest.raises(FrontendError, match="cannot trace the module"):
         load(lambda x: x.view(3, 4), (r(3, 4),), "x: n, 4")

@@ -1,5 +1,6 @@
 """Every snippet of README.md and docs is run: Python blocks of a page one after another, and the
-`tw` lines of shell blocks. A block of another language (text, console) is only shown."""
+`tw` lines of shell blocks. A text block right behind a Python block is what that one prints, `...`
+in it stands for anything. A block of another language (text, console) is only shown."""
 
 import contextlib
 import io
@@ -17,6 +18,7 @@ from tests.tools.modules import DIGITS
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.S | re.M)
+PRINTS = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", re.S | re.M)
 LINK = re.compile(r"\[[^\]]+\]\(([^)#]+)(#[^)]*)?\)")
 MADE_LATER = ("benchmarks.md", "conformance.md")  # written by commands, not kept by hand
 QUICK = {"bench": ["--seconds", "0.1"]}
@@ -42,12 +44,17 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("page", pages_with("python"), ids=lambda p: p.name)
 def test_python(page, folder):
-    code = blocks(page, "python")
-    if any("torch" in block for block in code):
+    found = PRINTS.findall(page.read_text())
+    if any("torch" in code for code, _ in found):
         pytest.importorskip("torch")
     names: dict = {"__name__": page.stem}
-    for block in code:
-        exec(compile(block, page.name, "exec"), names)
+    for code, shown in found:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(code, page.name, "exec"), names)
+        if shown:
+            pattern = re.escape(shown.strip()).replace(re.escape("..."), ".*")
+            assert re.fullmatch(pattern, printed.getvalue().strip(), re.S), printed.getvalue()
 
 
 @pytest.mark.parametrize("page", pages_with("sh"), ids=lambda p: p.name)
