@@ -439,13 +439,15 @@ def schedule_transposed(
 
 
 def cut_strip(
-    body: Stmt, rows: list[Symbol], columns: Symbol, row: Expr, target: Target, choices: Choices
-) -> tuple[Stmt, list[Symbol]]:
+    body: Stmt, rows: list[Symbol], columns: Symbol | None, row: Expr, target: Target,
+    choices: Choices,
+) -> tuple[Stmt, list[Symbol]]:  # fmt: skip
     """All rows strip by strip, of some vectors each, where rows of what is read are shorter than a
     line, which the next row reads again: the L1 cache holds the lines of a strip until then."""
-    vectors, steps = p.find(body, columns), total([p.find(body, v) for v in rows])
-    known = all(is_const(e) for e in (row, vectors.extent, steps))
-    if not known or row.value >= BLOCK or steps.value == 1 or not isinstance(vectors.body, For):
+    vectors, steps = p.find(body, rows[-1]).body, total([p.find(body, v) for v in rows])
+    whole = isinstance(vectors, For) and vectors.var is columns and isinstance(vectors.body, For)
+    known = whole and all(is_const(e) for e in (row, vectors.extent, steps))
+    if not known or row.value >= BLOCK or steps.value == 1:
         return body, []
     count, lanes = vectors.extent.value, vectors.body.extent.value
 
