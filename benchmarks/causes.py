@@ -6,8 +6,9 @@ numbers in here are from the machine that the page names.
 """
 
 EXPONENTIALS = (
-    "The loop of exponentials has 10 instructions a vector for the FMA pipe (machine code), of "
-    "which one of 512 bits starts a cycle, and takes 10.3 cycles a vector in cache (measured). "
+    "The loop of exponentials has 8 instructions a vector for the FMA pipe (count), of which one "
+    "of 512 bits starts a cycle, and takes 8.4 cycles a vector in cache (measured); with a table "
+    "of 32 roots it has 7, but errors of 2.5 units in the last place (both measured). "
 )
 CALL = (
     "The call from Python takes 5 us beside the kernels where results are small, about 10 where "
@@ -66,7 +67,7 @@ CAUSES = {
                       "checked before (0.2 us, profile).",
     "move_heads": CALL + "The copy itself takes 46 us: see move_concat_channels.",
     "rows_softmax": EXPONENTIALS + "The maximum, the sum and the division are three more passes "
-                    "over the row, 16.6 cycles a vector in all (measured). The sum joined with the "
+                    "over the row, 15.5 cycles a vector in all (measured). The sum joined with the "
                     "exponentials was not faster. " + CALL,
 }  # fmt: skip
 

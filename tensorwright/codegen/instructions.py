@@ -11,21 +11,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tensorwright.codegen.operations import literal
 from tensorwright.ir.dtype import bf16, f32, i32, u16, u32
-from tensorwright.ir.expr import Expr, binary, bitcast, cast, const, fma
+from tensorwright.ir.expr import Expr, binary, bitcast, cast, const, eq, fma, select, unary
+
+Operands = tuple[tuple[str, str], ...]  # LLVM's type and value of each
+
+# 2**(j / 16), rounded
+ROOTS = tuple(float(f32.numpy.type(2.0 ** (j / 16))) for j in range(16))
 
 
 @dataclass(frozen=True)
 class Instruction:
     """features: what a target needs; name: LLVM's, by the number of lanes; expand: the same in
-    plain operations; words: what LLVM calls the parts of a word, and how many it has; rest: the
-    operands that follow and do not change, by the number of lanes."""
+    plain operations; words: what LLVM calls the parts of a word, and how many it has; around: the
+    operands before and behind the others that do not change, by the number of lanes; resizes:
+    whether other numbers of lanes are computed as parts of those it comes in, or by several."""
 
     features: tuple[str, ...]
     name: dict[int, str]
     expand: Callable[..., Expr]
     words: tuple[str, int] = ("i32", 1)
-    rest: Callable[[int], tuple[str, ...]] = lambda lanes: ()
+    around: Callable[[int], tuple[Operands, Operands]] = lambda lanes: ((), ())
+    resizes: bool = False
 
 
 def expand_dot(c: Expr, a: Expr, b: Expr) -> Expr:
@@ -55,19 +63,41 @@ def expand_join(low: Expr, high: Expr) -> Expr:
 
 
 def expand_scale(x: Expr, n: Expr) -> Expr:
-    """x 2**n for a whole n in [-252, 256], rounded once: by two powers, of which the first leaves
+    """x 2**floor(n) for n in [-252, 256], rounded once: by two powers, of which the first leaves
     x a normal number (of magnitude 1/2 to 2)."""
-    power = cast(n, i32)
+    power = cast(unary("floor", n), i32)
     half = _shift("shr", power, 1)
     for part in (half, power - half):
         x = x * bitcast(_shift("shl", part + 127, 23), f32)
     return x
 
 
-def _every_lane(lanes: int) -> tuple[str, ...]:
+def expand_root(t: Expr) -> Expr:
+    """2**(j / 16) of the low four bits j of an integer."""
+
+    def among(roots: tuple[float, ...], bit: int) -> Expr:
+        if len(roots) == 1:
+            return const(roots[0], f32)
+        half = len(roots) // 2
+        low, high = among(roots[:half], bit >> 1), among(roots[half:], bit >> 1)
+        return select(eq(t & bit, 0), low, high)
+
+    return among(ROOTS, len(ROOTS) // 2)
+
+
+def _every_lane(lanes: int) -> tuple[Operands, Operands]:
     """No lane kept from another vector, rounded as everything else is."""
-    mode = ("i32 4",) if lanes == 16 else ()
-    return f"<{lanes} x float> zeroinitializer", f"i{max(lanes, 8)} -1", *mode
+    mode = (("i32", "4"),) if lanes == 16 else ()
+    kept = (f"<{lanes} x float>", "zeroinitializer")
+    return (), (kept, (f"i{max(lanes, 8)}", "-1"), *mode)
+
+
+def _roots(lanes: int) -> tuple[Operands, Operands]:
+    """One table, or its halves."""
+    tables = [(f"<{lanes} x float>",
+               f"<{', '.join(f'float {literal(v, f32)}' for v in ROOTS[k : k + lanes])}>")
+              for k in range(0, len(ROOTS), lanes)]  # fmt: skip
+    return tuple(tables[:1]), tuple(tables[1:])
 
 
 def _shift(op: str, x: Expr, by: int) -> Expr:
@@ -92,12 +122,21 @@ INSTRUCTIONS: dict[str, Instruction] = {
         {lanes: f"llvm.x86.avx512bf16.cvtneps2bf16.{32 * lanes}" for lanes in (8, 16)},
         lambda x: cast(x, bf16),
     ),
-    # x 2**n, whatever n
+    # x 2**floor(n), whatever n
     "scale": Instruction(
         ("avx512f", "avx512vl"),
         {lanes: f"llvm.x86.avx512.mask.scalef.ps.{32 * lanes}" for lanes in (4, 8, 16)},
         expand_scale,
-        rest=_every_lane,
+        around=_every_lane,
+        resizes=True,
+    ),
+    # 2**(j / 16) of the low four bits j
+    "root": Instruction(
+        ("avx512f", "avx512vl"),
+        {8: "llvm.x86.avx512.vpermi2var.ps.256", 16: "llvm.x86.avx512.permvar.sf.512"},
+        expand_root,
+        around=_roots,
+        resizes=True,
     ),
     "join": Instruction((), {}, expand_join),  # one load where both lie side by side
 }

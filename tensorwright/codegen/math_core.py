@@ -170,7 +170,7 @@ def quotient(n: Expr, d: Expr, d_low: Expr) -> Expr:
 
 def exp_reduced(r: Expr, name: str = "exp") -> Expr:
     """exp(r) - 1 = r + r**2 q(r); `exp` fits |r| <= ln2/2, `exp_wide` |r| <= ln2;
-    `exp_scaled` is `exp` with one degree less, where 1 is added to it."""
+    `exp_root` |r| <= ln2/32."""
     return fma(horner(format_of(r).tables[name], r), r * r, r)
 
 
@@ -195,12 +195,15 @@ def exp_in_range(x: Expr, table: str = "exp_wide") -> Expr:
 
 
 def exp_scaled(x: Expr) -> Expr:
-    """exp of x within `exp_range` where a target scales by powers of two in one step:
-    exp(x) = 2**n (1 + (r + r**2 q(r))), |r| <= ln2/2, degree 6 in f32."""
+    """exp of x within `exp_range` where a target scales by powers of two in one step and looks up
+    their roots: exp(x) = 2**floor(n) 2**(j/16) (1 + (r + r**2 q(r))), where n is a multiple of 1/16
+    with the fraction j/16 and |r| <= ln2/32, degree 3 in f32 (Tang 1989)."""
     F = format_of(x)
-    n = fma(x, F(F.log2e[0]), F(F.magic)) - F.magic
+    t = fma(x, F(F.log2e[0]), F(F.magic / 16))
+    n = t - F.magic / 16
     r = fma(n, F(-F.ln2[1]), fma(n, F(-F.ln2[0]), x))
-    return call("scale", F.dtype, (exp_reduced(r, "exp_scaled") + 1.0, n))
+    root = call("root", F.dtype, (bits_of(t),))
+    return call("scale", F.dtype, (fma(exp_reduced(r, "exp_root"), root, root), n))
 
 
 def exp2_in_range(x: Expr, rest: Expr | None = None) -> Expr:

@@ -38,7 +38,8 @@ def exp(x: Expr) -> Expr:
 
 
 def exp_by_scaling(x: Expr) -> Expr:
-    """As exp, with one instruction for the power of two: degree 6 (f32) on |r| <= ln2/2."""
+    """As exp, with instructions for powers of two and their 16th roots: degree 3 (f32) on
+    |r| <= ln2/32."""
     return exp_scaled(clamp(x, *format_of(x).exp_range))
 
 

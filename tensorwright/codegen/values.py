@@ -263,16 +263,57 @@ class Values(Operations):
         """A function that the target has an instruction for (else it was expanded before), if it
         comes in so many lanes."""
         known = INSTRUCTIONS[e.value]
+        if lanes not in known.name and known.resizes:
+            widest = max(known.name)
+            return (self.in_parts if lanes > widest else self.part_of_wider)(e, v, lanes)
         if lanes not in known.name:
             expanded = self.legal(known.expand(*e.args))
             return self.widen(expanded) if lanes else self.scalar(expanded)
+        before, behind = known.around(lanes)
         operands = [self.as_parts(a, x, known, lanes) for a, x in zip(e.args, v)]
-        rest = known.rest(lanes)
-        types = ", ".join([*(t for t, _ in operands), *(r.rpartition(" ")[0] for r in rest)])
+        operands = [*before, *operands, *behind]
         result = self.type(e.dtype, lanes)
+        types = ", ".join(t for t, _ in operands)
         self.module.declare(f"declare {result} @{known.name[lanes]}({types})")
-        args = ", ".join([*(f"{t} {x}" for t, x in operands), *rest])
+        args = ", ".join(f"{t} {x}" for t, x in operands)
         return self.op(f"call {result} @{known.name[lanes]}({args})")
+
+    def part_of_wider(self, e: Expr, v: list[str], lanes: int) -> str:
+        """The instruction in the fewest lanes that it comes in, of which the first are used."""
+        wide = min(n for n in INSTRUCTIONS[e.value].name if n > lanes)
+        operands = []
+        for a, x in zip(e.args, v):
+            if lanes:
+                operands.append(self.lanes_of(x, a.dtype, lanes, 0, wide))
+            else:
+                into, one = self.type(a.dtype, wide), self.type(a.dtype, 0)
+                operands.append(self.op(f"insertelement {into} poison, {one} {x}, i32 0"))
+        found = self.instruction(e, operands, wide)
+        if lanes:
+            return self.lanes_of(found, e.dtype, wide, 0, lanes)
+        return self.op(f"extractelement {self.type(e.dtype, wide)} {found}, i32 0")
+
+    def in_parts(self, e: Expr, v: list[str], lanes: int) -> str:
+        """The instruction in the most lanes that it comes in, several times."""
+        most, parts = max(INSTRUCTIONS[e.value].name), []
+        for first in range(0, lanes, most):
+            operands = [self.lanes_of(x, a.dtype, lanes, first, most) for a, x in zip(e.args, v)]
+            part = self.instruction(e, operands, most)
+            parts.append(self.lanes_of(part, e.dtype, most, -first, lanes))
+        whole, joined = self.type(e.dtype, lanes), parts[0]
+        for k, part in enumerate(parts[1:], 1):
+            order = ", ".join(f"i32 {n + lanes * (n >= k * most)}" for n in range(lanes))
+            joined = self.op(
+                f"shufflevector {whole} {joined}, {whole} {part}, <{lanes} x i32> <{order}>"
+            )
+        return joined
+
+    def lanes_of(self, value: str, t: DType, lanes: int, first: int, count: int) -> str:
+        """So many lanes of a vector from the first on; those it does not have are undefined."""
+        places = range(first, first + count)
+        order = ", ".join(f"i32 {n}" if 0 <= n < lanes else "i32 poison" for n in places)
+        type_ = self.type(t, lanes)
+        return self.op(f"shufflevector {type_} {value}, {type_} poison, <{count} x i32> <{order}>")
 
     def as_parts(self, e: Expr, value: str, known: Instruction, lanes: int) -> tuple[str, str]:
         """(type, value) of an operand, its words taken apart."""

@@ -13,6 +13,7 @@ import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 
+from tensorwright.codegen.instructions import ROOTS
 from tensorwright.ir.expr import Expr, walk
 
 LANES = 16
@@ -43,6 +44,8 @@ def emit(b: ir.IRBuilder, e: Expr, a: list, module: ir.Module):
         return ir.Constant(vec, [ir.Constant(vec.element, e.value)] * LANES)
     if e.op == "call" and e.value == "scale":
         return emit_scale(b, vec, a, module)
+    if e.op == "call" and e.value == "root":
+        return emit_root(b, vec, a, module)
     if e.op == "neg":
         return b.fneg(a[0])
     if e.op == "select":
@@ -74,6 +77,13 @@ def emit_scale(b, vec, a, module):
         module, kind, "llvm.x86.avx512.mask.scalef.ps.512"
     )
     return b.call(f, [*a, a[0], ir.Constant(mask, -1), ir.Constant(mode, 4)])
+
+
+def emit_root(b, vec, a, module):
+    table, name = ir.Constant(vec, list(ROOTS)), "llvm.x86.avx512.permvar.sf.512"
+    kind = ir.FunctionType(vec, [vec, ir.VectorType(ir.IntType(32), LANES)])
+    f = module.globals.get(name) or ir.Function(module, kind, name)
+    return b.call(f, [table, *a])
 
 
 def emit_cast(b, source, to, value):

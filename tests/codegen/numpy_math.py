@@ -5,6 +5,7 @@ evaluate(e, {x: values})  ->  array, bit for bit what a machine with fma compute
 
 import numpy as np
 
+from tensorwright.codegen.instructions import ROOTS
 from tensorwright.ir.expr import Expr, walk
 
 OPERATIONS = {
@@ -38,7 +39,9 @@ def _node(e: Expr, a: list[np.ndarray]) -> np.ndarray:
     if e.op == "cast":
         return np.asarray(a[0]).astype(kind)
     if e.op == "call" and e.value == "scale":
-        return np.ldexp(a[0], np.nan_to_num(a[1]).astype(np.int32))
+        return np.ldexp(a[0], np.floor(np.nan_to_num(a[1])).astype(np.int32))
+    if e.op == "call" and e.value == "root":
+        return np.array(ROOTS, kind)[a[0] & 15]
     return np.asarray(OPERATIONS[e.op](*a)).astype(kind, copy=False)
 
 

@@ -5,14 +5,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tensorwright as tw
 from tensorwright.codegen.instructions import INSTRUCTIONS
+from tensorwright.codegen.llvm import ModuleText, emit_kernel
 from tensorwright.codegen.math import BY_SCALING, ULP_BOUNDS, expand_math
 from tensorwright.ir.dtype import f32
 from tensorwright.ir.expr import Buffer, call, load, make, rebuild, walk
+from tensorwright.ops import elementwise
+from tensorwright.ops.reduce import reduce_sum
 from tensorwright.target.host import host
 from tests.codegen.math_reference import inputs, points, reference, ulp_error
 from tests.codegen.native_math import Kernel
 from tests.codegen.numpy_math import evaluate
+from tests.passes.equivalence import module, x_of
 
 HAS_SCALE = set(INSTRUCTIONS["scale"].features) <= set(host().required)
 needs_scale = pytest.mark.skipif(not HAS_SCALE, reason="this machine has no such instruction")
@@ -24,12 +29,12 @@ def expanded(op: str):
 
 
 def in_plain_operations(e):
-    """e without the instruction."""
+    """e without the instructions."""
     new = {}
     for node in walk(e):
         args = tuple(new[a] for a in node.args)
-        plain = INSTRUCTIONS["scale"].expand
-        new[node] = plain(*args) if node.op == "call" else rebuild(node, args)
+        plain = node.op == "call" and INSTRUCTIONS[node.value].expand
+        new[node] = plain(*args) if plain else rebuild(node, args)
     return new[e]
 
 
@@ -85,3 +90,30 @@ def test_powers_of_two_are_exact():
         got = evaluate(e, {x: values, n: np.full(1001, power, np.float32)})
         np.testing.assert_array_equal(got, np.ldexp(values, power))
     assert call("scale", f32, (x, n)).value in INSTRUCTIONS
+
+
+@needs_scale
+@pytest.mark.parametrize("width", [1, 3, 4, 7, 8, 13, 16])
+def test_any_number_of_lanes_gives_the_same_bits(width):
+    """Scalars and narrow vectors look up roots as parts of wider ones."""
+    x, whole = x_of(5, width), x_of(16 * 5 * width)
+    values = np.linspace(-103, 88, 5 * width, dtype=np.float32)
+    few = tw.compile(module(elementwise.exp(x), x))(values.reshape(5, width))
+    many = tw.compile(module(elementwise.exp(whole), whole))(np.repeat(values, 16))
+    np.testing.assert_array_equal(few.ravel(), many[::16])
+
+
+@needs_scale
+@pytest.mark.parametrize("length", [64, 100, 1000])
+def test_sums_of_many_lanes_expand_nothing(length):
+    """Reductions run on several vectors at once, each of which has the instructions."""
+    x = x_of(3, length)
+    program = tw.compile(module(reduce_sum(elementwise.exp(x), axes=(1,)), x))
+    (kernel,) = program.lowered.kernels.values()
+    text = ModuleText()
+    emit_kernel(kernel, text, program.target)
+    roots = [line for line in text.text().splitlines() if "permvar" in line and " call " in line]
+    assert roots and "icmp eq" not in text.text()
+    values = np.linspace(-5, 3, 3 * length, dtype=np.float32).reshape(3, length)
+    expected = np.exp(values.astype(np.float64)).sum(1)
+    np.testing.assert_allclose(program(values), expected, rtol=1e-5)
