@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tensorwright.frontend import onnx_rows as ops
 from tensorwright.frontend.onnx_ops import Call, Ints, converter
 from tensorwright.frontend.onnx_ops_movement import axes_of, axis_of
+from tensorwright.frontend.size_checks import checked_zero, depend_on_data
 from tensorwright.ir.dtype import boolean
 from tensorwright.ir.expr import as_dim, as_expr, compare, is_const, minimum
 from tensorwright.ir.graph import Node
@@ -100,12 +101,17 @@ def top_k(c: Call, x: Node, k: Node, *, axis: int = -1, largest: int = 1, sorted
 
 def _top(c: Call, x: Node, k, axis: int, largest: int, ordered: int) -> tuple:
     axis = axis_of(c, axis, x.rank)
-    fits = compare("le", as_expr(k), as_expr(x.shape[axis]))
+    extent = x.shape[axis]
+    fits = compare("le", as_expr(k), as_expr(extent))
     if is_const(fits, False):
-        raise c.fail(f"k is {k}, more than the {x.shape[axis]} elements of axis {axis}")
+        raise c.fail(f"k is {k}, more than the {extent} elements of axis {axis}")
     if not is_const(fits):
         c.importer.demands.require(fits)
-        k = as_dim(minimum(as_expr(k), as_expr(x.shape[axis])))
+        least = minimum(as_expr(k), as_expr(extent))
+        if depend_on_data(k, extent):
+            says = f"k is {{0}}, more than the {{1}} elements of axis {axis}"
+            least = least + checked_zero(fits, says, k, extent)
+        k = as_dim(least)
     result = ops.top_k(x, k=k, axis=axis, largest=bool(largest), sorted=bool(ordered))
     return item_of(result, 0), item_of(result, 1)
 

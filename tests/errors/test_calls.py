@@ -102,6 +102,10 @@ def data_sizes(op: str):
         m = model([node("Reshape", ["x", "s"], ["y"], name="here")], [x, value("s", [2], I64)],
                   [value("y", None)])  # fmt: skip
         return m, (A[0], [3, 1]), (A[0], [2, 2]), "the input has 3 elements, its new shape 4"
+    if op == "TopK":
+        m = model([node("TopK", ["x", "k"], ["y", "i"], name="here")], [x, value("k", [1], I64)],
+                  [value("y", None), value("i", None, I64)])  # fmt: skip
+        return m, (A[0], [3]), (A[0], [9]), "k is 9, more than the 3 elements of axis 0"
     if op == "Split":
         m = model([node("Split", ["x", "s"], ["y", "z"], name="here")], [x, value("s", [2], I64)],
                   [value("y", None), value("z", None)])  # fmt: skip
@@ -112,7 +116,7 @@ def data_sizes(op: str):
     return m, (A[0], [[5, 5]]), (A[0], [[5] * 3]), "dimension -1 of an operand is 2, expected 3"
 
 
-@pytest.mark.parametrize("op", ["Reshape", "Split", "Add"])
+@pytest.mark.parametrize("op", ["Reshape", "TopK", "Split", "Add"])
 def test_sizes_of_data_that_do_not_fit(op):
     """The message has the dimension, both values and the node."""
     m, fit, unfit, words = data_sizes(op)
