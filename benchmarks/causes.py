@@ -66,8 +66,8 @@ CAUSES = {
     "move_embedding": CALL + "Rows of 3 KB come from the L3 cache and from memory; the indices are "
                       "checked before (0.2 us, profile).",
     "move_heads": CALL + "The copy itself takes 46 us: see move_concat_channels.",
-    "reduce_max_axis2": "depends on how much of the operand is still in the L3 cache: the same peer "
-                        "took 0.31 ms in one run and 0.54 in the next.",
+    "reduce_max_axis2": "depends on how much of the operand is still in the L3 cache: the same "
+                        "peer took 0.31 ms in one run and 0.54 in the next.",
     "rows_softmax": EXPONENTIALS + "The maximum, the sum and the division are three more passes "
                     "over the row, 15.5 cycles a vector in all (measured). The sum joined with the "
                     "exponentials was not faster. " + CALL,
