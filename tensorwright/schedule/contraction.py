@@ -22,7 +22,7 @@ from tensorwright.ir.loop import For, If, Kernel, Pack, Stmt, seq
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.elements import element_loops, multiply_by_element
 from tensorwright.schedule.form import EXPENSIVE, inverse
-from tensorwright.schedule.maps import are_as_one, in_parallel, share, total
+from tensorwright.schedule.maps import LINE_BYTES, are_as_one, in_parallel, share, total
 from tensorwright.schedule.nest import (
     Stage,
     affine,
@@ -56,7 +56,6 @@ from tensorwright.target.target import Target
 
 MAX_WINDOW = 7  # of a depthwise convolution whose inputs stay in registers
 DECODING, TILE_IN_MEMORY = 0.6, 6  # cycles: of an operation, and of a vector stored and loaded
-LINE_BYTES = 64
 FAR_ROW, FAR_LINE = 2, 4  # cycles to begin with another row of weights, to wait for a line of it
 HIDDEN = 0.1  # of the time to read that multiply-adds do not hide
 STEP = 0.05  # cycles for a step that is written out: its code, as no time is gained by it
