@@ -7,13 +7,15 @@
     conv_general(x: f32[1,1,9,9,8], w: f32[3,1,1,8,4], padding=((1,1), ...))   ->   by w[1:2]
 
 A window of one element is a matrix product. Padding is written out, so that no kernel tests for
-borders. A convolution of a spread-out tensor is one for each phase of the result, without zeros.
+borders. A convolution of a spread-out tensor is one for each phase of the result, without zeros, or
+(to few channels) the sum of what each element adds at all places of the window.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from tensorwright.base import trace
 from tensorwright.ir.expr import as_dim, as_expr, is_const
@@ -23,6 +25,7 @@ from tensorwright.ir.module import Module, map_graphs
 from tensorwright.ir.type import Dim, product
 from tensorwright.ops.conv import conv_general, per_axis
 from tensorwright.ops.define import broadcast_shapes
+from tensorwright.ops.elementwise import add
 from tensorwright.ops.linalg import dot_general
 from tensorwright.ops.movement import concat, pad, reshape, slice, transpose
 from tensorwright.ops.positions import full
@@ -161,33 +164,109 @@ def padded(x: Node, low: tuple, high: tuple) -> Node:
 # ---- spread-out tensors (transposed convolutions) ----------------------------------------------
 
 
-def by_phases(node: Node, x: Node, w: Node) -> Node | None:
-    """Result positions q * spread + r, for each r, see every spread-th element of the window."""
-    a = Windows(node)
+class Taps(NamedTuple):
+    """What a phase of the result sees, in one dimension: every spread-th element of the window from
+    `first` on, `count` of them; the first meets x `shift` elements from the result's."""
+
+    first: int
+    count: int
+    shift: int
+
+
+class Phases(NamedTuple):
+    """Result positions q * spread + r, for each r: `taps` for each of them, last dimension fastest;
+    extents: how many q there are."""
+
+    taps: list[list[Taps]]
+    extents: list[Dim]
+
+    @property
+    def are_alike(self) -> bool:
+        """Whether the windows of all of them lie alike in x."""
+        return len({tuple((t.count, t.shift) for t in each) for each in self.taps}) == 1
+
+
+def phases_of(node: Node, a: Windows) -> Phases | None:
+    """None for what is not spread out, or not only, or by windows of sizes that vary."""
     plain = all(s == 1 and d == 1 for s, d in zip(a.strides, a.dilation))
     known = all(isinstance(v, int) for v in (*a.sizes, *itertools.chain(*a.padding)))
     if not (a.is_spread and plain and known):
         return None
     extents = [as_dim((as_expr(d) + s - 1) // s) for d, s in zip(node.shape[1:-1], a.spread)]
-    phases = list(itertools.product(*map(range, a.spread)))
-    taps = [[_taps(*v) for v in zip(r, a.padding, a.sizes, a.spread)] for r in phases]
-    same = len({tuple((count, shift) for _, count, shift in t) for t in taps}) == 1
-    if same and node.attrs["groups"] == 1:
+    every = itertools.product(*map(range, a.spread))
+    taps = [[_taps(*v) for v in zip(r, a.padding, a.sizes, a.spread)] for r in every]
+    return Phases(taps, extents)
+
+
+def by_phases(node: Node, x: Node, w: Node) -> Node | None:
+    """A convolution for each phase of the result, by every spread-th element of the window."""
+    a = Windows(node)
+    phases = phases_of(node, a)
+    if phases is None:
+        return None
+    taps, extents = phases
+    if phases.are_alike and node.attrs["groups"] == 1:
         y = _joint(node, x, w, a, taps, extents)
     else:
         shared = _padded_for_all(x, taps, extents)
         parts = [_phase(node, x, w, a, t, extents, shared) for t in taps]
         y = _interleaved(parts, a.spread, extents)
-    trace.decision("convolution", node, "phases", f"{len(phases)} of {a.spread}")
-    whole = tuple(product(p) for p in zip(extents, a.spread))
+    trace.decision("convolution", node, "phases", f"{len(taps)} of {a.spread}")
+    return _as_result(y, node, phases, a.spread)
+
+
+def by_overlaps(node: Node, x: Node, w: Node) -> Node | None:
+    """To few channels, which fill no vector: one product gives what each element of x adds at each
+    place of the window, for all channels; a result is the sum of those that overlap there."""
+    a = Windows(node)
+    phases, few = phases_of(node, a), node.shape[-1]
+    if phases is None or node.attrs["groups"] != 1 or node.dtype.bits < 32:  # sums are not rounded
+        return None
+    if not isinstance(few, int) or few >= FEW_CHANNELS or phases.are_alike:
+        return None
+    taps, extents = phases
+    around, low = _padded_for_all(x, taps, extents)
+    batch, *size, channels = around.shape
+    rank = len(size)
+    rows = reshape(around, shape=(product((batch, *size)), channels))
+    places = transpose(w, perm=(rank, *range(rank), rank + 1))
+    places = reshape(places, shape=(channels, product((*a.sizes, few))))
+    added = dot_general(rows, places, contract=((1,), (0,)), dtype=node.attrs["dtype"])
+    added = transpose(added, perm=(1, 0))  # so that rows of the result are sums of rows
+    added = reshape(added, shape=(*a.sizes, few, batch, *size))
+    parts = [_overlap(added, each, low, phases, a.spread) for each in taps]
+    trace.decision("convolution", node, "overlaps", f"{few} channels at {a.sizes} places")
+    return _as_result(_interleaved(parts, a.spread, extents), node, phases, a.spread)
+
+
+def _overlap(
+    added: Node, each: list[Taps], low: Sequence[int], phases: Phases, spread: Sequence[int]
+) -> Node:
+    """[N, q0, q1, ..., C]: one phase, the sum of what is added at each of its places."""
+    rank = len(each)
+    few, batch = added.shape[rank : rank + 2]
+    sums = full(shape=(few, batch, *phases.extents), value=0, dtype=added.dtype)
+    for n, place in enumerate(itertools.product(*(range(t.count) for t in each))):
+        at = [t.first + k * s for t, k, s in zip(each, place, spread)]
+        starts = [before + t.shift + k for before, t, k in zip(low, each, place)]
+        stops = [as_dim(as_expr(v) + d) for v, d in zip(starts, phases.extents)]
+        part = slice(added, starts=(*at, 0, 0, *starts), steps=(1,) * added.rank,
+                     stops=(*(v + 1 for v in at), few, batch, *stops))  # fmt: skip
+        part = reshape(part, shape=sums.shape)
+        sums = add(sums, part) if n else part
+    return transpose(sums, perm=(*range(1, sums.rank), 0))
+
+
+def _as_result(y: Node, node: Node, phases: Phases, spread: Sequence[int]) -> Node:
+    """[N, q0, r0, q1, r1, ..., C] in the shape of the node, without what lies behind its end."""
+    whole = tuple(product(p) for p in zip(phases.extents, spread))
     y = reshape(y, shape=(node.shape[0], *whole, node.shape[-1]))
     return y if y.shape == node.shape else slice(y, starts=(0,) * y.rank, stops=node.shape)
 
 
-def _taps(r: int, padding: tuple[int, int], window: int, spread: int) -> tuple[int, int, int]:
-    """(first window element that phase r meets, how many, offset in x of the first for q = 0)."""
+def _taps(r: int, padding: tuple[int, int], window: int, spread: int) -> Taps:
     first = (padding[0] - r) % spread
-    return first, len(range(first, window, spread)), (r + first - padding[0]) // spread
+    return Taps(first, len(range(first, window, spread)), (r + first - padding[0]) // spread)
 
 
 def _part_of_window(w: Node, taps, spread) -> Node:
@@ -316,6 +395,7 @@ def is_epilogue(node: Node) -> bool:
 
 RULES = (
     rule("product-without-window", P.conv_general(x, w), without_window),
+    rule("convolution-by-overlaps", P.conv_general(x, w), by_overlaps, when=is_last),
     rule("convolution-by-phases", P.conv_general(x, w), by_phases, when=is_last),
     rule("spread-written-out", P.conv_general(x, w), spread_first, when=is_last),
     rule("padding-written-out", P.conv_general(x, w), padded_first, when=is_last),

@@ -28,7 +28,7 @@ from tensorwright.ir.expr import (
     transform,
     walk,
 )  # fmt: skip
-from tensorwright.ir.loop import Kernel
+from tensorwright.ir.loop import For, Kernel
 from tensorwright.ir.simplify import linear
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.nest import (
@@ -115,6 +115,7 @@ def read_form(k: Kernel) -> Form | None:
         return Form("map", k, tuple(found))
     if found[0].is_contraction and not (is_sliding(found[0]) or is_dot(found[0])):
         return _contraction(k, found) or _attention(k, found)
+    k, found = dots_in_order(k, found)
     if are_windows(found):
         return Form("windows", k, tuple(found), len(found[0].spatial))
     rows = shared_rows(found)
@@ -446,19 +447,52 @@ def is_window(s: Stage) -> bool:
 
 
 def is_dot(s: Stage) -> bool:
-    """Whether a contraction multiplies each row by the same one, both of which lie in memory in the
-    order in which they are added up: no operand has to be turned to have vectors."""
+    """Whether a contraction multiplies what each result sees by the same factors, both of which lie
+    in memory in the order in which they are added up: no operand has to be turned to have vectors.
+    So is a product with one column, and a convolution to one feature."""
     factors = s.step.value.args[:2] if s.is_contraction else ()
-    if len(s.reduce) != 1 or not s.spatial or any(e.op != "load" for e in factors):
+    if not s.spatial or not factors or any(e.op != "load" for e in factors):
         return False
-    along, last = sym(s.reduce[0].var), s.spatial[-1]
-    if not is_const(s.reduce[0].extent) or s.reduce[0].extent.value < MIN_DOT:
+    if not is_const(s.spatial[-1].extent, 1) or length_together(s, factors) < MIN_DOT:
         return False
     own = {v for f, v in zip(s.spatial, s.variables) if not is_const(f.extent, 1)}
-    fixed = [e for e in factors if not own & set(walk(*e.args))]
-    steps = [stride_of(e, along) for e in factors]
-    return is_const(last.extent, 1) and len(fixed) == 1 and all(
-        step is not None and is_const(step, 1) for step in steps)  # fmt: skip
+    return sum(not own & set(walk(*e.args)) for e in factors) == 1
+
+
+def length_together(s: Stage, factors: tuple[Expr, ...]) -> int:
+    """How many elements that are added up after each other lie next to each other in all factors,
+    0 if that is not known."""
+    length = 1
+    for f in reversed(in_memory_order(s)):
+        steps = [stride_of(e, sym(f.var)) for e in factors]
+        if not all(step is not None and is_const(step, length) for step in steps):
+            break
+        if not is_const(f.extent):
+            return 0
+        length *= f.extent.value
+    return length
+
+
+def in_memory_order(s: Stage) -> list[For]:
+    """The loops of a contraction's reduction by falling step of its first factor."""
+
+    def step(f: For) -> int:
+        found = stride_of(s.step.value.args[0], sym(f.var))
+        return found.value if found is not None and is_const(found) else 1 << 40
+
+    return sorted(s.reduce, key=step, reverse=True)
+
+
+def dots_in_order(k: Kernel, found: list[Stage]) -> tuple[Kernel, list[Stage]]:
+    """The kernel with its dots adding up in the order of memory."""
+    body = k.body
+    for s in found:
+        if is_dot(s) and len(s.reduce) > 1:
+            body = p.reorder(body, [f.var for f in in_memory_order(s)])
+    if body is k.body:
+        return k, found
+    k = k.with_body(body)
+    return k, stages(k.body)
 
 
 def is_sliding(s: Stage) -> bool:

@@ -13,6 +13,7 @@ from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import Buffer, Expr, Symbol, as_expr, bounds, const, is_const, sym, walk
 from tensorwright.ir.loop import Alloc, For, Seq, Store
 from tensorwright.ir.simplify import from_linear, linear
+from tensorwright.schedule.nest import nest_of
 
 
 class ScheduleError(CompileError):
@@ -52,12 +53,15 @@ def check_reorder(chain: list[For], order: Sequence[Symbol]) -> None:
 
 
 def check_reduction(s: For) -> None:
-    """The loop does nothing but one reduction update of an element that it does not move."""
-    step = s.body
+    """The loops (one in another) do nothing but one reduction update of an element that they do not
+    move."""
+    loops = nest_of(s)
+    step = loops[-1].body
     if not isinstance(step, Store) or ir.update(step) is None:
         raise ScheduleError(f"loop {s.var} is not a single reduction")
-    if any(sym(s.var) in set(walk(i)) for i in step.indices):
-        raise ScheduleError(f"loop {s.var} moves the element that it reduces into")
+    for f in loops:
+        if any(sym(f.var) in set(walk(i)) for i in step.indices):
+            raise ScheduleError(f"loop {f.var} moves the element that it reduces into")
 
 
 def check_repeatable(s: For) -> None:

@@ -386,13 +386,16 @@ def relayout(
     return ir.map_loads(root, lambda b, at: new[index(at)] if b is old else None)
 
 
-def rfactor(root: Stmt, v: Symbol, lanes: int) -> tuple[Stmt, Symbol | None]:
+def rfactor(
+    root: Stmt, v: Symbol, lanes: int, outermost: Symbol | None = None
+) -> tuple[Stmt, Symbol | None]:
     """Vectorize a reduction loop: `for r in n: acc = op(acc, e)` accumulates into `lanes` partial
-    results, which are combined at the end; a last partial step is masked. Reassociates the
-    reduction. Returns the loop over whole vectors (None if there is none)."""
-    s = find(root, v)
+    results, which are combined at the end, behind the `outermost` loop of the reduction (v itself,
+    if not given); a last partial step is masked. Reassociates the reduction. Returns the loop over
+    whole vectors (None if there is none)."""
+    s, nest = find(root, v), find(root, outermost or v)
     step = s.body
-    legal.check_reduction(s)
+    legal.check_reduction(nest)
     op, _ = ir.update(step)
     if op == "fma":
         op = "add"
@@ -409,7 +412,7 @@ def rfactor(root: Stmt, v: Symbol, lanes: int) -> tuple[Stmt, Symbol | None]:
         return ir.substitute(Store(part, (l,), value), {sym(v): at})
 
     whole = s.extent // lanes
-    out: list[Stmt] = [Alloc(part), lane_loop(lambda l: Store(part, (l,), neutral))]
+    out: list[Stmt] = []
     outer = loop_symbol(f"{v.name}o", const(0), whole)
     if not is_const(whole, 0):
         inner = lane_loop(lambda l: accumulate(l, s.begin + sym(outer) * lanes + l))
@@ -419,10 +422,15 @@ def rfactor(root: Stmt, v: Symbol, lanes: int) -> tuple[Stmt, Symbol | None]:
         start = whole * lanes
         tail = lane_loop(lambda l: accumulate(l, s.begin + start + l, compare("lt", l, rest)))
         out.append(tail if is_const(rest) else If(compare("lt", const(0), rest), tail))
-    out.append(lane_loop(lambda l: Store(step.buffer, step.indices, make(
-        op, part.dtype, (step.buffer[step.indices], part[l])))))  # fmt: skip
+    made = seq(
+        Alloc(part),
+        lane_loop(lambda l: Store(part, (l,), neutral)),
+        replace_loop(nest, v, lambda _: seq(*out)),
+        lane_loop(lambda l: Store(step.buffer, step.indices, make(
+            op, part.dtype, (step.buffer[step.indices], part[l])))),
+    )  # fmt: skip
     has_whole = not is_const(whole, 0)
-    return replace_loop(root, v, lambda _: seq(*out)), outer if has_whole else None
+    return replace_loop(root, nest.var, lambda _: made), outer if has_whole else None
 
 
 def _is_acc(e: Expr, step: Store) -> bool:

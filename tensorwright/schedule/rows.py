@@ -171,7 +171,7 @@ def _reduction_inside(s: Stmt, target: Target, choices: Choices) -> Stmt:
     width = lanes * choose_accumulators(extent_of(innermost), lanes, choices)
     while width > 1 and high is not None and width > high:
         width //= 2
-    return s if width == 1 else p.rfactor(s, names[-1], width)[0]
+    return s if width == 1 else p.rfactor(s, names[-1], width, names[0])[0]
 
 
 def choose_accumulators(length: int, lanes: int, choices: Choices) -> int:

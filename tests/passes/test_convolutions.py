@@ -99,23 +99,24 @@ def test_no_spatial_dimensions():
     check(last(x, weight(3, 5)), x, ops=["dot_general"])
 
 
+@pytest.mark.parametrize("features", [2, 9])
 @pytest.mark.parametrize(
     ("window", "spread", "padding"),
     list(itertools.product((1, 2, 3, 4, 5), (2, 3), ((0, 0), (1, 1), (2, 0), (3, 4), (-1, 2)))),
 )
-def test_phases_in_one_dimension(window, spread, padding):
+def test_phases_in_one_dimension(window, spread, padding, features):
     x = x_of(2, 6, 3)
-    y = last(x, weight(window, 3, 2), lhs_dilation=(spread,), padding=(padding,))
+    y = last(x, weight(window, 3, features), lhs_dilation=(spread,), padding=(padding,))
     after = check(y, x)
     assert all(n.attrs["lhs_dilation"] in (None, (1,)) for n in after.main.nodes()
                if n.op.name == "conv_general")  # fmt: skip
 
 
-@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(("groups", "features"), [(1, 6), (1, 12), (2, 6)])
 @pytest.mark.parametrize(("window", "pad"), [(2, 1), (4, 2), (3, 1), (3, 2), (1, 0)])
-def test_phases_in_two_dimensions(window, pad, groups):
+def test_phases_in_two_dimensions(window, pad, groups, features):
     x = x_of(1, 4, 5, 4)
-    w = weight(window, window, 4 // groups, 6)
+    w = weight(window, window, 4 // groups, features)
     y = last(x, w, lhs_dilation=(2, 2), padding=((pad, pad), (pad, pad)), groups=groups)
     check(y, x)
 
@@ -123,12 +124,20 @@ def test_phases_in_two_dimensions(window, pad, groups):
 def test_phases_share_one_padded_operand():
     """A phase that needs no padding reads the operand itself."""
     x = x_of(1, 4, 5, 8)
-    y = last(x, weight(4, 4, 8, 6), lhs_dilation=(2, 2), padding=((2, 2), (2, 2)))
+    y = last(x, weight(4, 4, 8, 12), lhs_dilation=(2, 2), padding=((2, 2), (2, 2)))
     ops = op_names(check(y, x))
     assert ops.count("pad") == 1 and ops.count("conv_general") == 4
-    y = last(x, weight(3, 3, 8, 6), lhs_dilation=(2, 2), padding=((1, 2), (1, 2)))
+    y = last(x, weight(3, 3, 8, 12), lhs_dilation=(2, 2), padding=((1, 2), (1, 2)))
     ops = op_names(check(y, x))
     assert ops.count("pad") == 1 and ops.count("slice") == 4 + 3
+
+
+def test_few_channels_are_sums_of_one_product():
+    x = x_of(2, 4, 5, 8)
+    y = last(x, weight(4, 4, 8, 3), lhs_dilation=(2, 2), padding=((2, 2), (2, 2)))
+    ops = op_names(check(y, x))
+    assert ops.count("dot_general") == 1 and "conv_general" not in ops
+    assert ops.count("add") == 4 * 3
 
 
 def test_equal_phases_are_one_product():
@@ -156,8 +165,9 @@ def test_symbolic_sizes():
     x = x_of(n, h, h, 3)
     check(last(x, weight(1, 1, 3, 4)), x, sizes={"n": 2, "h": 5})
     check(last(x, weight(3, 3, 3, 4), padding=((1, 1), (1, 1))), x, sizes={"n": 2, "h": 5})
-    y = last(x, weight(4, 4, 3, 4), lhs_dilation=(2, 2), padding=((2, 2), (2, 2)))
-    check(y, x, sizes={"n": 2, "h": 5})
+    for features in (4, 12):
+        y = last(x, weight(4, 4, 3, features), lhs_dilation=(2, 2), padding=((2, 2), (2, 2)))
+        check(y, x, sizes={"n": 2, "h": 5})
 
 
 def test_what_follows_a_product_stays_a_matrix():

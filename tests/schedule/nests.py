@@ -43,6 +43,19 @@ def product_kernel(m: Dim, n: Dim, k: Dim) -> Kernel:
     return kernel("product", [x, w], z, loops("ij", (m, n), body))
 
 
+def sum_of_two_kernel(m: Dim, outer: Dim, inner: Dim) -> Kernel:
+    """s[i] = sum over q and r of x[i, q, r]"""
+    m, outer, inner = dim(m), dim(outer), dim(inner)
+    x, s = Buffer("x", f32, (m, outer, inner)), Buffer("s", f32, (m,))
+
+    def body(i):
+        add = lambda q, r: Store(s, (i,), s[(i,)] + x[i, q, r])
+        step = ir.loop("q", outer, lambda q: ir.loop("r", inner, lambda r: add(q, r)))
+        return seq(Store(s, (i,), const(0.0, f32)), step)
+
+    return kernel("total", [x], s, loops("i", (m,), body))
+
+
 def sum_kernel(m: Dim, k: Dim, op: str = "add") -> Kernel:
     """s[i] = sum (or another reduction) over r of x[i, r]"""
     from tensorwright.ir.expr import binary

@@ -23,6 +23,7 @@ from tests.schedule.nests import (
     map_kernel,
     product_kernel,
     sum_kernel,
+    sum_of_two_kernel,
 )  # fmt: skip
 
 sizes = st.integers(1, 9) | st.just("n")
@@ -168,6 +169,17 @@ def test_rfactor(m, depth, op, lanes, size):
     if op == "mul":
         size = min(size, 6)  # exact
     assert_same(k, p.rfactor(k.body, loop_of(k, "r"), lanes)[0], size)
+
+
+@checked
+@given(sizes, sizes, sizes, st.sampled_from([2, 4, 8]), st.integers(1, 6))
+def test_rfactor_of_a_nest(m, outer, depth, lanes, size):
+    """Partial results live through all loops of the reduction."""
+    k = sum_of_two_kernel(m, outer, depth)
+    after = p.rfactor(k.body, loop_of(k, "r"), lanes, loop_of(k, "q"))[0]
+    (nest,) = (s for s in ir.statements(after) if isinstance(s, ir.For) and s.var.name == "q")
+    assert not any(isinstance(s, ir.Alloc) for s in ir.statements(nest))
+    assert_same(k, after, size)
 
 
 @checked

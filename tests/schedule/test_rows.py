@@ -8,6 +8,7 @@ import tensorwright as tw
 from tensorwright.ir.expr import symbols_of
 from tensorwright.ir.interp import run_graph
 from tensorwright.ir.loop import For, Store, statements
+from tensorwright.ops.conv import conv_general
 from tensorwright.ops.elementwise import add, mul, sigmoid, sub, tanh
 from tensorwright.ops.linalg import matmul
 from tensorwright.ops.reduce import reduce_max, reduce_sum
@@ -79,6 +80,22 @@ def test_one_column_is_summed_up_along_rows(rows, depth):
     a, b = (RNG.standard_normal(s).astype(np.float32) for s in ((rows, 3, depth), (depth, 1)))
     c = np.array([0.25], np.float32)
     np.testing.assert_allclose(program(a, b, c), np.tanh(a @ b + c), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("attrs", [
+    {}, {"strides": (2, 1)}, {"dilation": (1, 2)}, {"padding": ((1, 1), (1, 0))},
+])  # fmt: skip
+@pytest.mark.parametrize("channels", [6, 16, 37])
+def test_convolutions_to_one_channel_are_summed_up_along_rows(channels, attrs):
+    x, w = x_of(2, 9, 7, channels), x_of(3, 3, channels, 1, name="w")
+    m = module(conv_general(x, w, layout="NLAST", **attrs), x, w)
+    program = tw.compile(m)
+    kernels = [k for k in program.lowered.kernels.values() if "conv" in k.name]
+    long_rows = channels >= 16 or "dilation" not in attrs
+    assert [k.schedule[0].startswith("rows") for k in kernels] == [long_rows]
+    inputs = [RNG.standard_normal(v.shape).astype(np.float32) for v in (x, w)]
+    (want,) = run_graph(m.main, inputs)
+    np.testing.assert_allclose(program(*inputs), want, rtol=1e-4, atol=1e-4)
 
 
 def test_few_elements_are_multiplied_on_tiles():
