@@ -248,6 +248,8 @@ class Operations(Block):
             return self.op(f"{'uitofp' if b.is_float else 'zext'} {ta} {v} to {tb}")
         if a.is_float and b.is_float:
             return self.float_cast(v, a, b, lanes)
+        if a.is_float and lanes:
+            return self.saturated(v, a, b, lanes)
         if a.is_float:
             name = "fptosi.sat" if b.is_signed else "fptoui.sat"
             return self.intrinsic(name, tb, [(ta, v)], f"{suffix(tb)}.{suffix(ta)}")
@@ -257,6 +259,26 @@ class Operations(Block):
             return v
         word = "trunc" if b.bits < a.bits else "sext" if a.is_signed else "zext"
         return self.op(f"{word} {ta} {v} to {tb}")
+
+    def saturated(self, v: str, a: DType, b: DType, lanes: int) -> str:
+        """Floats to the nearest integers towards zero that there are, NaN to 0. LLVM's own
+        instruction for this is done element by element on x86."""
+        ta, tb, flags = self.type(a, lanes), self.type(b, lanes), f"<{lanes} x i1>"
+        low = f"splat ({a.llvm} {literal(b.min, a)})"
+        beyond = f"splat ({a.llvm} {literal(2.0 ** (b.bits - b.is_signed), a)})"  # exact in floats
+        far = self.op(f"fcmp oge {ta} {v}, {beyond}")
+        inside = self.op(f"fcmp oge {ta} {v}, {low}")
+        inside = self.op(f"select {flags} {far}, {flags} zeroinitializer, {flags} {inside}")
+        known = self.op(f"select {flags} {inside}, {ta} {v}, {ta} zeroinitializer")
+        wide = tb if b.bits >= 32 else f"<{lanes} x i32>"
+        signed = b.is_signed or b.bits < 32
+        whole = self.op(f"{'fptosi' if signed else 'fptoui'} {ta} {known} to {wide}")
+        if wide != tb:
+            whole = self.op(f"trunc {wide} {whole} to {tb}")
+        if b.is_signed:
+            below = self.op(f"fcmp olt {ta} {v}, {low}")
+            whole = self.op(f"select {flags} {below}, {tb} splat ({b.llvm} {b.min}), {tb} {whole}")
+        return self.op(f"select {flags} {far}, {tb} splat ({b.llvm} {b.max}), {tb} {whole}")
 
     def float_cast(self, v: str, a: DType, b: DType, lanes: int) -> str:
         """Between two widths. 16-bit floats are i16 everywhere but here, where LLVM would otherwise

@@ -92,10 +92,13 @@ def _recombine(quotient: Expr, terms: dict[Expr, int]) -> Expr | None:
     c //= d.value
     rest = {a: k for a, k in terms.items() if a is not quotient}
     if multiple_of(x) % d.value:
-        remainder = make("mod", index, (x, d))
-        if rest.get(remainder) != c:
+        for remainder in (make("mod", index, (x, d)), _mod(x, d)):  # in any form that it may have
+            parts, constant = _terms(_mul(remainder, const(c)))
+            if not constant and parts and all(rest.get(a) == k for a, k in parts.items()):
+                rest = {a: k for a, k in rest.items() if a not in parts}
+                break
+        else:
             return None
-        del rest[remainder]
     return _add(from_linear(rest), _mul(x, const(c)))
 
 
@@ -415,12 +418,12 @@ def div_of_mod(a, b):
 
 @rule("mod")
 def mod_of_mod(a, b):
-    """(s + k * (x % (c*d))) % c = (s + k * x) % c for c > 0"""
+    """(s + k * (x % m)) % c = (s + k * x) % c for c > 0, if c divides k * m"""
     if b.op != "const" or b.value <= 0:
         return None
     terms, constant = _terms(a)
-    within = [t for t in terms if t.op == "mod" and t.args[1].op == "const"
-              and t.args[1].value > 0 and t.args[1].value % b.value == 0]  # fmt: skip
+    within = [t for t, k in terms.items() if t.op == "mod" and t.args[1].op == "const"
+              and t.args[1].value > 0 and k * t.args[1].value % b.value == 0]  # fmt: skip
     if not within:
         return None
     total = from_linear({t: c for t, c in terms.items() if t not in within}, constant)

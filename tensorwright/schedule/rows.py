@@ -14,7 +14,7 @@ from dataclasses import replace
 from math import log2, prod
 
 from tensorwright.ir import loop as ir
-from tensorwright.ir.expr import Buffer, bounds, const, is_const, sym
+from tensorwright.ir.expr import Buffer, bounds, const, is_const, select, sym
 from tensorwright.ir.loop import Alloc, For, Kernel, Seq, Stmt, loop_symbol, seq
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.contraction import (
@@ -306,6 +306,8 @@ def guard_reads(body: Stmt, condition) -> Stmt:
 
 
 def _guard_innermost(s: Stmt, condition) -> Stmt:
+    """All sums are stored, so that they stay in registers: what a masked store leaves in memory
+    would have to be there before it is read again."""
     if isinstance(s, For):
         return replace(s, body=_guard_innermost(s.body, condition))
-    return ir.If(condition, s)
+    return replace(s, value=select(condition, s.value, s.buffer[s.indices]))

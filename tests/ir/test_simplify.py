@@ -148,6 +148,17 @@ def test_quotient_and_remainder_by_a_symbolic_divisor():
             assert evaluate(e, known) == (v if w else 0)
 
 
+def test_quotient_and_remainder_in_other_forms():
+    """x // d * d + y % d = x where y is x up to multiples of d: subscripts of what is split anew."""
+    block = var("block", min=0, max=3135)
+    lane = var("lane", min=0, max=15)
+    flat = block * 16 + lane
+    row, column = flat % 784 // 28, flat % 28
+    assert row * 28 + column is block % 49 * 16 + lane
+    assert flat // 784 * 784 + row * 28 + column is flat
+    assert flat // 784 * 784 * 3 + row * 84 + column * 3 is flat * 3
+
+
 def test_sizes_of_layers_that_halve():
     """However often a size is halved, one quotient says it, as do those who computed it at once."""
     h = var("h", min=1)
