@@ -49,19 +49,33 @@ class Keeper(Peer):
         return lambda: text
 
 
-def test_what_a_peer_keeps_has_no_cold_time(tmp_path, monkeypatch) -> None:
+@pytest.fixture
+def keeper(tmp_path, monkeypatch) -> Keeper:
+    """A peer with a folder for what it keeps, and a model `net`."""
     artifact = zoo.Artifact(tmp_path / "net.onnx", {}, (), {})
     row = SimpleNamespace(artifact=lambda small: artifact)
     monkeypatch.setattr(worker.zoo, "find", lambda name: row)
-    monkeypatch.setitem(worker.peers.PEERS, "keeper", Keeper())
+    monkeypatch.setitem(worker.peers.PEERS, "keeper", peer := Keeper())
     monkeypatch.setenv("TW_BENCH_FOLDER", str(tmp_path))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
+    return peer
+
+
+def test_what_a_peer_keeps_has_no_cold_time(keeper) -> None:
     first, second = worker.Session("keeper"), worker.Session("keeper")
     assert first.load("net", 1)["cold_s"] >= 0 and first.call() == "old"
     assert second.load("net", 1)["cold_s"] is None and second.call() == "old"
     assert second.load("net", 2)["cold_s"] is None
-    worker.peers.PEERS["keeper"].compiles_for_threads = True
+    keeper.compiles_for_threads = True
     assert worker.Session("keeper").load("net", 2)["cold_s"] >= 0
+
+
+def test_what_a_killed_process_left_is_not_kept(keeper, tmp_path) -> None:
+    worker.Session("keeper").load("net", 1)
+    (made,) = tmp_path.glob("keeper-*/made")
+    (made.parent / "unfinished").touch()
+    assert worker.Session("keeper").load("net", 1)["cold_s"] >= 0
+    assert [p.name for p in made.parent.iterdir()] == ["made"]
 
 
 def test_new_rows_take_the_place_of_old_ones(tmp_path) -> None:
