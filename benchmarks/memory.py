@@ -202,7 +202,7 @@ def main(argv: list[str] | None = None) -> list[Row]:
     options(parser, PLACE)
     args = parser.parse_args(argv)
     rows = [row for name in args.models for row in rows_of(name, args.small)]
-    publish([table(rows)], args.markdown)
+    publish([table(rows)], args.markdown, args.drop)
     return rows
 
 

@@ -195,5 +195,5 @@ class Tvm(Peer):
 
 
 MORE: dict[str, Peer] = {
-    "executorch": ExecuTorch(), "ncnn": Ncnn(), "mnn": Mnn(), "iree": Iree(), "tvm": Tvm(),
+    "executorch": ExecuTorch(), "mnn": Mnn(), "ncnn": Ncnn(), "iree": Iree(), "tvm": Tvm(),
 }  # fmt: skip
