@@ -197,7 +197,7 @@ def plan_options(parser: argparse.ArgumentParser, rounds: int, seconds: float, g
                         help="timed calls per peer and round")  # fmt: skip
     parser.add_argument("--calls", type=int, default=3, help="at least so many calls per round")
     parser.add_argument("--gap", type=float, default=gap, help="pause between peers, seconds")
-    parser.add_argument("--small", action="store_true", help="test-size models (a smoke test)")
+    parser.set_defaults(small=False)
     parser.add_argument("--keep", type=lambda p: Path(p).resolve(), help="folder of compiled files")
 
 
@@ -222,6 +222,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--peers", type=page.comma,
                         default=["ort", "openvino", "torch", "inductor"])  # fmt: skip
     plan_options(parser, rounds=5, seconds=0.5, gap=0.5)
+    page.small_option(parser)
     runs.options(parser)
     page.options(parser, PLACE)
     args = parser.parse_args(argv)

@@ -18,7 +18,16 @@ from dataclasses import dataclass, replace
 
 from benchmarks import runs, zoo
 from benchmarks.agreement import TOLERANCE, relative_error
-from benchmarks.page import TITLES, Table, comma, measured_on, options, publish, thread_option
+from benchmarks.page import (
+    TITLES,
+    Table,
+    comma,
+    measured_on,
+    options,
+    publish,
+    small_option,
+    thread_option,
+)
 from benchmarks.runs import Measured, by_key, sources
 from benchmarks.sequence import Job, Run, as_list, contest
 from benchmarks.sizes import RANGES, Model, Sizes
@@ -140,7 +149,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--limit", type=float, default=240, help="seconds of a peer's sequence")
     parser.add_argument("--seconds", type=float, default=1.0,
                         help="per comparison with static; 0: none")  # fmt: skip
-    parser.add_argument("--small", action="store_true", help="test-size models (a smoke test)")
+    small_option(parser)
     thread_option(parser)
     runs.options(parser)
     options(parser, SEQUENCE, STATIC)

@@ -145,6 +145,10 @@ def thread_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=numbers, default=[1, 2], help="numbers of them: 1,2")
 
 
+def small_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--small", action="store_true", help="test-size models (a smoke test)")
+
+
 def publish(tables: Sequence[Table | Section], page: Path | None, drop: bool = False) -> None:
     """Prints the tables, and puts them in the page if there is one. SystemExit: the page has rows
     that they have not, and these are not to be dropped."""

@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks import bench, runs, zoo
 from benchmarks.agreement import relative_error
 from benchmarks.limits import machine_line
-from benchmarks.page import Section, aligned, comma, options, publish
+from benchmarks.page import Section, aligned, comma, options, publish, small_option
 from benchmarks.runs import Measured, by_key, sources
 
 PLACE = "benchmarks.precision"
@@ -133,6 +133,7 @@ def main(argv: list[str] | None = None) -> list[Row]:
     parser.add_argument("--models", type=comma, default=list(MODELS))
     parser.add_argument("--peers", type=comma, default=list(PEERS))
     bench.plan_options(parser, rounds=3, seconds=0.3, gap=0.1)
+    small_option(parser)
     runs.options(parser)
     options(parser, PLACE)
     args = parser.parse_args(argv)

@@ -63,10 +63,9 @@ class Rows:
             self.path.write_text(json.dumps(records))
 
     def ordered(self, kind: str, names: Sequence[str]) -> list:
-        """In the order of these names; rows without one are of another time and left out."""
+        """In the order of these names, all others behind them."""
         place = {name: k for k, name in enumerate(names)}
-        rows = [r for r in self.found[kind] if r.key[0] in place]
-        return sorted(rows, key=lambda r: place[r.key[0]])
+        return sorted(self.found[kind], key=lambda r: place.get(r.key[0], len(place)))
 
 
 def earlier_files(args: argparse.Namespace) -> list[Path]:

@@ -47,7 +47,7 @@ def test_a_run_adds_to_the_file(tmp_path):
         ("a", ""), ("b", "2"),
     ]  # fmt: skip
     assert [r.model for r in second.ordered("rows", ["b", "a"])] == ["b", "a"]
-    assert [r.model for r in second.ordered("rows", ["b"])] == ["b"]
+    assert [r.model for r in second.ordered("rows", ["b"])] == ["b", "a"]
     third = rows_of("--json", path)
     third.add("rows", [row("c")])
     assert [r.model for r in rows_of("--join", path).found["rows"]] == ["c"]
