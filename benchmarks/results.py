@@ -150,13 +150,13 @@ def losses(results: list[Result], ratio: Callable[[dict[str, Result]], tuple | N
 
 
 def compile_rows(results: list[Result]) -> list[list[str]]:
-    rows, peers = [], peers_of(results)
-    top = max((r.threads for r in results), default=1)
-    for (_, threads), group in grouped(results).items():
-        if threads == top:
-            cells = [_compile_cell(group.get(p)) for p in peers]
-            rows.append([next(iter(group.values())).title, *cells])
-    return rows
+    """A line a model, of its greatest number of threads."""
+    groups: dict[str, dict[str, Result]] = {}
+    for found in by_threads(results).values():
+        groups |= {model: group for (model, _), group in grouped(found).items()}
+    return [[next(iter(group.values())).title,
+             *(_compile_cell(group.get(p)) for p in peers_of(results))]
+            for group in groups.values()]  # fmt: skip
 
 
 def _compile_cell(result: Result | None) -> str:

@@ -128,6 +128,12 @@ def test_two_threads_stand_beside_one() -> None:
     assert results.SCALING not in squeezed(found[:1])
 
 
+def test_compile_times_are_of_the_most_threads() -> None:
+    make = lambda model, n: Result(model, model, n, "ort", cold_s=float(n), warm_s=0.5)
+    found = [make("b", 2), make("a", 1), make("b", 1)]
+    assert results.compile_rows(found) == [["a", "1.00 / 0.50"], ["b", "2.00 / 0.50"]]
+
+
 def test_overheads_are_measured(capsys) -> None:
     overhead.main(["--only", "calls"])
     printed = capsys.readouterr().out
