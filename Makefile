@@ -1,7 +1,7 @@
 # make demo            compile the examples, compare with ONNX Runtime    (MODEL=file.onnx for yours)
 # make test            the test suite                                     (ARGS="-k name" to select)
-# make bench           the tables of docs/benchmarks.md                   (ARGS="--models resnet50")
-# make bench-kernels   docs/kernels.md, single operators                  (ARGS="--families conv")
+# make bench           the tables of docs/benchmarks.md                   (ARGS="--models resnet50 --join")
+# make bench-kernels   docs/kernels.md, single operators                  (ARGS="--families conv --join")
 # make bench-dynamic   the tables of docs/benchmarks_dynamic.md           (half an hour, quiet machine)
 # make conformance     the ONNX operator tests: docs/conformance.md       (ARGS="--only conv --show")
 # make docs            the generated pages of docs

@@ -198,7 +198,7 @@ def main(argv: list[str] | None = None) -> list[Row]:
     options(parser, PLACE)
     args = parser.parse_args(argv)
     rows = [row for threads in args.threads for row in measure(args, threads)]
-    publish([table(rows)], args.markdown)
+    publish([table(rows)], args.markdown, args.drop)
     return rows
 
 

@@ -3,7 +3,7 @@
     python -m benchmarks.bench --models resnet50,lstm2 --threads 1,2 --peers ort,openvino
 
 Peers that compile for minutes keep what they made with `--keep FOLDER`; `--join` puts new rows
-beside those that the file of `--json` has, so that a long table can be made in pieces.
+beside those of earlier runs (`runs.py`), so that a long table can be made in pieces.
 
 Every (model, threads) is one contest: a process per peer is started, pinned and loaded; rounds of
 timed calls are interleaved in rotated order, with a pause so that a peer's spinning pool cannot
@@ -20,16 +20,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks import results, zoo
+from benchmarks import page, results, runs, zoo
 from benchmarks.agreement import relative_error
 from benchmarks.peers import PEERS
 from benchmarks.results import ONNX_ONLY, OURS, REFERENCE, Result
 
+PLACE = "benchmarks.bench"
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -106,24 +108,39 @@ class Worker:
         self.folder.cleanup()
 
 
-def contest(row: zoo.Row, peers: list[str], plan: Plan) -> list[Result]:
-    """All peers on one model at one thread count."""
-    meta = row.artifact(plan.small).meta
-    cost = {"flops": meta["flops"], "weight_bytes": meta["weight_bytes"]}
-    found = {p: Result(row.name, row.title, plan.threads, p, **cost) for p in peers}
-    for peer in peers:
-        if PEERS[peer].needs_torch and not row.has_torch:
-            found[peer].failure = ONNX_ONLY
-    workers = {p: Worker(p, plan.threads, plan.keep) for p in peers if not found[p].failure}
+@contextlib.contextmanager
+def started(peers: list[str], plan: Plan) -> Iterator[dict[str, Worker]]:
+    """A process for each of the peers, until the end of the block."""
+    workers: dict[str, Worker] = {}
     try:
-        for peer, worker in workers.items():
-            load(worker, found[peer], plan)
-        alive = {p: w for p, w in workers.items() if not found[p].failure}
-        check(alive, found)
-        run_rounds({p: w for p, w in alive.items() if not found[p].failure}, found, plan)
+        for peer in peers:
+            workers[peer] = Worker(peer, plan.threads, plan.keep)
+        yield workers
     finally:
         for worker in workers.values():
             worker.close()
+
+
+def contest(row: zoo.Row, peers: list[str], plan: Plan) -> list[Result]:
+    """All peers on one model at one thread count, in processes of their own."""
+    able = [p for p in peers if row.has_torch or not PEERS[p].needs_torch]
+    with started(able, plan) as workers:
+        return measured(row, peers, workers, plan)
+
+
+def measured(
+    row: zoo.Row, peers: list[str], workers: dict[str, Worker], plan: Plan
+) -> list[Result]:
+    """What the peers' processes make of a model; who has none cannot take it."""
+    meta = row.artifact(plan.small).meta
+    cost = {"flops": meta["flops"], "weight_bytes": meta["weight_bytes"]}
+    found = {p: Result(row.name, row.title, plan.threads, p, **cost) for p in peers}
+    for peer in found.keys() - workers.keys():
+        found[peer].failure = ONNX_ONLY
+    for peer, worker in workers.items():
+        load(worker, found[peer], plan)
+    check({p: w for p, w in workers.items() if not found[p].failure}, found)
+    run_rounds(workers, found, plan)
     return list(found.values())
 
 
@@ -149,7 +166,7 @@ def check(workers: dict[str, Worker], found: dict[str, Result]) -> None:
 
 
 def run_rounds(workers: dict[str, Worker], found: dict[str, Result], plan: Plan) -> None:
-    order = list(workers)
+    order = [peer for peer in workers if not found[peer].failure]
     for turn in range(plan.rounds):
         start = turn % len(order) if order else 0
         for peer in order[start:] + order[:start]:
@@ -161,36 +178,53 @@ def run_rounds(workers: dict[str, Worker], found: dict[str, Result], plan: Plan)
             found[peer].times += reply.get("times", [])
 
 
-def ensure_exported(names: list[str], small: bool) -> None:
+def ensure_exported(names: list[str], small: bool = False) -> None:
     """Export in a process of its own, so that this one never holds torch or a model."""
-    for name in names:
-        command = [sys.executable, "-m", "benchmarks.zoo", name, *(["--small"] * small)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        if done.returncode:
-            raise SystemExit(f"{name} could not be exported:\n{done.stderr[-2000:]}")
+    command = [sys.executable, "-m", "benchmarks.zoo", *names, *(["--small"] * small)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True) if names else None
+    if done and done.returncode:
+        raise SystemExit(f"{', '.join(names)}: not exported:\n{done.stderr[-2000:]}")
+
+
+# ---- the command -------------------------------------------------------------------------------
+
+
+def plan_options(parser: argparse.ArgumentParser, rounds: int, seconds: float, gap: float) -> None:
+    """How the commands that hold contests measure."""
+    page.thread_option(parser)
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--seconds", type=float, default=seconds,
+                        help="timed calls per peer and round")  # fmt: skip
+    parser.add_argument("--calls", type=int, default=3, help="at least so many calls per round")
+    parser.add_argument("--gap", type=float, default=gap, help="pause between peers, seconds")
+    parser.set_defaults(small=False)
+    parser.add_argument("--keep", type=lambda p: Path(p).resolve(), help="folder of compiled files")
+
+
+def plan_of(args: argparse.Namespace, threads: int) -> Plan:
+    return Plan(threads, args.rounds, args.seconds, args.calls, args.gap, args.small, args.keep)
+
+
+def described(args: argparse.Namespace) -> str:
+    """How a run measures."""
+    text = f"{args.rounds} rounds of at least {args.seconds} s and {args.calls} calls per peer"
+    return text + ", test-size models" * args.small
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description=__doc__)
-    comma = lambda text: [part for part in text.split(",") if part]
-    everything = [row.name for row in zoo.rows()]
     parser.add_argument(
         "--models",
-        type=comma,
-        default=everything,
+        type=page.comma,
+        default=[row.name for row in zoo.rows()],
         help="comma-separated names; `headline` stands for those of zoo.HEADLINE",
     )
-    parser.add_argument("--threads", type=comma, default=["1", "2"])
-    parser.add_argument("--peers", type=comma, default=["ort", "openvino", "torch", "inductor"])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=0.5, help="timed calls per peer and round")
-    parser.add_argument("--calls", type=int, default=3, help="at least so many calls per round")
-    parser.add_argument("--gap", type=float, default=0.5, help="pause between peers, seconds")
-    parser.add_argument("--small", action="store_true", help="test-size models (a smoke test)")
-    parser.add_argument("--keep", type=lambda p: Path(p).resolve(), help="folder of compiled files")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--join", action="store_true", help="keep other models of the --json file")
-    parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--peers", type=page.comma,
+                        default=["ort", "openvino", "torch", "inductor"])  # fmt: skip
+    plan_options(parser, rounds=5, seconds=0.5, gap=0.5)
+    page.small_option(parser)
+    runs.options(parser)
+    page.options(parser, PLACE)
     args = parser.parse_args(argv)
     if args.models == ["headline"]:
         args.models = [row.name for row in zoo.rows() if row.name in zoo.HEADLINE]
@@ -201,27 +235,20 @@ def main(argv: list[str] | None = None) -> list[Result]:
     args = parse(argv)
     # Ours always runs, and so does the reference that checks every answer.
     peers = list(dict.fromkeys([OURS, REFERENCE, *args.peers]))
-    rows = [zoo.find(name) for name in args.models]
-    ensure_exported(args.models, args.small)
-    measured: list[Result] = []
-    if args.join:
-        measured = results.read(args.json)
-    for row in rows:
-        for threads in map(int, args.threads):
-            plan = Plan(threads, args.rounds, args.seconds, args.calls, args.gap, args.small,
-                        args.keep)  # fmt: skip
-            group = contest(row, peers, plan)
-            measured = results.joined(measured, group)
+    rows = runs.Rows(args, described(args), results=Result)
+    for name in args.models if args.threads else ():
+        ensure_exported([name], args.small)
+        for threads in args.threads:
+            group = contest(zoo.find(name), peers, plan_of(args, threads))
+            rows.add("results", group)
             line = ", ".join(f"{r.peer} {r.cell()}" for r in group)
-            print(f"{row.name}, {threads} thread(s): {line}", file=sys.stderr, flush=True)
-            if args.json:
-                args.json.write_text(json.dumps([r.record() for r in measured]))
-    results.print_tables(measured)
+            print(f"{name}, {threads} thread(s): {line}", file=sys.stderr, flush=True)
+    found = rows.ordered("results", [row.name for row in zoo.rows()])
     if args.markdown:
-        note = f"{args.rounds} rounds of at least {args.seconds} s and {args.calls} calls per peer"
-        note += ", test-size models" * args.small
-        results.write_markdown(args.markdown, measured, note)
-    return measured
+        page.publish([results.section(PLACE, found)], args.markdown, args.drop)
+    else:
+        results.print_tables(found)
+    return found
 
 
 if __name__ == "__main__":

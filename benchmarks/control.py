@@ -208,7 +208,7 @@ def main(argv: list[str] | None = None) -> list[Row]:
             for name in args.only if name in PROGRAMS for threads in args.threads]  # fmt: skip
     tables = [table(rows)] if rows else []
     tables += [overhead_table()] if "overheads" in args.only else []
-    publish(tables, args.markdown)
+    publish(tables, args.markdown, args.drop)
     return rows
 
 

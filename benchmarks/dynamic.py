@@ -12,15 +12,23 @@ sequence of distinct shapes (`sequence.py`); one that needs more than `--limit` 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
-from benchmarks import zoo
+from benchmarks import runs, zoo
 from benchmarks.agreement import TOLERANCE, relative_error
-from benchmarks.page import TITLES, Table, comma, measured_on, options, publish, thread_option
+from benchmarks.page import (
+    TITLES,
+    Table,
+    comma,
+    measured_on,
+    options,
+    publish,
+    small_option,
+    thread_option,
+)
+from benchmarks.runs import Measured, by_key, sources
 from benchmarks.sequence import Job, Run, as_list, contest
 from benchmarks.sizes import RANGES, Model, Sizes
 from benchmarks.turns import clock_of, in_turns
@@ -33,7 +41,7 @@ OURS, PEERS = "tensorwright", ("ort", "openvino", "inductor")
 
 
 @dataclass
-class Ratio:
+class Ratio(Measured):
     """Best seconds of one call at one size."""
 
     model: str
@@ -41,6 +49,10 @@ class Ratio:
     threads: int
     symbolic: float
     static: float
+
+    @property
+    def key(self) -> tuple:
+        return self.model, tuple(self.sizes.items()), self.threads
 
     @property
     def ratio(self) -> float:
@@ -88,32 +100,32 @@ def static_table(found: Sequence[Ratio], note: str) -> Table:
 def sequences(plan: Job, threads: Sequence[int], peers: Sequence[str], limit: float) -> list[Run]:
     """All engines over the plan's sequence with each number of threads. Who was stopped is not run
     again: compiling takes as long."""
-    runs: list[Run] = []
+    found: list[Run] = []
     for count in threads:
-        slow = {r.job.engine for r in runs if r.stopped}
+        slow = {r.job.engine for r in found if r.stopped}
         jobs = [replace(plan, engine=e, threads=count) for e in (OURS, *peers)]
-        runs += contest([j for j in jobs if j.engine not in slow], limit)
-        runs += [Run(j, failure="not run") for j in jobs if j.engine in slow]
-    return runs
+        found += contest([j for j in jobs if j.engine not in slow], limit)
+        found += [Run(j, failure="not run") for j in jobs if j.engine in slow]
+    return found
 
 
-def sequence_table(runs: Sequence[Run], note: str) -> Table:
+def sequence_table(found: Sequence[Run], note: str) -> Table:
     """A line a model and number of threads."""
-    engines = list(dict.fromkeys(r.job.engine for r in runs))
+    engines = list(dict.fromkeys(r.job.engine for r in found))
     titles = [TITLES[e] for e in engines]
     header = ["model", "threads", *titles, "recompiled", "best peer over ours"]
-    groups: dict[tuple[str, int], dict[str, Run]] = {}
-    for r in runs:
-        groups.setdefault((r.job.model, r.job.threads), {})[r.job.engine] = r
     rows = []
-    for (model, threads), group in groups.items():
+    for (model, threads), runs_of in by_key(found).items():
+        group = {r.job.engine: r for r in runs_of}
         told = [f"{TITLES[e]} {r.recompiled}" for e, r in group.items() if r.recompiled is not None]
-        rows.append([zoo.find(model).title, str(threads), *(cell(group[e]) for e in engines),
+        rows.append([zoo.find(model).title, str(threads), *(cell(group.get(e)) for e in engines),
                      ", ".join(told), speed_up(group)])  # fmt: skip
     return Table(SEQUENCE, 1, header, rows, note)
 
 
-def cell(r: Run) -> str:
+def cell(r: Run | None) -> str:
+    if r is None:
+        return ""
     return r.failure or f"{r.first_s:.2f} / {r.again_s:.2f}"
 
 
@@ -137,33 +149,33 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--limit", type=float, default=240, help="seconds of a peer's sequence")
     parser.add_argument("--seconds", type=float, default=1.0,
                         help="per comparison with static; 0: none")  # fmt: skip
-    parser.add_argument("--small", action="store_true", help="test-size models (a smoke test)")
-    parser.add_argument("--json", type=Path)
+    small_option(parser)
     thread_option(parser)
+    runs.options(parser)
     options(parser, SEQUENCE, STATIC)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> tuple[list[Ratio], list[Run]]:
     args = parse(argv)
-    ratios: list[Ratio] = []
-    runs: list[Run] = []
-    for name in args.models:
+    how = f"at least {args.seconds} s a comparison, {args.shapes} shapes a sequence"
+    kept = runs.Rows(args, how + ", test-size models" * args.small, ratios=Ratio, runs=Run)
+    for name in args.models if args.threads else ():
         model, points = Model(name, args.small), RANGES[name].points
         for threads in args.threads if args.seconds else ():
             points = points[:1] if args.small else points
-            ratios += compare_with_static(model, points, threads, args.seconds)
+            kept.add("ratios", compare_with_static(model, points, threads, args.seconds))
         if args.shapes:
             plan = Job(name, OURS, 1, args.shapes, args.small)
-            runs += sequences(plan, args.threads, args.peers, args.limit)
+            kept.add("runs", sequences(plan, args.threads, args.peers, args.limit))
         print(f"{name} done", file=sys.stderr, flush=True)
-        if args.json:
-            args.json.write_text(json.dumps({"ratios": [asdict(r) for r in ratios],
-                                             "runs": [asdict(r) for r in runs]}))  # fmt: skip
-    tables = [sequence_table(runs, measured_on(args.peers))] if runs else []
-    tables += [static_table(ratios, measured_on(()))] if ratios else []
-    publish(tables, args.markdown)
-    return ratios, runs
+    ratios, found = kept.ordered("ratios", list(RANGES)), kept.ordered("runs", list(RANGES))
+    on = lambda peers, rows: f"{measured_on(peers, timed=False)} {sources(rows)}"
+    peers = dict.fromkeys(r.job.engine for r in found)
+    tables = [sequence_table(found, on(list(peers), found))] if found else []
+    tables += [static_table(ratios, on((), ratios))] if ratios else []
+    publish(tables, args.markdown, args.drop)
+    return ratios, found
 
 
 if __name__ == "__main__":

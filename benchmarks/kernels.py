@@ -11,19 +11,21 @@ pass 100 %.
 """
 
 import argparse
-import json
-import os
 import sys
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import replace
 from statistics import geometric_mean
 
-from benchmarks import results, zoo
-from benchmarks.bench import Plan, Worker, check, load, run_rounds
-from benchmarks.causes import cause_of
-from benchmarks.limits import Limit, described, limit, measured_machine
+from benchmarks import bench, results, runs, zoo
+from benchmarks.bench import Plan, measured, started
+from benchmarks.limits import Limit, described, limit, machine_line, measured_machine
+from benchmarks.page import Section, aligned, comma, options, publish
 from benchmarks.results import OURS, Result
+from benchmarks.runs import sources
 
+PLACE = "benchmarks.kernels"
 PEERS = ("ort", "openvino", "torch")
+THREADS_GAP = 0.3  # seconds in which a peer's threads stop to look for work
 
 
 def rows(families: list[str]) -> list[zoo.Row]:
@@ -41,124 +43,75 @@ def least_time(row: zoo.Row, machine) -> Limit:
     return limit(artifact.meta["flops"], moved, machine)
 
 
-def measure(names: list[zoo.Row], peers: list[str], plan: Plan) -> list[Result]:
-    """All peers on all rows at one thread count."""
-    workers = {p: Worker(p, plan.threads) for p in peers}
-    found: list[Result] = []
-    try:
+def measure(names: list[zoo.Row], peers: list[str], plan: Plan) -> Iterator[list[Result]]:
+    """All peers at one thread count: of each row, what they made of it."""
+    with started(peers, plan) as workers:
         for k, row in enumerate(names):
-            meta = row.artifact().meta
-            group = {p: Result(row.name, row.title, plan.threads, p, meta["flops"],
-                               meta["weight_bytes"]) for p in peers}  # fmt: skip
-            for p, worker in workers.items():
-                load(worker, group[p], plan)
-            alive = {p: w for p, w in workers.items() if not group[p].failure}
-            check(alive, group)
-            run_rounds({p: w for p, w in alive.items() if not group[p].failure}, group, plan)
-            found += group.values()
-            line = ", ".join(f"{r.peer} {r.cell()}" for r in group.values())
+            group = measured(row, peers, workers, plan)
+            line = ", ".join(f"{r.peer} {r.cell()}" for r in group)
             print(f"{k + 1}/{len(names)} {row.name}: {line}", file=sys.stderr, flush=True)
-    finally:
-        for worker in workers.values():
-            worker.close()
-    return found
+            yield group
 
 
-def table(found: list[Result], threads: int, machine) -> tuple[list[str], list[list[str]]]:
+def table(found: list[Result], machine) -> str:
+    """Of the rows with one number of threads."""
     peers = results.peers_of(found)
     header = ["kernel", "limit ms", "binds", *peers, "share of limit", "ratio"]
     lines, ratios = [], []
-    for (name, count), group in results.grouped(found).items():
-        if count != threads:
-            continue
+    for (name, _), group in results.grouped(found).items():
         least = least_time(zoo.Row(name, "kernels", name), machine)
-        ours = group[OURS]
-        cells = [f"{r.low:.3g}" + " wrong" * is_wrong(r) if r.times else "failed"
-                 for r in group.values()]  # fmt: skip
+        ours, against = group[OURS], ratio(group)
         share = f"{least.ms / ours.low:.0%}" if ours.times else ""
-        against = ratio(group)
-        if against is not None:
-            ratios.append(against[1])
-        verdict = f"{against[1]:.2f}x vs {against[0]}" if against else "—"
-        lines.append([name, f"{least.ms:.3g}", least.binds, *cells, share, verdict])
+        ratios += [against[1]] if against else []
+        lines.append([name, f"{least.ms:.3g}", least.binds, *(cell(group.get(p)) for p in peers),
+                      share, results.verdict(against)])  # fmt: skip
     if ratios:
-        mean = geometric_mean(ratios)
         under = sum(r < 0.9 for r in ratios)
-        note = f"{mean:.2f}x, {under} of {len(ratios)} under 0.9"
+        note = f"{geometric_mean(ratios):.2f}x, {under} of {len(ratios)} under 0.9"
         lines.append(["geometric mean", "", "", *[""] * len(peers), "", note])
-    return header, lines
+    return aligned(header, lines)
 
 
-def losses(found: list[Result], threads: int) -> list[str]:
-    """A line for each row in which a peer wins, the worst first."""
-    lost = []
-    for (name, count), group in results.grouped(found).items():
-        against = ratio(group)
-        if count == threads and against is not None and against[1] < 1:
-            lost.append((against[1], f"- `{name}` {against[1]:.2f}x: {cause_of(name)}"))
-    return [line for _, line in sorted(lost)]
+def cell(r: Result | None) -> str:
+    if r is None:
+        return ""
+    return f"{r.low:.3g}" + " WRONG" * r.is_wrong if r.times else "failed"
 
 
 def ratio(group: dict[str, Result]) -> tuple[str, float] | None:
-    """The best peer whose answers are right, and how many times slower than us it is."""
-    ours = group[OURS]
-    others = [r for p, r in group.items() if p != OURS and r.times and not is_wrong(r)]
-    if not ours.times or is_wrong(ours) or not others:
-        return None
-    best = min(others, key=lambda r: r.low)
-    return best.peer, best.low / ours.low
+    return results.best_peer(group, lambda r: r.low)
 
 
-def is_wrong(r: Result) -> bool:
-    return r.error is not None and r.error > results.TOLERANCE
-
-
-def export_all(names: list[zoo.Row]) -> None:
-    """In a process of its own, so that this one never holds torch."""
-    import subprocess
-
-    command = [sys.executable, "-m", "benchmarks.zoo", *(r.name for r in names)]
-    done = subprocess.run(command, cwd=zoo.ROOT, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"the kernels could not be exported:\n{done.stderr[-2000:]}")
+def section(found: list[Result]) -> Section:
+    parts = [f"Measured on {machine_line()}."]
+    for threads, group in results.by_threads(found).items():
+        machine = measured_machine(threads)
+        parts += [f"## Milliseconds, {threads} thread{'s' * (threads > 1)}", described(machine),
+                  table(group, machine), sources(group),
+                  results.losses(group, ratio)]  # fmt: skip
+    return Section(PLACE, parts)
 
 
 def main(argv: list[str] | None = None) -> list[Result]:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels", description=__doc__)
-    comma = lambda text: [part for part in text.split(",") if part]
     parser.add_argument("--families", type=comma, default=[])
     parser.add_argument("--only", default="", help="rows whose name contains this")
-    parser.add_argument("--threads", type=comma, default=["1", "2"])
     parser.add_argument("--peers", type=comma, default=list(PEERS))
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=0.05)
-    parser.add_argument("--gap", type=float, default=0.0, help="default: 0.3 with several threads")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--markdown", type=Path)
+    bench.plan_options(parser, rounds=3, seconds=0.05, gap=0.0)
+    runs.options(parser)
+    options(parser, PLACE)
     args = parser.parse_args(argv)
-    names = [r for r in rows(args.families) if args.only in r.name]
-    export_all(names)
+    names = [r for r in rows(args.families) if args.only in r.name] if args.threads else []
+    bench.ensure_exported([r.name for r in names])
     peers = list(dict.fromkeys([OURS, results.REFERENCE, *args.peers]))
-    found: list[Result] = []
-    about = __doc__.split("\n\n", 2)[2].strip()
-    parts = [f"# Kernels\n\n{about}\n", f"- Machine: {results.machine_line()}"]
-    for threads in map(int, args.threads):
-        gap = args.gap or (0.3 if threads > 1 else 0.0)
-        plan = Plan(threads, args.rounds, args.seconds, 3, gap, False)
-        machine = measured_machine(threads)
-        found += measure(names, peers, plan)
-        header, lines = table(found, threads, machine)
-        parts.append(f"\n## Milliseconds, {threads} thread{'s' * (threads > 1)}\n")
-        parts.append(described(machine) + "\n")
-        parts.append(f"Load of the machine, with these measurements: {os.getloadavg()[1]:.1f}.\n")
-        parts.append(results.markdown_table(header, lines))
-        if lost := losses(found, threads):
-            parts.append("\nWhere a peer wins, and why:\n\n" + "\n".join(lost) + "\n")
-        print(results.markdown_table(header, lines))
-        if args.json:
-            args.json.write_text(json.dumps([r.record() for r in found]))
-    if args.markdown:
-        args.markdown.write_text("\n".join(parts))
+    kept = runs.Rows(args, bench.described(args), results=Result)
+    for threads in args.threads:
+        plan = bench.plan_of(args, threads)
+        plan = replace(plan, gap=plan.gap or (THREADS_GAP if threads > 1 else 0.0))
+        for group in measure(names, peers, plan):
+            kept.add("results", group)
+    found = kept.ordered("results", [r.name for r in rows([])])
+    publish([section(found)], args.markdown, args.drop)
     return found
 
 

@@ -4,7 +4,9 @@ over the bandwidth of the cache or memory that holds them. Both are measured on 
 Winograd does fewer operations than are counted and may pass 100 % of the limit.
 """
 
+import platform
 from dataclasses import dataclass
+from pathlib import Path
 
 # The smallest level that holds so many bytes, with room for what else is there.
 LEVELS = (("L2", 1 << 19), ("L3", 1 << 24))
@@ -38,3 +40,18 @@ def described(machine) -> str:
     """A sentence: the limits themselves."""
     levels = ", ".join(f"{name} {rate:.0f}" for name, rate in machine.gbytes.items())
     return f"Measured limits: {machine.gflops:.0f} GFLOP/s; GB/s: {levels}."
+
+
+def machine_line() -> str:
+    """Processor, cores visible, memory: the line that every number depends on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    fields = dict(part.split(":", 1) for part in lines if ":" in part)
+    fields = {key.strip(): value.strip() for key, value in fields.items()}
+    flags = fields.get("flags", "").split()
+    wide = [f for f in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile") if f in flags]
+    cores = sum(line.startswith("processor") for line in lines)
+    total = next(line for line in Path("/proc/meminfo").read_text().splitlines())
+    memory = int(total.split()[1]) >> 20
+    name = fields.get("model name", platform.processor())
+    model = f"family {fields.get('cpu family')} model {fields.get('model')}"
+    return f"{name} ({model}), {cores} cores, {memory} GiB, {' '.join(wide)}"

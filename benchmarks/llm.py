@@ -426,7 +426,7 @@ def main(arguments: list[str] | None = None) -> list[dict]:
             command = [sys.executable, "-m", "benchmarks.llm", *given, *one]
             done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
             rows += json.loads(done.stdout)
-    publish([table(rows, case)], a.markdown)
+    publish([table(rows, case)], a.markdown, a.drop)
     return rows
 
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from benchmarks import zoo
-from benchmarks.page import Table, comma, measured_on, options, publish
+from benchmarks.page import Table, comma, measured_on, options, publish, small_option
 from benchmarks.sizes import RANGES, Model, Sizes
 from tensorwright.driver.compile import import_model, no_collection
 from tensorwright.driver.pipeline import run_pipeline
@@ -198,11 +198,11 @@ def amount(count: int) -> str:
 def main(argv: list[str] | None = None) -> list[Row]:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
     parser.add_argument("--models", type=comma, default=[*RANGES, "llama_paged"])
-    parser.add_argument("--small", action="store_true", help="test-size models (a smoke test)")
+    small_option(parser)
     options(parser, PLACE)
     args = parser.parse_args(argv)
     rows = [row for name in args.models for row in rows_of(name, args.small)]
-    publish([table(rows)], args.markdown)
+    publish([table(rows)], args.markdown, args.drop)
     return rows
 
 

@@ -253,7 +253,7 @@ def main(argv: list[str] | None = None) -> list[list[str]]:
     options(parser, PLACE)
     args = parser.parse_args(argv)
     rows = [row(name, n, args.lanes, args.draws) for name in TARGETS for n in args.threads]
-    publish([table(rows, args.lanes)], args.markdown)
+    publish([table(rows, args.lanes)], args.markdown, args.drop)
     return rows
 
 

@@ -1,7 +1,6 @@
 """What everything but arithmetic costs: fork and join, calls, waking up, pages, a busy machine.
 
-    python -m benchmarks.overhead                      an aligned table
-    python -m benchmarks.overhead --markdown FILE      the same, appended to a file
+    python -m benchmarks.overhead --only calls,pages
 
 Native costs are timed by native loops, so that no timer and no Python is in them. Each number is
 the best of many rounds except where the row says otherwise; ONNX Runtime stands beside ours where
@@ -19,12 +18,11 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 import tensorwright as tw
-from benchmarks.results import machine_line
+from benchmarks.page import TITLES, Table, comma, measured_on, options, publish
 from tensorwright.codegen.engine import compile_object
 from tensorwright.codegen.support import support_ir
 from tensorwright.ir.dtype import f32
@@ -34,6 +32,7 @@ from tensorwright.runtime.program import Program
 from tensorwright.target.host import find
 from tensorwright.tools import machine
 
+PLACE = "benchmarks.overhead"
 POINTER, I64 = ctypes.c_void_p, ctypes.c_int64
 BIG = 256 << 20  # bytes read for bandwidth
 IDLE = 0.05  # seconds without work before a pool is woken
@@ -125,9 +124,13 @@ def tiny() -> tuple[Program, bytes]:
     return tw.compile(data, threads=2), data
 
 
+def has_peer() -> bool:
+    return importlib.util.find_spec("onnxruntime") is not None
+
+
 def session(data: bytes | str, threads: int):
     """ONNX Runtime's session without spinning, None where it is not installed."""
-    if importlib.util.find_spec("onnxruntime") is None:
+    if not has_peer():
         return None
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime as ort
@@ -264,34 +267,18 @@ def busy_rows() -> Iterator[Row]:
         yield both("a busy process on each core", 10)
 
 
-def table(rows: list[Row]) -> str:
-    wide = max(len(r.what) for r in rows)
-    across = max(len(r.ours) for r in rows)
-    lines = [f"{'':{wide}}  {'tensorwright':>{across}}  onnxruntime"]
-    lines += [f"{r.what:{wide}}  {r.ours:>{across}}  {r.peer}".rstrip() for r in rows]
-    return "\n".join(lines)
-
-
-def markdown(rows: list[Row]) -> str:
-    lines = ["", "## Overheads", "", f"{machine_line()}; `python -m benchmarks.overhead`.", ""]
-    lines += ["| | tensorwright | onnxruntime |", "|---|---|---|"]
-    lines += [f"| {r.what} | {r.ours} | {r.peer} |" for r in rows]
-    return "\n".join(lines) + "\n"
-
-
 PARTS = {"pool": pool_rows, "calls": call_rows, "pages": page_rows, "busy": busy_rows}
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.overhead", description=__doc__)
-    parser.add_argument("--markdown", type=Path, help="append the table to this file")
-    parser.add_argument("--only", default=",".join(PARTS), help="parts: %(default)s")
-    chosen = parser.parse_args(arguments)
-    rows = [row for part in chosen.only.split(",") for row in PARTS[part]()]
-    print(table(rows))
-    if chosen.markdown:
-        with chosen.markdown.open("a") as file:
-            file.write(markdown(rows))
+    parser.add_argument("--only", type=comma, default=list(PARTS), help="of %(default)s")
+    options(parser, PLACE)
+    args = parser.parse_args(arguments)
+    rows = [[r.what, r.ours, r.peer] for part in args.only for r in PARTS[part]()]
+    header = ["cost", TITLES["tensorwright"], TITLES["ort"]]
+    note = measured_on(["ort"] * has_peer())
+    publish([Table(PLACE, 1, header, rows, note)], args.markdown, args.drop)
 
 
 if __name__ == "__main__":

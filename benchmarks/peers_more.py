@@ -6,6 +6,9 @@ convert stands in the tables as a failure with its message.
 
 import contextlib
 import os
+import subprocess
+import sys
+import tempfile
 
 import numpy as np
 
@@ -129,21 +132,20 @@ class Iree(Peer):
         import iree.runtime  # noqa: F401
 
     def compile(self, case: Case) -> Call:
-        import subprocess
-        import sys
-
         import iree.compiler
         import iree.runtime
 
-        text, made = case.folder / "model.mlir", case.folder / "model.vmfb"
+        made = case.folder / "model.vmfb"
         if not made.exists():
-            command = [sys.executable, "-m", "iree.compiler.tools.import_onnx"]
-            command += [case.artifact.onnx, "-o", text]
-            subprocess.run(command, check=True, capture_output=True)
-            made.write_bytes(iree.compiler.compile_file(
-                str(text), input_type="onnx", target_backends=["llvm-cpu"],
-                extra_args=["--iree-llvmcpu-target-cpu=host"],
-            ))  # fmt: skip
+            with tempfile.TemporaryDirectory() as folder:
+                text = os.path.join(folder, "model.mlir")  # larger than the model, and needed once
+                command = [sys.executable, "-m", "iree.compiler.tools.import_onnx"]
+                command += [case.artifact.onnx, "-o", text]
+                subprocess.run(command, check=True, capture_output=True)
+                made.write_bytes(iree.compiler.compile_file(
+                    text, input_type="onnx", target_backends=["llvm-cpu"],
+                    extra_args=["--iree-llvmcpu-target-cpu=host"],
+                ))  # fmt: skip
         iree.runtime.flags.parse_flags(f"--task_topology_group_count={case.threads}")
         config = iree.runtime.Config("local-sync" if case.threads == 1 else "local-task")
         module = iree.runtime.VmModule.copy_buffer(config.vm_instance, made.read_bytes())
@@ -193,5 +195,5 @@ class Tvm(Peer):
 
 
 MORE: dict[str, Peer] = {
-    "executorch": ExecuTorch(), "ncnn": Ncnn(), "mnn": Mnn(), "iree": Iree(), "tvm": Tvm(),
+    "executorch": ExecuTorch(), "mnn": Mnn(), "ncnn": Ncnn(), "iree": Iree(), "tvm": Tvm(),
 }  # fmt: skip

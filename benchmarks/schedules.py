@@ -1,6 +1,7 @@
 """Spaces of schedules: what the cost model says of them and what the clock says.
 
     python -m benchmarks.schedules --samples 24 --markdown docs/schedules.md
+    python -m benchmarks.schedules --families rows,maps --json all.json --join   # only these anew
 
 Of every kernel the default schedule and random ones are compiled and run in turn on one thread; the
 least CPU time of several rounds counts, every result is compared with the default's. Spearman's
@@ -11,19 +12,21 @@ What one kernel on one thread cannot show (threads, stores past the caches) stay
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from random import Random
 
 import numpy as np
 
-from benchmarks import results
+from benchmarks import runs
+from benchmarks.limits import machine_line
+from benchmarks.page import Section, aligned, comma, options, publish
+from benchmarks.runs import Measured, sources
 from benchmarks.scatter import scatter
 
+PLACE = "benchmarks.schedules"
 TOLERANCE = 2e-4
 LEAST_SECONDS = 2e-3  # of calls that are timed together
 # choices of which one thread, and a result that nothing reads, show nothing
@@ -56,12 +59,20 @@ class Sample:
 
 
 @dataclass
-class Kernel:
+class Kernel(Measured):
     """The first of the samples is the default."""
 
     family: str
     name: str
     samples: list[Sample] = field(default_factory=list)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.family, self.name
+
+    @classmethod
+    def of_record(cls, record: dict) -> Kernel:
+        return cls(**record | {"samples": [Sample(**s) for s in record["samples"]]})
 
     @property
     def times(self) -> np.ndarray:
@@ -278,20 +289,12 @@ def mean_lines(kernels: list[Kernel]) -> list[list[str]]:
     return found
 
 
-def page(kernels: list[Kernel]) -> str:
-    about = __doc__.partition("\n")[2].strip()
-    families = results.markdown_table(
-        ["family", "kernels", "schedules", "mean rho", "default / least"], mean_lines(kernels)
-    )
-    table = results.markdown_table(HEADER, [line(k) for k in kernels])
-    return (
-        f"# Schedules\n\n{about}\n\n- Machine: {results.machine_line()}\n\n"
-        f"## Families\n\n{families}\n\n"
-        f"## Kernels\n\nMarked (!) where the default takes {MODEL_BOUND:.0%} more than the least "
-        f"of the schedules that were tried.\n\n{table}\n\n## Every schedule\n\nOver the estimated "
-        "cycles (of the default: 1) the measured time (of the fastest: 1), both logarithmic; the "
-        "default is the ring.\n\n![scatter](schedules.svg)\n"
-    )
+def section(kernels: list[Kernel]) -> Section:
+    families = aligned(["family", "kernels", "schedules", "mean rho", "default / least"],
+                       mean_lines(kernels))  # fmt: skip
+    return Section(PLACE, [f"Measured on {machine_line()}. {sources(kernels)}",
+                           "## Families", families, "## Kernels",
+                           aligned(HEADER, [line(k) for k in kernels], words=2)])  # fmt: skip
 
 
 def kernel_name(size: tuple) -> str:
@@ -302,33 +305,28 @@ def main(argv: list[str] | None = None) -> list[Kernel]:
     from tensorwright.target.host import find
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.schedules", description=__doc__)
-    comma = lambda text: [part for part in text.split(",") if part]
     parser.add_argument("--families", type=comma, default=list(SIZES))
     parser.add_argument("--samples", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--target", default="host")
-    parser.add_argument("--json", type=Path, help="keep the rows, and those of other families")
-    parser.add_argument("--markdown", type=Path, help="write the page, and the picture beside it")
+    runs.options(parser)
+    options(parser, PLACE)
     args = parser.parse_args(argv)
-    known = {} if args.json is None or not args.json.exists() else json.loads(args.json.read_text())
+    how = f"{args.samples} schedules beside the default, {args.rounds} rounds"
+    kept = runs.Rows(args, how, kernels=Kernel)
     for family in args.families:
-        known[family] = []
         for size in SIZES[family]:
             space = Space(family, size, find(args.target))
             kernel = Kernel(family, kernel_name(size))
             programs = sampled(space, kernel, args.samples, args.seed)
             time_all(programs, kernel, space.arrays, args.rounds)
-            known[family].append(asdict(kernel))
+            kept.add("kernels", [kernel])
             print("  ".join(line(kernel)), file=sys.stderr, flush=True)
-        if args.json is not None:
-            args.json.write_text(json.dumps(known))
-    kernels = [replace(Kernel(**k), samples=[Sample(**s) for s in k["samples"]])
-               for f in SIZES for k in known.get(f, ())]  # fmt: skip
+    kernels = kept.ordered("kernels", list(SIZES))
+    publish([section(kernels)], args.markdown, args.drop)
     if args.markdown is not None:
-        args.markdown.write_text(page(kernels))
         args.markdown.with_suffix(".svg").write_text(scatter(kernels))
-    print(results.markdown_table(HEADER, [line(k) for k in kernels]))
     return kernels
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.agreement import TOLERANCE, relative_error
+from benchmarks.runs import Measured
 from benchmarks.sizes import RANGES, Feeds, Model
 from benchmarks.worker import first_line, private_stdout
 from benchmarks.zoo import ROOT
@@ -39,7 +40,7 @@ class Job:
 
 
 @dataclass
-class Run:
+class Run(Measured):
     """Seconds of a job's passes, the compilations of these, and what failed."""
 
     job: Job
@@ -49,6 +50,14 @@ class Run:
     recompiled: int | None = None
     failure: str = ""
     stopped: bool = False
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.job.model, self.job.threads
+
+    @classmethod
+    def of_record(cls, record: dict) -> Run:
+        return cls(**record | {"job": Job(**record["job"])})
 
 
 # ---- engines -----------------------------------------------------------------------------------

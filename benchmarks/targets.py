@@ -17,35 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import results
+from benchmarks.page import Table, comma, measured_on, options, publish
 from benchmarks.schedules import model, once
 
 ARM = "aarch64"
-MEASURED = """\
-SSE multiplies and adds by two instructions, which overwrite an operand, and has none that reads
-one element into all lanes. Of the 31 instructions of a step of a tile of 2 x 4 vectors, 16 are
-products and sums; 3 copy what a product overwrites and is still used, 4 load weights, 4 load
-elements of the other operand and spread them over lanes, 4 count the loop, the last two of which
-are decoded as one. 6 are decoded in a cycle and 4 products and sums done, so that no more than 80
-% of the peak can be reached. Tiles of more rows spread more elements: 6 x 2 has 47 instructions
-for 24 products and sums, and 6 shuffles that take the place of one (64 % measured, 5 x 2 60 %, 3
-x 3 65 %). Written out four times (28.5 instructions a step) 2 x 4 was 1 to 3 % faster, which code
-four times the size is not worth; shuffles of one vector for four steps need a copy each, and so
-save nothing."""
-EXECUTED = """\
-Shares of multiply-adds among the instructions that were executed: in the innermost loops that
-multiply by one element of a vector (products), in all innermost loops with multiply-adds, and in
-all functions of the kernel. The last column counts instructions of the loops of products that
-access the stack.
-
-A tile of R x V vectors takes 4 R V multiply-adds for four steps, R loads of the operand that all
-lanes multiply with and 2 V of weights, two vectors at once. With five instructions to count
-sixteen steps, tiles of 7 x 3 have 86 %, 5 x 4 85 %, 4 x 4 and 8 x 2 83 %. So rows that make tiles
-of 4 (14, 16 or 4 of them) stay 0.2 to 2 % under 85 %; tiles of 7 x 3 would execute more
-instructions there, for columns that do not exist. 6 x 4 (87 %) needs all 32 registers, and LLVM
-spills. With one row, each vector of weights serves one multiply-add: 63 %, at the speed of
-memory. Depthwise convolutions multiply vectors by vectors, each of which is loaded. Winograd's
-transforms, and the exponentials of attention, are in the column of all inner loops."""
+PLACES = "benchmarks.targets: measured", "benchmarks.targets: counted"
 
 # families and sizes as in benchmarks.schedules
 CONVOLUTIONS = (
@@ -177,22 +153,18 @@ COUNTS = ["family", "size", "tiles", "million instructions", "products", "inner 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.targets", description=__doc__)
-    parser.add_argument("--targets", default="x86-64-avx2,x86-64-sse4.2,aarch64")
+    every = ["x86-64-avx2", "x86-64-sse4.2", ARM]
+    parser.add_argument("--targets", type=comma, default=every)
     parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--markdown", type=Path)
+    options(parser, *PLACES)
     args = parser.parse_args(argv)
-    names = args.targets.split(",")
-    page = [f"# Older instruction sets, and AArch64\n\n{__doc__.partition(chr(10))[2].strip()}",
-            f"- Machine: {results.machine_line()}"]  # fmt: skip
-    lines = [row for name in names if name != ARM for row in measured(name, args.rounds)]
-    if lines:
-        page += [f"## Measured\n\n{MEASURED}", results.markdown_table(HEADER, lines)]
-    if ARM in names:
-        page += [f"## Counted\n\n{EXECUTED}", results.markdown_table(COUNTS, counted(ARM))]
-    text = "\n\n".join(page) + "\n"
-    if args.markdown is not None:
-        args.markdown.write_text(text)
-    print(text)
+    tables, timed = [], [name for name in args.targets if name != ARM]
+    if timed:
+        lines = [row for name in timed for row in measured(name, args.rounds)]
+        tables.append(Table(PLACES[0], 4, HEADER, lines, measured_on(())))
+    if ARM in args.targets:
+        tables.append(Table(PLACES[1], 3, COUNTS, counted(ARM), measured_on((), timed=False)))
+    publish(tables, args.markdown, args.drop)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -40,13 +41,20 @@ class Session:
         form = f"{self.name}-{threads}" if self.peer.compiles_for_threads else self.name
         name = f"{form}-{model}-{key.hexdigest()[:12]}"
         folder = Path(os.environ.get("TW_BENCH_FOLDER") or tempfile.mkdtemp()) / name
+        unfinished = folder / "unfinished"
+        if unfinished.exists():  # that process was killed: its files may be cut off
+            shutil.rmtree(folder)
         kept = folder.exists() and any(folder.iterdir())
         folder.mkdir(parents=True, exist_ok=True)
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "inductor")
         case = Case(row, artifact, threads, small, folder)
         self.peer.prepare(case)
         before = most_memory()
-        first = self._compile(case)
+        unfinished.touch()
+        try:
+            first = self._compile(case)
+        finally:
+            unfinished.unlink()
         reply = {"version": version, "peak": most_memory() - before}
         if kept or once:
             return reply | {"cold_s": None, "warm_s": first}

@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.page import Table, filled, measured_on, options, publish, thread_option
+from benchmarks.page import (
+    Section,
+    Table,
+    aligned,
+    filled,
+    measured_on,
+    options,
+    publish,
+    thread_option,
+)
 
 DOCS = Path(__file__).parents[2] / "docs" / "benchmarks_dynamic.md"
 PAGE = """# Title
@@ -56,13 +65,33 @@ def test_publish(tmp_path, capsys):
     assert page.read_text() == filled(PAGE, "a: second", "|   n |\n|----:|\n|  12 |")
 
 
+def test_no_row_of_the_page_is_lost(tmp_path, capsys):
+    (page := tmp_path / "page.md").write_text(PAGE)
+    rows = [["a|b", "1"], ["net", "2"], ["net", "3"]]
+    publish([Table("a: first", 1, ["model", "ms"], rows)], page, drop=True)
+    before = page.read_text()
+    for fewer in (rows[:2], rows[1:]):
+        with pytest.raises(SystemExit, match=r"rows that these are not: (net|a).*--drop"):
+            publish([Table("a: first", 1, ["model", "ms"], fewer)], page)
+        assert page.read_text() == before
+    publish([Table("a: first", 1, ["other", "s"], [*rows, ["more", "4"]])], page)
+    assert "| more  |" in page.read_text()
+    publish([Table("a: first", 1, ["model", "ms"], rows[:1])], page, drop=True)
+    assert "net" not in page.read_text()
+
+
+def test_a_section_has_paragraphs():
+    section = Section("a: first", ["## One", "", aligned(["n"], [["1"]], words=0)])
+    assert section.text() == "## One\n\n|   n |\n|----:|\n|   1 |"
+
+
 def test_places_are_looked_up_before_anything_is_measured(tmp_path, capsys):
     (page := tmp_path / "page.md").write_text(PAGE)
     parser = argparse.ArgumentParser()
     options(parser, "a: first", "a: third")
     thread_option(parser)
     with pytest.raises(SystemExit):
-        parser.parse_args(["--markdown", str(page)])
+        parser.parse_args(["--markdown", str(page), "--drop"])
     assert "<!-- a: third -->" in capsys.readouterr().err
     assert parser.parse_args(["--threads", "1,4"]).threads == [1, 4]
 
@@ -100,7 +129,7 @@ def unchanged_but(page: Path, *places: str) -> bool:
 def test_memory(page):
     from benchmarks import memory
 
-    memory.main(["--small", "--models", "llama_decode_any", "--markdown", str(page)])
+    memory.main(["--small", "--models", "llama_decode_any", "--markdown", str(page), "--drop"])
     header, row = rows_of(page, memory.PLACE)
     assert unchanged_but(page, memory.PLACE)
     assert header[2:4] == ["planned", "pooled"] and row[1] == "past=16"
@@ -111,7 +140,7 @@ def test_batching(page):
     from benchmarks import batching
 
     arguments = ["--hidden", "8", "--batch", "1,4", "--rounds", "2", "--peak", "100"]
-    found = batching.main([*arguments, "--threads", "1,2", "--markdown", str(page)])
+    found = batching.main([*arguments, "--threads", "1,2", "--markdown", str(page), "--drop"])
     header, *rows = rows_of(page, batching.PLACE)
     assert [r[:2] for r in rows] == [["1", "1"], ["1", "2"], ["4", "1"], ["4", "2"]]
     assert header[5] == batching.TOGETHER and re.fullmatch(r"\d+ \(\d+\)", rows[0][5])
@@ -121,7 +150,7 @@ def test_batching(page):
 def test_nuts(page):
     from benchmarks import nuts
 
-    nuts.main(["--draws", "2", "--lanes", "1", "--threads", "1", "--markdown", str(page)])
+    nuts.main(["--draws", "2", "--lanes", "1", "--threads", "1", "--markdown", str(page), "--drop"])
     header, *rows = rows_of(page, nuts.PLACE)
     assert header[2:4] == ["NumPy", "1 lane"] and [r[0] for r in rows] == list(nuts.TARGETS)
     assert all(int(r[3]) > 0 for r in rows)
@@ -130,7 +159,7 @@ def test_nuts(page):
 def test_control(page):
     from benchmarks import control
 
-    only = ["--only", "decision", "--markdown", str(page)]
+    only = ["--only", "decision", "--markdown", str(page), "--drop"]
     found = control.main(["--threads", "1,2", *only])
     header, *rows = rows_of(page, control.MODELS)
     assert unchanged_but(page, control.MODELS)
@@ -143,7 +172,7 @@ def test_control_itself(page, monkeypatch):
     from benchmarks import control
 
     monkeypatch.setattr(control, "STEPS", 2000)
-    control.main(["--only", "overheads", "--markdown", str(page)])
+    control.main(["--only", "overheads", "--markdown", str(page), "--drop"])
     _, *rows = rows_of(page, control.OVERHEADS)
     assert len(rows) == 5 and all(0 < float(ns) < 10_000 for _, ns in rows)
 
@@ -155,7 +184,7 @@ def test_llm(page):
              "prompt": 8, "steps": 2, "rounds": 1}  # fmt: skip
     arguments = [x for name, n in sizes.items() for x in (f"--{name}", str(n))]
     arguments += ["--peers", "torch", "--threads", "1", "--precision", "model"]
-    llm.main([*arguments, "--markdown", str(page)])
+    llm.main([*arguments, "--markdown", str(page), "--drop"])
     _, *rows = rows_of(page, llm.PLACE)
     assert [r[1] for r in rows] == ["limit", "Tensorwright", "PyTorch eager"]
     assert all(r[0] == "f32" and r[2] == "1" and float(r[4]) > 0 for r in rows)
@@ -167,7 +196,7 @@ def test_dynamic(page):
 
     arguments = ["--small", "--models", "bert_any", "--shapes", "3", "--peers", "ort",
                  "--seconds", "0.01", "--threads", "1,2"]  # fmt: skip
-    ratios, runs = dynamic.main([*arguments, "--markdown", str(page)])
+    ratios, runs = dynamic.main([*arguments, "--markdown", str(page), "--drop"])
     assert unchanged_but(page, dynamic.STATIC, dynamic.SEQUENCE)
     assert len(ratios) == 2 and all(r.ratio > 0 for r in ratios)
     assert not any(r.failure for r in runs)

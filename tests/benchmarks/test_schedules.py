@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -55,17 +56,25 @@ def test_every_size_is_a_model():
 
 def test_one_kernel_from_end_to_end(tmp_path: Path, monkeypatch):
     monkeypatch.setitem(schedules.SIZES, "rows", (("softmax", 8, 64),))
-    path = tmp_path / "rows.json"
+    path, page = tmp_path / "all.json", tmp_path / "s.md"
+    page.write_text("Kept.\n\n<!-- benchmarks.schedules -->\n<!-- end -->\n")
+    earlier = [
+        kernel([1, 2], [1.0, 2.0], "maps", "gelu"),
+        kernel([1], [1.0], "rows", "softmaxx8x64"),
+    ]
+    path.write_text(json.dumps({"kernels": [asdict(k) for k in earlier]}))
     arguments = ["--families", "rows", "--samples", "3", "--rounds", "1", "--json", str(path),
-                 "--markdown", str(tmp_path / "s.md")]  # fmt: skip
-    (k,) = schedules.main(arguments)
+                 "--join", "--markdown", str(page)]  # fmt: skip
+    k, other = schedules.main(arguments)
+    assert other.name == "gelu" and other.samples == earlier[0].samples
     assert 1 < len(k.samples) <= 4
     assert all(0 < s.seconds < 1 for s in k.samples)
     assert len({str(s.choices) for s in k.samples}) == len(k.samples)
-    assert [r["name"] for r in json.loads(path.read_text())["rows"]] == ["softmaxx8x64"]
-    page = (tmp_path / "s.md").read_text()
-    assert "| rows | softmaxx8x64 |" in page
-    assert (tmp_path / "s.svg").read_text().count("<circle") == len(k.samples)
+    assert {r["name"] for r in json.loads(path.read_text())["kernels"]} == {"gelu", "softmaxx8x64"}
+    text = page.read_text()
+    assert text.startswith("Kept.\n") and "| rows   | softmaxx8x64 |" in text
+    assert "| maps   | gelu         |" in text and "Rows of 2 runs. " in text
+    assert (tmp_path / "s.svg").read_text().count("<circle") == len(k.samples) + 2
 
 
 def test_a_wrong_schedule_stops_the_run(monkeypatch):

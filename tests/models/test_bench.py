@@ -1,12 +1,12 @@
 """The benchmark harness: real worker processes, honest failures, tables that lose nothing."""
 
-import json
+import re
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from benchmarks import bench, overhead, results, worker, zoo
+from benchmarks import bench, kernels, overhead, results, worker, zoo
 from benchmarks.agreement import relative_error
 from benchmarks.peer import Call, Case, Peer
 from benchmarks.results import ONNX_ONLY, Result
@@ -49,32 +49,33 @@ class Keeper(Peer):
         return lambda: text
 
 
-def test_what_a_peer_keeps_has_no_cold_time(tmp_path, monkeypatch) -> None:
+@pytest.fixture
+def keeper(tmp_path, monkeypatch) -> Keeper:
+    """A peer with a folder for what it keeps, and a model `net`."""
     artifact = zoo.Artifact(tmp_path / "net.onnx", {}, (), {})
     row = SimpleNamespace(artifact=lambda small: artifact)
     monkeypatch.setattr(worker.zoo, "find", lambda name: row)
-    monkeypatch.setitem(worker.peers.PEERS, "keeper", Keeper())
+    monkeypatch.setitem(worker.peers.PEERS, "keeper", peer := Keeper())
     monkeypatch.setenv("TW_BENCH_FOLDER", str(tmp_path))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
+    return peer
+
+
+def test_what_a_peer_keeps_has_no_cold_time(keeper) -> None:
     first, second = worker.Session("keeper"), worker.Session("keeper")
     assert first.load("net", 1)["cold_s"] >= 0 and first.call() == "old"
     assert second.load("net", 1)["cold_s"] is None and second.call() == "old"
     assert second.load("net", 2)["cold_s"] is None
-    worker.peers.PEERS["keeper"].compiles_for_threads = True
+    keeper.compiles_for_threads = True
     assert worker.Session("keeper").load("net", 2)["cold_s"] >= 0
 
 
-def test_new_rows_take_the_place_of_old_ones(tmp_path) -> None:
-    make = lambda model, threads, peer="ort": Result(model, model, threads, peer)
-    earlier = [make("a", 1), make("a", 2), make("b", 1)]
-    group = [make("a", 2, "ort"), make("a", 2, "mnn")]
-    found = results.joined(earlier, group)
-    assert [(r.model, r.threads, r.peer) for r in found] == [
-        ("a", 1, "ort"), ("a", 2, "ort"), ("a", 2, "mnn"), ("b", 1, "ort"),
-    ]  # fmt: skip
-    assert results.joined(found, [make("c", 1)])[-1].model == "c"
-    (path := tmp_path / "rows.json").write_text(json.dumps([r.record() for r in found]))
-    assert results.read(path) == found and results.read(tmp_path / "none.json") == []
+def test_what_a_killed_process_left_is_not_kept(keeper, tmp_path) -> None:
+    worker.Session("keeper").load("net", 1)
+    (made,) = tmp_path.glob("keeper-*/made")
+    (made.parent / "unfinished").touch()
+    assert worker.Session("keeper").load("net", 1)["cold_s"] >= 0
+    assert [p.name for p in made.parent.iterdir()] == ["made"]
 
 
 def test_a_dead_worker_is_an_error_not_a_hang() -> None:
@@ -96,37 +97,47 @@ def example_results() -> list[Result]:
     ]
 
 
-def test_losing_and_failing_rows_stay(tmp_path) -> None:
-    path = tmp_path / "out.md"
-    results.write_markdown(path, example_results(), "two rounds")
-    text = path.read_text()
+def squeezed(found: list[Result]) -> str:
+    """What the page says, without the alignment of its columns."""
+    return re.sub(" +", " ", results.section("place", found).text())
+
+
+def test_losing_and_failing_rows_stay() -> None:
+    text = squeezed(example_results())
     assert "| 2 / 3 / 4 | 1 / 2 / 3 | 3 / 3 / 3 WRONG 5e-01 | ONNX only | failed |" in text
-    assert "0.67x vs ort" in text
-    assert "TypeError: no \\| such" in text
-    assert "two rounds" in text and "cores" in text
+    assert "0.67x vs ort" in text and "- `net` 0.67x vs ort: " in text
+    assert "- Net, 1 thread(s), inductor: TypeError: no | such" in text
+    assert "- Net, 1 thread(s), openvino: 5.0e-01" in text and "cores" in text
 
 
-def test_two_threads_stand_beside_one(tmp_path) -> None:
+def test_who_is_wrong_is_not_the_best() -> None:
+    make = lambda peer, s, error=0.0: Result("net", "Net", 1, peer, times=[s], error=error)
+    group = {r.peer: r for r in (make("tensorwright", 2.0), make("ort", 3.0), make("mnn", 1.0, 1))}
+    assert results.ratio(group) == kernels.ratio(group) == ("ort", 1.5)
+    assert results.ratio({p: group[p] for p in ("tensorwright", "mnn")}) is None
+    assert results.ratio(group | {"tensorwright": make("tensorwright", 2.0, 1)}) is None
+    assert "WRONG" in group["mnn"].cell() and kernels.cell(group["mnn"]) == "1e+03 WRONG"
+
+
+def test_two_threads_stand_beside_one() -> None:
     make = lambda peer, threads, s: Result("net", "Net", threads, peer, times=[s, 2 * s])
-    path, times = tmp_path / "out.md", {1: 0.006, 2: 0.004}
+    times = {1: 0.006, 2: 0.004}
     found = [make("tensorwright", n, s) for n, s in times.items()] + [make("ort", 1, 0.1)]
-    results.write_markdown(path, found, "")
-    assert f"## {results.SCALING}" in path.read_text() and "| Net | 1.50 |  |" in path.read_text()
-    results.write_markdown(path, found[:1], "")
-    assert results.SCALING not in path.read_text()
+    text = squeezed(found)
+    assert f"## {results.SCALING}" in text and "| Net | 1.50 | |" in text
+    assert results.SCALING not in squeezed(found[:1])
 
 
-def test_records_are_json() -> None:
-    records = json.loads(json.dumps([r.record() for r in example_results()]))
-    assert records[1]["times"] == [0.001, 0.002, 0.003]
+def test_compile_times_are_of_the_most_threads() -> None:
+    make = lambda model, n: Result(model, model, n, "ort", cold_s=float(n), warm_s=0.5)
+    found = [make("b", 2), make("a", 1), make("b", 1)]
+    assert results.compile_rows(found) == [["a", "1.00 / 0.50"], ["b", "2.00 / 0.50"]]
 
 
-def test_overheads_are_measured_and_written_down(tmp_path, capsys) -> None:
-    note = tmp_path / "note.md"
-    note.write_text("# Kept\n")
-    overhead.main(["--only", "calls", "--markdown", str(note)])
-    assert "call of a tiny model from C" in capsys.readouterr().out
-    text = note.read_text()
-    assert text.startswith("# Kept\n") and "| call of a tiny model from Python |" in text
+def test_overheads_are_measured(capsys) -> None:
+    overhead.main(["--only", "calls"])
+    printed = capsys.readouterr().out
+    assert "call of a tiny model from C" in printed
+    assert "| call of a tiny model from Python " in printed and "Measured on " in printed
     cost = {row.what: float(row.ours.split()[0]) for row in overhead.pool_rows()}
     assert cost["CPU time of an idle pool"] < 100  # ms a second: workers sleep

@@ -38,6 +38,6 @@ def test_table() -> None:
 
     rows = [row(precision.OURS, 0.01, 1e-3), row("openvino-bf16", 0.02, 2e-3)]
     rows.append(precision.Row("lstm2", 1, "torch-bf16", failure="no such type"))
-    text = precision.table(rows, 1)
+    text = precision.table(rows)
     assert "2.00x (openvino-bf16); error 0.50 of the least" in text and "failed" in text
     assert precision.mean_error([np.ones(4)], [np.ones(5)]) == float("inf")
