@@ -75,6 +75,7 @@ class Worker:
             cwd=ROOT,
             env=os.environ | env,
         )
+        self.process.stdout.readline()  # it has started
 
     def ask(self, do: str, **arguments: object) -> dict:
         """One command; a process that died answers with an error too."""

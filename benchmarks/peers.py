@@ -23,7 +23,8 @@ class Tensorwright(Peer):
         return tensorwright.__version__
 
     def prepare(self, case: Case) -> None:
-        import tensorwright  # noqa: F401
+        import tensorwright.frontend.onnx
+        import tensorwright.tools.program  # noqa: F401
 
     def compile(self, case: Case) -> Call:
         import tensorwright as tw

@@ -3,7 +3,8 @@
     echo '{"do": "load", "model": "lstm2", "threads": 1}' | python -m benchmarks.worker ort 0,1
 
 Commands: load (compile twice: cold and warm), run (time calls for a while), answers (write outputs
-to a file), quit. Invariant: one JSON object out per line in; what libraries print goes to stderr.
+to a file), quit. Invariant: one JSON object out once it has started (imports, so that no process
+starts while another one compiles), then one per line in; what libraries print goes to stderr.
 """
 
 import hashlib
@@ -102,6 +103,7 @@ def first_line(error: BaseException) -> str:
 def serve(peer: str, commands: TextIO, replies: TextIO) -> None:
     session = Session(peer)
     actions = {"load": session.load, "run": session.run, "answers": session.answers}
+    print(json.dumps({"started": peer}), file=replies, flush=True)
     for line in commands:
         command = json.loads(line)
         action = command.pop("do")

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, combinations
 
 import numpy as np
 
@@ -189,42 +190,86 @@ class Lets:
 
     def both(self, matrix: Matrix, values: list[list[Expr]]) -> list[list[Expr]]:
         """matrix @ values @ matrix', the results not yet named."""
-        columns = [list(map(self.let, self.product(matrix, c))) for c in zip(*values)]
-        return [self.product(matrix, row) for row in zip(*columns)]
+        steps = steps_of(matrix)
+        columns = [list(map(self.let, self.product(steps, c))) for c in zip(*values)]
+        return [self.product(steps, row) for row in zip(*columns)]
 
-    def product(self, matrix: Matrix, values: Sequence[Expr]) -> list[Expr]:
-        """matrix @ values with few operations: columns that are alike up to signs meet as a sum and
-        a difference; rows that are alike up to signs share their halves."""
+    def product(self, steps: Steps, values: Sequence[Expr]) -> list[Expr]:
+        """The product of a matrix and values."""
         values = list(map(self.let, values))
-        matrix, values = self.joined_columns(matrix, values)
+        for k, n in steps.joined:
+            a, b = values[k], values[n]
+            values[k], values[n] = self.let(a + b), self.let(a - b)
         found: dict[int, Expr] = {}
-        for i, row in enumerate(matrix):
-            if i in found:
+        for s in steps.rows:
+            total = combination(s.even, values)
+            if s.twin is None:
+                found[s.at] = total
                 continue
-            twin = next((k for k in range(i + 1, len(matrix)) if are_twins(row, matrix[k])), None)
-            if twin is None:
-                found[i] = combination(row, values)
-                continue
-            same = [k for k, c in enumerate(row) if c and c == matrix[twin][k]]
-            even = self.let(combination(only(row, same), values))
-            odd = [k for k, c in enumerate(row) if c and k not in same]
-            factor = row[odd[-1]]
-            half = self.let(combination(only([c / factor for c in row], odd), values))
-            found[i], found[twin] = plus(even, factor, half), plus(even, -factor, half)
-        return [found[i] for i in range(len(matrix))]
+            even, half = self.let(total), self.let(combination(s.odd, values))
+            found[s.at], found[s.twin] = plus(even, s.factor, half), plus(even, -s.factor, half)
+        return [found[i] for i in range(len(found))]
 
-    def joined_columns(self, matrix: Matrix, values: list[Expr]):
-        columns = list(zip(*matrix))
-        for k in range(len(columns)):
-            for n in range(k + 1, len(columns)):
-                if are_twins(columns[k], columns[n]):
-                    both = [c == d for c, d in zip(columns[k], columns[n])]
-                    a, b = values[k], values[n]
-                    values[k], values[n] = self.let(a + b), self.let(a - b)
-                    old = columns[k]
-                    columns[k] = tuple(c if s else Fraction(0) for c, s in zip(old, both))
-                    columns[n] = tuple(Fraction(0) if s else c for c, s in zip(old, both))
-        return tuple(zip(*columns)), values
+
+# ---- products with a matrix ---------------------------------------------------------------------
+
+Terms = tuple[tuple[float, int], ...]  # factors, and the numbers of the values that they are of
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Row `at` of a product, even + factor * odd, and row `twin`, even - factor * odd. One without
+    a twin has an even part only."""
+
+    at: int
+    even: Terms
+    twin: int | None = None
+    factor: float = 1.0
+    odd: Terms = ()
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How a matrix is multiplied by values. joined: pairs of values that meet as a sum and a
+    difference first."""
+
+    joined: tuple[tuple[int, int], ...]
+    rows: tuple[Rows, ...]
+
+
+@functools.cache
+def steps_of(matrix: Matrix) -> Steps:
+    """A product in few operations: columns that are alike up to signs meet; rows that are alike up
+    to signs share their halves."""
+    columns, joined, rows = list(zip(*matrix)), [], []
+    for k, n in combinations(range(len(columns)), 2):
+        old, other = columns[k], columns[n]
+        if are_twins(old, other):
+            joined.append((k, n))
+            columns[k] = tuple(c if c == d else Fraction(0) for c, d in zip(old, other))
+            columns[n] = tuple(Fraction(0) if c == d else c for c, d in zip(old, other))
+    matrix = tuple(zip(*columns))
+    done: set[int] = set()
+    for i, row in enumerate(matrix):
+        if i in done:
+            continue
+        used = [k for k, c in enumerate(row) if c]
+        twin = next((k for k in range(i + 1, len(matrix)) if are_twins(row, matrix[k])), None)
+        if twin is None:
+            rows.append(Rows(i, terms(row, used)))
+            continue
+        done.add(twin)
+        same = [k for k in used if row[k] == matrix[twin][k]]
+        odd = [k for k in used if k not in same]
+        factor = row[odd[-1]]
+        half = terms([c / factor for c in row], odd)
+        rows.append(Rows(i, terms(row, same), twin, float(factor), half))
+    return Steps(tuple(joined), tuple(rows))
+
+
+def terms(row: Sequence[Fraction], kept: Sequence[int]) -> Terms:
+    """The entries of a row at some places, those that are 1 first."""
+    return tuple(sorted(((float(row[k]), k) for k in kept), key=lambda t: t[0] != 1))
 
 
 def are_twins(a: Sequence[Fraction], b: Sequence[Fraction]) -> bool:
@@ -233,25 +278,21 @@ def are_twins(a: Sequence[Fraction], b: Sequence[Fraction]) -> bool:
     return signs == {True, False} and all(abs(x) == abs(y) for x, y in zip(a, b))
 
 
-def only(row: Sequence[Fraction], kept: Sequence[int]) -> list[Fraction]:
-    return [c if k in kept else Fraction(0) for k, c in enumerate(row)]
-
-
-def plus(a: Expr, factor: Fraction, b: Expr) -> Expr:
+def plus(a: Expr, factor: float, b: Expr) -> Expr:
     """a + factor * b"""
     if abs(factor) == 1:
         return a + b if factor > 0 else a - b
-    return fma(const(float(factor), a.dtype), b, a)
+    return fma(const(factor, a.dtype), b, a)
 
 
-def combination(row: Sequence[Fraction], values: Sequence[Expr]) -> Expr:
-    """The sum of row[k] * values[k], begun with a factor of 1 if there is one."""
-    terms = sorted(((c, v) for c, v in zip(row, values) if c), key=lambda t: t[0] != 1)
-    (first, total), rest = terms[0], terms[1:]
+def combination(row: Terms, values: Sequence[Expr]) -> Expr:
+    """The sum of factors times values."""
+    (first, k), *rest = row
+    total = values[k]
     if first != 1:
-        total = total * const(float(first), total.dtype)
-    for c, v in rest:
-        total = plus(total, c, v)
+        total = total * const(first, total.dtype)
+    for factor, k in rest:
+        total = plus(total, factor, values[k])
     return total
 
 

@@ -163,7 +163,7 @@ def lower_to_kernel(
     key, values = structure(body), {}
     several = shared.get(key)
     if several is not None:
-        body, values = several.body, {several.symbol: as_expr(several.value)}
+        body, values = several.body, several.values
         key = structure(body)
     name = known.get(key)
     if name is None:

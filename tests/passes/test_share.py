@@ -1,4 +1,4 @@
-"""Kernels that differ only in how much they sum up are one, and nothing else is."""
+"""Kernels that differ only in how much they sum up, or where windows begin, are one; no others."""
 
 import numpy as np
 import pytest
@@ -13,9 +13,10 @@ from tensorwright.ir.printer import to_text
 from tensorwright.ir.type import tensor
 from tensorwright.ir.verify import verify
 from tensorwright.ops.activations import relu
+from tensorwright.ops.conv import conv_general, conv_transpose
 from tensorwright.ops.elementwise import add, mul
 from tensorwright.ops.linalg import dot_general
-from tensorwright.ops.movement import reshape
+from tensorwright.ops.movement import reshape, slice
 from tensorwright.ops.table import BY_NAME
 from tensorwright.passes.fuse import fuse
 from tensorwright.passes.lower import lower
@@ -103,3 +104,42 @@ def test_sizes_known_only_when_running_stay_as_they_are():
     values = [weights(5, k) for k in (16, 24, 40)]
     for a, b in zip(run_module(m, values), compile(m, threads=1)(*values)):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def windows(starts, channels=8) -> Module:
+    """Convolutions of what lies in one operand from several places on."""
+    x = param("x", tensor("f32", 2, 7, 9, 16))
+    ends = (2, 6, 8, channels)
+    parts = [
+        slice(x, starts=s, stops=tuple(a + d for a, d in zip(s, ends)), steps=(1,) * 4)
+        for s in starts
+    ]
+    ys = [conv_general(p, constant(weights(2, 2, channels, 16)), layout="NLAST") for p in parts]
+    return Module({"main": graph("main", [x], ys)})
+
+
+def test_one_kernel_wherever_windows_begin():
+    m = windows([(0, i, j, 0) for i in (0, 1) for j in (0, 1)])
+    low = lower(fuse(m))
+    (k,) = low.kernels.values()
+    assert [(s.min, s.max) for s in k.symbols] == [(0, 1), (0, 1)]
+    verify(low)
+    calls = [n.attrs["scalars"] for n in low.main.nodes() if n.op.name == "call_kernel"]
+    assert calls == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    text = to_text(low)
+    assert to_text(parse(text, BY_NAME, low.constants())) == text
+    values = arrays(m)
+    for threads in (1, 2):
+        for a, b in zip(run_module(m, values), compile(m, threads=threads)(*values)):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_windows_that_begin_at_other_channels_stay_apart():
+    assert len(lower(fuse(windows([(0, 0, 0, c) for c in (0, 4, 8)]))).kernels) == 3
+
+
+def test_phases_of_a_transposed_convolution_are_one_kernel():
+    x, w = param("x", tensor("f32", 1, 16, 7, 7)), constant(weights(16, 32, 4, 4))
+    y = conv_transpose(x, w, strides=(2, 2), padding=((1, 1), (1, 1)))
+    kernels = compile(Module({"main": graph("main", [x], [y])}), threads=1).lowered.kernels
+    assert sum("conv_general" in name for name in kernels) == 1
