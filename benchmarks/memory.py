@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks import zoo
 from benchmarks.page import Table, comma, measured_on, options, publish, small_option
@@ -26,8 +26,9 @@ from tensorwright.driver.compile import import_model, no_collection
 from tensorwright.driver.pipeline import run_pipeline
 from tensorwright.ir.expr import Buffer, Expr, as_expr, substitute, sym, symbols_of
 from tensorwright.ir.facts import evaluate
-from tensorwright.ir.loop import Alloc, Call, Kernel, View, statements
+from tensorwright.ir.loop import Alloc, Call, Kernel, Stmt, View, rewrite, statements
 from tensorwright.ir.module import Module
+from tensorwright.ir.type import product
 from tensorwright.memory.plan import Interval, byte_size, intervals, mentioned, plan_memory
 from tensorwright.passes.host import lower_entry
 from tensorwright.target.host import find
@@ -85,6 +86,31 @@ def at_sizes(e: Expr | int, sizes: Sizes) -> int:
     return evaluate(e, {s: sizes[s.name] for s in symbols_of(e)})
 
 
+def never_in_place(m: Module, k: Kernel) -> Kernel:
+    """The host function with a tensor for every result that is computed in another one's memory,
+    results and states of the program aside."""
+    made = {s.buffers[-1] for s in statements(k.body)
+            if isinstance(s, Call) and s.callee in m.kernels}  # fmt: skip
+    arena = {s.buffer for s in statements(k.body)
+             if isinstance(s, Alloc) and s.buffer.scope == "arena"}  # fmt: skip
+    owner: dict[Buffer, Buffer] = {}
+    over: dict[Buffer, Buffer] = {}  # a result -> the tensor in whose memory it was
+
+    def visit(s: Stmt) -> Stmt | None:
+        if isinstance(s, Call) and s.buffers[-1] in over:
+            return replace(s, buffers=(over[s.buffers[-1]], *s.buffers))
+        if not isinstance(s, View):
+            return None
+        owner[s.buffer] = owner.get(s.base, s.base)
+        if s.buffer not in made or owner[s.buffer] not in arena:
+            return None
+        over[s.buffer], owner[s.buffer] = s.base, s.buffer
+        arena.add(s.buffer)
+        return Alloc(s.buffer)
+
+    return k.with_body(rewrite(k.body, visit))
+
+
 def parts_of_results(k: Kernel) -> list[Interval]:
     """Tensors that lie in results. An allocator holds them to the end, where they are joined."""
     found: dict[Buffer, Interval] = {}
@@ -93,13 +119,17 @@ def parts_of_results(k: Kernel) -> list[Interval]:
     for time, s in enumerate(body):
         if isinstance(s, View) and s.base in inside:
             inside[s.buffer] = inside[s.base]
-        elif isinstance(s, View) and s.base.scope == "output" and s.buffer.shape != s.base.shape:
+        elif isinstance(s, View) and s.base.scope == "output" and is_part(s.buffer, s.base):
             inside[s.buffer] = s.buffer
         for b in mentioned(s) if isinstance(s, Call) else ():
             if b in inside:
                 own = inside[b]
                 found.setdefault(own, Interval(own, time, len(body), byte_size(own)))
     return list(found.values())
+
+
+def is_part(b: Buffer, whole: Buffer) -> bool:
+    return as_expr(product(b.shape)) is not as_expr(product(whole.shape))
 
 
 def scratch_bytes(m: Module, k: Kernel, sizes: Sizes) -> int:
@@ -122,16 +152,18 @@ def measure(
     """every: the lowered program for all shapes; static(sizes): the one for these."""
     host = lower_entry(every, {}, entry)
     items, parts = intervals(host), parts_of_results(host)
+    apart = intervals(never_in_place(every, host))
     found = []
     for sizes in points:
         size = lambda e, sizes=sizes: at_sizes(e, sizes)
-        own, more = ([i for i in some if _known(i.size, sizes)] for some in (items, parts))
+        own, more, single = ([i for i in some if _known(i.size, sizes)]
+                             for some in (items, parts, apart))  # fmt: skip
         only = static(sizes)
         scratch = scratch_bytes(every, host, sizes)
         alone = scratch_bytes(only, lower_entry(only, {}, entry), sizes)
         found.append(Row(name, sizes, frame_bytes(every, sizes, entry) + scratch,
                          frame_bytes(only, sizes, entry) + alone,
-                         pooled_bytes([*own, *more], size) + scratch,
+                         pooled_bytes([*single, *more], size) + scratch,
                          live_bytes(own, size) + scratch))  # fmt: skip
     return found
 

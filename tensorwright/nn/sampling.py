@@ -2,9 +2,11 @@
 
     token = sample(logits, temperature, top_k, top_p, key)      # f32[b, vocabulary] -> i64[b]
 
-Nothing is sorted: the least score that top-k and top-p keep is found bit by bit, and the draw is
-the greatest score after Gumbel noise (Gumbel 1954; Maddison et al. 2014), which is the same as
-drawing from the softmax. Random bits depend on the key and the place in the batch only.
+Nothing is sorted, and one number for every token is all that is held: how far its score lies below
+the greatest, and then, in the same memory, its weight. The limits of top-k and top-p are found bit
+by bit, as floats that are not negative have the order of their bits; so is the token, the first
+whose weight and those before it exceed a random share of all. Random bits depend on the key and the
+place in the batch only.
 """
 
 from __future__ import annotations
@@ -18,69 +20,102 @@ from tensorwright.ir.dtype import f32, i32, i64, u32
 from tensorwright.ops import elementwise as ew
 from tensorwright.ops import random as rd
 
-SIGN = np.uint32(1 << 31)
-LEAST = np.float32(1e-8)  # of an exponential draw, so that its logarithm is finite
+COLDEST = np.finfo(np.float32).tiny  # a temperature at which all but the greatest weigh nothing
+ALL = np.uint32(0xFFFFFFFF)  # no float comes behind it
+WHOLE = np.float32(1).view(np.uint32)  # the order of the greatest weight
 
 
 def sample(logits, temperature, top_k, top_p, key):
-    """logits: f32[b, v]. For each of the batch: temperature f32[b] (0 takes the greatest score),
-    top_k i64[b] (how many scores to keep, 0 for all; equal ones are kept together), top_p f32[b]
-    (keep the greatest whose probabilities sum to it; 1 for all). key: u64[2], another for every
-    draw. -> i64[b]"""
+    """logits: f32[b, v]. For each of the batch: temperature f32[b] (0 takes the first of the
+    greatest scores), top_k i64[b] (how many scores to keep, 0 for all; equal ones are kept
+    together), top_p f32[b] (keep the greatest whose probabilities sum to it; 1 for all). key:
+    u64[2], another for every draw. -> i64[b]"""
     logits = logits.astype(f32)
+    top = tn.max(logits, axis=1)
     return cond(
         tn.any(temperature > 0),
         lambda *xs: drawn(*xs),
-        lambda x, *rest: greatest(x),
-        logits, temperature, top_k, top_p, key,
+        lambda x, top, *rest: first(x >= top[:, None]),
+        logits, top, temperature, top_k, top_p, key,
     )  # fmt: skip
 
 
-def drawn(logits, temperature, top_k, top_p, key):
-    greedy = temperature <= 0
-    x = logits / tn.where(greedy, 1.0, temperature)[:, None]
-    kept = keep(x, top_k, top_p)
-    u = apply(rd.uniform, key, shape=x.node.shape)
-    noise = -tn.log(tn.maximum(-tn.log(u), LEAST))
-    noisy = tn.where(greedy[:, None], logits, tn.where(kept, x + noise, -tn.inf))
-    return greatest(noisy)
+def drawn(logits, top, temperature, top_k, top_p, key):
+    warm = temperature > 0
+    weights = weighed(logits, top, tn.where(warm, temperature, COLDEST), top_k)
+    u = apply(rd.uniform, key, shape=temperature.node.shape)
+    weights = at_least(weights, least_weight(weights, top_p))
+    return choice(weights, tn.where(warm, u, 0.0))
 
 
-def greatest(x):
-    """The first place of the greatest of each row, by two reductions that run on vectors."""
-    v = x.shape[1]
-    top = tn.max(x, axis=1, keepdims=True)
-    places = tn.where(x >= top, tn.arange(v, dtype=i32)[None], v - 1)
-    return tn.min(places, axis=1).astype(i64)
+def first(found):
+    """The first place of each row at which `found` holds."""
+    v = found.shape[1]
+    return tn.min(tn.where(found, places(v), v - 1), axis=1).astype(i64)
 
 
-def keep(x, top_k, top_p):
-    """Which scores the two limits leave, top-p counting within what top-k left."""
-    v = x.shape[1]
-    codes = ordered(x)
-    wanted = tn.where(top_k > 0, top_k, v)
-    least = threshold(codes, lambda above: tn.sum(above.astype(i64), axis=1) >= wanted)
-    kept = codes >= least[:, None]
-    weight = tn.where(kept, tn.exp(x - tn.max(x, axis=1, keepdims=True)), 0.0)
-    enough = tn.maximum(top_p * tn.sum(weight, axis=1), LEAST)  # the greatest weighs 1, and stays
-    masses = lambda above: tn.sum(tn.where(above, weight, 0.0), axis=1)
-    least = threshold(codes, lambda above: (masses(above) >= enough) | (top_p >= 1))
-    return kept & ((codes >= least[:, None]) | (top_p >= 1)[:, None])
+def places(v):
+    return tn.arange(v, dtype=i32)[None]
 
 
-def ordered(x):
-    """f32 as u32 in the same order."""
-    bits = apply(ew.bitcast, x, dtype=u32)
-    return tn.where(bits >= SIGN, ~bits, bits | SIGN)
+def weighed(logits, top, temperature, top_k):
+    """exp of the scores over the temperature that top-k leaves, 1 for the greatest; 0 for the
+    others."""
+    below = (top[:, None] - logits) / temperature[:, None]
+    farthest = cond(
+        tn.any(top_k > 0), kth_least, lambda x, k: tn.full_like(k, ALL, dtype=u32), below, top_k
+    )
+    return tn.where(order(below) <= farthest[:, None], tn.exp(-below), 0.0)
 
 
-def threshold(codes, holds):
-    """The greatest number for which `holds(codes >= number)`, which is true of 0, for each row."""
-    bits = np.uint32(1) << np.arange(31, -1, -1, dtype=np.uint32)
+def kth_least(x, k):
+    """The order of the k-th least of each row; of no float for a k of 0."""
+    fewer = lambda tried: tn.sum((order(x) < tried[:, None]).astype(i64), axis=1) < k
+    return tn.where(k > 0, greatest(fewer, x.shape[0], 31), ALL)
+
+
+def least_weight(weights, top_p):
+    """The order of the least weight of each row that top-p keeps, of those that are left."""
+    return cond(tn.any(top_p < 1), nucleus, lambda w, p: order(tn.zeros_like(p)), weights, top_p)
+
+
+def nucleus(weights, top_p):
+    wanted = top_p * tn.sum(weights, axis=1)
+    enough = lambda tried: tn.sum(at_least(weights, tried), axis=1) >= wanted
+    found = tn.minimum(greatest(enough, weights.shape[0], 30), WHOLE)
+    return tn.where(top_p < 1, found, np.uint32(0))
+
+
+def at_least(weights, least):
+    """The weights of an order no less than `least` u32[b], 0 for the others."""
+    return tn.where(order(weights) >= least[:, None], weights, 0.0)
+
+
+def choice(weights, share):
+    """The first place of each row whose weight and those before it exceed a share of all."""
+    v = weights.shape[1]
+    at = places(v).astype(u32)
+    wanted = share * tn.sum(weights, axis=1)
+    last = tn.max(tn.where(weights > 0, at, np.uint32(0)), axis=1)  # sums may round below the share
+
+    def before(tried):
+        mass = tn.sum(tn.where(at < tried[:, None], weights, 0.0), axis=1)
+        return (tried <= last) & (mass <= wanted)
+
+    return greatest(before, weights.shape[0], v.bit_length()).astype(i64)
+
+
+def order(x):
+    """f32 that is not negative as u32 in the same order."""
+    return apply(ew.bitcast, x, dtype=u32)
+
+
+def greatest(holds, rows, bits):
+    """The greatest number of so many bits for which `holds`, for each row; it holds of all less."""
 
     def step(found, bit):
         tried = found | bit
-        return tn.where(holds(codes >= tried[:, None]), tried, found), None
+        return tn.where(holds(tried), tried, found), None
 
-    start = tn.zeros((codes.shape[0],), dtype=u32)
-    return scan(step, start, tn.asarray(bits))[0]
+    steps = np.uint32(1) << np.arange(bits - 1, -1, -1, dtype=np.uint32)
+    return scan(step, tn.zeros((rows,), dtype=u32), tn.asarray(steps))[0]

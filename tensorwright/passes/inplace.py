@@ -10,6 +10,9 @@ was made by a node, and if all who read it, under whatever shape, come before th
 The state of a loop is updated where it lies: its body's results take the memory of its parameters.
 So does a result of a branch that is an update of a captured tensor, or that tensor itself, in one
 of the arms; then the other arm need not copy what it does not change.
+
+A map, whose every element depends on one element of an operand alone, is computed where that
+operand lies, if it was made in the same body.
 """
 
 from __future__ import annotations
@@ -34,35 +37,45 @@ from tensorwright.ir.module import Module, unique
 from tensorwright.ir.type import TensorType
 from tensorwright.ops.kernel import call_kernel
 from tensorwright.passes.cost import kernel_cost
+from tensorwright.schedule.nest import stages
 
 VIEWS = ("reshape", "bind_size")  # operators whose result is their operand's memory
 # operators whose results have memory of their own
 MAKERS = ("call_kernel", "if_", "while_", "scan_")
+# operators that keep nothing of what they read
+READERS = (*VIEWS, *MAKERS)
 
 
 def update_in_place(m: Module) -> Module:
     """`m` with in-place updates; the kernels that copied first are left out."""
     found = {name: copied_operand(k) for name, k in m.kernels.items()}
     updates = {name: at for name, at in found.items() if at is not None}
+    maps = {name: mapped_operands(k) for name, k in m.kernels.items() if name not in updates}
     kernels = dict(m.kernels)
-    names: dict[str, str] = {}
+    names: dict[tuple[str, int], str] = {}
 
-    def in_place(node: Node) -> Node:
-        callee, at = node.attrs["callee"], updates[node.attrs["callee"]]
-        if callee not in names:
-            names[callee] = unique(f"{callee}_inplace", kernels)
-            kernels[names[callee]] = without_copy(kernels[callee], at, names[callee])
-        return replace(node, attrs={**node.attrs, "callee": names[callee], "inplace": at})
+    def in_place(node: Node, at: int) -> Node:
+        callee = node.attrs["callee"]
+        if (callee, at) not in names:
+            name = names[callee, at] = unique(f"{callee}_inplace", kernels)
+            make = without_copy if callee in updates else over_operand
+            kernels[name] = make(kernels[callee], at, name)
+        return replace(node, attrs={**node.attrs, "callee": names[callee, at], "inplace": at})
 
     def visit_graph(g: Graph) -> Graph:
-        taking = {n for n in g.nodes() if n.op is call_kernel and n.attrs["callee"] in updates
+        taking = {n: updates[n.attrs["callee"]] for n in g.nodes() if n.op is call_kernel
+                  and n.attrs["callee"] in updates
                   and may_take(g, n, updates[n.attrs["callee"]])}  # fmt: skip
+        for n in g.nodes():
+            for at in maps.get(n.attrs["callee"], ()) if n.op is call_kernel else ():
+                if n not in taking and may_map(g, n, at, taking):
+                    taking[n] = at
 
         def visit(node: Node, args: tuple) -> Node:
             new = with_args(node, args)
             if node in taking:
                 trace.decision("inplace", node, "yes", "nobody reads the old value afterwards")
-                return in_place(new)
+                return in_place(new, taking[node])
             if not subgraphs(new):
                 return new
             state = body_states(g, node, updates)
@@ -77,7 +90,8 @@ def update_in_place(m: Module) -> Module:
         return m
     used = {n.attrs["callee"] for g in Module(graphs).all_graphs() for n in g.nodes()
             if n.op is call_kernel}  # fmt: skip
-    kernels = {name: k for name, k in kernels.items() if name in used or name not in names}
+    was_taken = {callee for callee, _ in names}
+    kernels = {name: k for name, k in kernels.items() if name in used or name not in was_taken}
     return replace(m, graphs=graphs, kernels=kernels)
 
 
@@ -128,6 +142,34 @@ def without_copy(k: Kernel, at: int, name: str) -> Kernel:
     return replace(new, work=kernel_cost(new))
 
 
+def mapped_operands(k: Kernel) -> tuple[int, ...]:
+    """The positions of operands in whose memory the one result may be computed: every nest is a
+    map, and reads the operand at the element that it stores. What is not read at plain loop
+    variables may be computed in an order that runs an iteration twice."""
+    found = stages(k.body) if len(k.results) == 1 else None
+    if not found or not all(s.is_map for s in found):
+        return ()
+    out, fixed = k.results[0], set()
+    for s in found:
+        for e in ir.loads(s.root):
+            if not all(i in s.variables or i.op == "const" for i in e.args):
+                return ()
+            same = e.value.shape == s.out.shape == out.shape and all(
+                i is j or d == 1 for i, j, d in zip(e.args, s.final.indices, out.shape)
+            )
+            if not same:
+                fixed.add(e.value)
+    return tuple(p for p, b in enumerate(k.inputs)
+                 if b not in fixed and b.dtype is out.dtype and b.shape == out.shape)  # fmt: skip
+
+
+def over_operand(k: Kernel, at: int, name: str) -> Kernel:
+    """The kernel that reads an operand from where it stores the result."""
+    params = tuple(b for p, b in enumerate(k.params) if p != at)
+    body = ir.replace_buffers(k.body, {k.params[at]: k.results[0]})
+    return replace(k, name=name, params=params, body=body)
+
+
 # ---- memory ------------------------------------------------------------------------------------
 
 
@@ -143,6 +185,21 @@ def may_take(g: Graph, node: Node, at: int) -> bool:
     nodes = g.nodes()  # the order in which they run
     later = nodes[nodes.index(node) + 1 :]
     return not any(aliases.intersection(u.args) for u in later if u not in aliases)
+
+
+def may_map(g: Graph, node: Node, at: int, taking: dict[Node, int]) -> bool:
+    """Whether a map may be computed in the memory of one of its operands: a kernel of this body
+    made it, and only kernels and bodies read it."""
+    root = root_of(node.args[at])
+    first = root
+    while first in taking:
+        first = root_of(first.args[taking[first]])
+    if first.op is not call_kernel or not may_take(g, node, at):
+        return False
+    uses = users(g)
+    read = {u.op for n in same_memory(g, root) for u in uses[n]}
+    joined = {u.op.name for n in views(g, node) for u in uses[n]}
+    return all(op.name in READERS for op in read) and "concat" not in joined
 
 
 def root_of(node: Node) -> Node:

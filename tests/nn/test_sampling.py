@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 import tensorwright as tw
-from tensorwright.nn.sampling import keep, sample
+from tensorwright.nn.sampling import at_least, least_weight, sample, weighed
 from tensorwright.ops import random as rd
+
+tn = tw.numpy
 
 
 @functools.cache
@@ -18,7 +20,8 @@ def program(f, v: int):
         return sample(x, t, k, p, key)
 
     def kept(x: rows, k: counts, p: numbers):
-        return keep(x, k, p)
+        weights = weighed(x, tn.max(x, axis=1), tn.ones_like(p), k)
+        return at_least(weights, least_weight(weights, p)) > 0
 
     return tw.compile(tw.function(sampled if f == "sample" else kept))
 
@@ -37,10 +40,10 @@ def sorted_keep(x, k, p) -> np.ndarray:
 
 def oracle(x, t, k, p, key) -> np.ndarray:
     scaled = x / np.where(t > 0, t, 1)[:, None].astype("f")
-    u = rd.uniform.reference(key, shape=x.shape).astype("d")
-    noise = -np.log(np.maximum(-np.log(np.maximum(u, 1e-300)), 1e-8))
-    drawn = np.where(sorted_keep(scaled, k, p), scaled + noise, -np.inf).argmax(axis=1)
-    return np.where(t > 0, drawn, x.argmax(axis=1))
+    weights = np.where(sorted_keep(scaled, k, p), np.exp(scaled.astype("d")), 0)
+    share = np.cumsum(weights, axis=1) / weights.sum(axis=1, keepdims=True)
+    u = rd.uniform.reference(key, shape=t.shape)
+    return np.where(t > 0, (share > u[:, None]).argmax(axis=1), x.argmax(axis=1))
 
 
 CASES = [(0, 1), (1, 1), (5, 1), (0, 0.5), (0, 0.9), (40, 0.8), (500, 0.01)]

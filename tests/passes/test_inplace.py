@@ -7,6 +7,7 @@ import pytest
 
 import tensorwright as tw
 from tensorwright.base.errors import FrontendError, RunError
+from tensorwright.frontend.array_control import scan
 from tensorwright.ir.compare import difference
 from tensorwright.ir.interp import run_module
 from tensorwright.ir.parser import parse
@@ -168,3 +169,66 @@ def test_new_values_must_be_returned():
 
     with pytest.raises(FrontendError, match="the state cache"):
         tw.compile(lost)
+
+
+# ---- maps --------------------------------------------------------------------------------------
+
+
+def overwriting(program) -> list[str]:
+    """The kernels of a program that are computed in the memory of an operand."""
+    nodes = [n for g in program.lowered.all_graphs() for n in g.nodes()]
+    return [n.attrs["callee"] for n in nodes if n.op.name == "call_kernel"
+            and n.attrs["inplace"] >= 0]  # fmt: skip
+
+
+def scaled(x, limit):
+    """A map of a tensor that a loop has read."""
+    below = limit[:, None] - x
+    return below, tn.exp(-below) * counted(below, limit)[:, None]
+
+
+def counted(x, start):
+    step = lambda s, k: (s + tn.sum(tn.where(x > s[:, None], 1.0, 0.0), axis=1), None)
+    return scan(step, start, tn.arange(3))[0]
+
+
+@pytest.mark.parametrize("size", [33, 64, 1000, 1023])
+@pytest.mark.parametrize("rows", [2, "b"])
+def test_a_map_is_computed_where_its_operand_lies(size, rows):
+    @tw.function
+    def f(x: tw.f32[rows, size], limit: tw.f32[rows]):
+        weights = scaled(x, limit)[1]
+        return counted(weights, limit)
+
+    program = tw.compile(f, verify=True)
+    assert len(overwriting(program)) == 1
+    x, limit = np.random.default_rng(0).random((2, size), "f"), np.array([1, 2], "f")
+    (wanted,) = run_module(program.module, [x, limit])
+    np.testing.assert_allclose(program(x, limit), wanted, rtol=1e-5)
+    (lowered,) = run_module(program.lowered, [x, limit])
+    np.testing.assert_allclose(lowered, wanted, rtol=1e-5)
+
+
+def test_a_map_keeps_an_operand_that_is_read_later():
+    @tw.function
+    def f(x: tw.f32[2, 40], limit: tw.f32[2]):
+        below, weights = scaled(x, limit)
+        return counted(below, counted(weights, limit))
+
+    program = tw.compile(f)
+    assert not overwriting(program)
+    x, limit = np.random.default_rng(1).random((2, 40), "f"), np.array([1, 2], "f")
+    (wanted,) = run_module(program.module, [x, limit])
+    np.testing.assert_allclose(program(x, limit), wanted, rtol=1e-5)
+
+
+def test_a_map_of_other_elements_has_memory_of_its_own():
+    @tw.function
+    def f(x: tw.f32[2, 40], limit: tw.f32[2]):
+        return tn.sum(tn.roll(scaled(x, limit)[0], 1, axis=1) ** 2, axis=1)
+
+    program = tw.compile(f)
+    x, limit = np.random.default_rng(2).random((2, 40), "f"), np.array([1, 2], "f")
+    assert not overwriting(program)
+    np.testing.assert_allclose(program(x, limit), run_module(program.module, [x, limit])[0],
+                               rtol=1e-5)  # fmt: skip
