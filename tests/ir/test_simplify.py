@@ -149,7 +149,7 @@ def test_quotient_and_remainder_by_a_symbolic_divisor():
 
 
 def test_quotient_and_remainder_in_other_forms():
-    """x // d * d + y % d = x where y is x up to multiples of d: subscripts of what is split anew."""
+    """x // d * d + y % d = x where y is x but for multiples of d: subscripts of splits."""
     block = var("block", min=0, max=3135)
     lane = var("lane", min=0, max=15)
     flat = block * 16 + lane
