@@ -34,6 +34,7 @@ from tensorwright.passes.schedule_kernels import schedule_kernels
 from tensorwright.passes.shapes import simplify_shapes
 from tensorwright.passes.simplify import clean, simplify
 from tensorwright.passes.specialize import specialize
+from tensorwright.passes.windows import separate_windows
 from tensorwright.passes.winograd import choose_algorithms
 from tensorwright.target.target import Target
 
@@ -55,6 +56,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("layout", lambda m, t: clean(drop_unmet(recorded_layouts(m, t)))),
     ("winograd", choose_algorithms),
     ("convolutions", lambda m, t: clean(shape_convolutions(m))),
+    ("windows", lambda m, t: clean(separate_windows(m))),
     ("precision", lambda m, t: merge_equal(compute_in(m, t))),
     ("indices", lambda m, t: check_indices(m)),
     ("masks", lambda m, t: place_masks(m)),

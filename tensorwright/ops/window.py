@@ -79,14 +79,15 @@ def _extents(attrs) -> list[Dim]:
     return [w for w, _, p, _ in attrs if not (w == 1 and tuple(p) == (0, 0))]
 
 
-def _identity(op: str, d):
+def identity_of(op: str, d):
+    """What changes no sum, largest or smallest element."""
     return {"sum": lambda d: 0, "max": lowest, "min": highest}[op](d)
 
 
 def _lower_window(out: Buffer, x: Buffer, *, window, strides, padding, dilation, op) -> Stmt:
     attrs = _attrs("reduce_window", x.rank, window, strides, padding, dilation)
     wide = accumulator(x.dtype) if op == "sum" else x.dtype
-    identity = const(_identity(op, wide), wide)
+    identity = const(identity_of(op, wide), wide)
 
     def nest(*i: Expr) -> Stmt:
         def step(acc: Expr, *r: Expr) -> Expr:
@@ -94,7 +95,7 @@ def _lower_window(out: Buffer, x: Buffer, *, window, strides, padding, dilation,
             value = select(holds, cast(x[at], acc.dtype), cast(identity, acc.dtype))
             return binary(OPERATORS[op], acc, value)
 
-        return accumulate(out, i, _identity(op, accumulator(x.dtype)), _extents(attrs), step)
+        return accumulate(out, i, identity_of(op, accumulator(x.dtype)), _extents(attrs), step)
 
     return loops(names(out.rank), out.shape, nest)
 

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -31,6 +32,7 @@ from tensorwright.ir.expr import (
 from tensorwright.ir.loop import For, Kernel
 from tensorwright.ir.simplify import linear
 from tensorwright.schedule import primitives as p
+from tensorwright.schedule.maps import index_conditions
 from tensorwright.schedule.nest import (
     Stage,
     affine,
@@ -84,6 +86,7 @@ MAX_INLINED = 200  # nodes of one expression
 MAX_ROW_BYTES = 48 << 10  # of a tile of rows between two contractions, on the stack
 MAX_TILE_BYTES = 256 << 10  # of one with long rows, in the L2 cache
 MAX_WINDOW = 32  # elements of a window, which is unrolled
+LONG_WINDOW = 4  # elements in one dimension
 MIN_DOT = 16  # elements of a row that is added up by itself
 MAX_STEP = 4  # elements from one window to the next
 MIN_ROWS = 6  # that a tile must hold, else weights are read too often
@@ -220,10 +223,19 @@ def should_inline(s: Stage, users: list[Stage]) -> bool:
     for u in users:
         if u.is_contraction and not is_free(s.final.value):
             return False
+        if is_long_window(u) and index_conditions(s.final.value):
+            return False
     if not work:
         return True
     reads = {e for u in users for e in ir.loads(u.root) if e.value is s.out}
     return len(users) == 1 and len(reads) == 1 and _points(users[0]) == _points(s)
+
+
+def is_long_window(s: Stage) -> bool:
+    """Whether a reduction sees each element again for many results: what a test of its position
+    costs is paid once if it is stored."""
+    long = any(bounds(f.extent)[0] >= LONG_WINDOW for f in s.reduce)
+    return long and not s.is_contraction and overlaps(s, s.variables)
 
 
 def is_free(e: Expr) -> bool:
@@ -414,7 +426,8 @@ def are_windows(found: list[Stage]) -> bool:
     first, reductions = found[0].spatial, [s for s in found if not s.is_map]
     if not first or not reductions or bounds(first[-1].extent)[1] == 1:
         return False
-    if len(found) == 1 and is_column_reduction(found[0]) and not found[0].is_contraction:
+    alone = len(found) == 1 and is_column_reduction(found[0]) and not found[0].is_contraction
+    if alone and not overlaps(found[0], found[0].variables[-1:]):
         return False
     if any(len(s.spatial) != len(first) for s in found):
         return False
@@ -430,11 +443,14 @@ def are_windows(found: list[Stage]) -> bool:
 
 def is_window(s: Stage) -> bool:
     """Whether a reduction covers a few elements, not far from those of its neighbour along the last
-    axis of the result; a window slides over them, up to a border."""
+    axis of the result; a window slides over them, up to a border. It may be large, if each result
+    sees a part of it only."""
     size = const(1)
     for f in s.reduce:
         size = size * f.extent
-    if not is_const(size) or size.value > MAX_WINDOW or (s.is_contraction and not is_sliding(s)):
+    if not is_const(size) or (s.is_contraction and not is_sliding(s)):
+        return False
+    if size.value > MAX_WINDOW and (s.is_contraction or not overlaps(s, s.variables)):
         return False
     for e in loads_of(s.step.value):
         flat = flat_index(e.value, tuple(transform(i, unbounded) for i in e.args))
@@ -444,6 +460,14 @@ def is_window(s: Stage) -> bool:
         ):
             return False
     return True
+
+
+def overlaps(s: Stage, along: Sequence[Expr]) -> bool:
+    """Whether what is reduced lies at other places of the same dimension for other results, further
+    on in these loops."""
+    taps, own = {sym(f.var) for f in s.reduce}, set(along)
+    reads = [e for e in loads_of(s.step.value) if e.value is not s.acc]
+    return any(taps & set(walk(i)) and own & set(walk(i)) for e in reads for i in e.args)
 
 
 def is_dot(s: Stage) -> bool:

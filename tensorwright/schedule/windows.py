@@ -20,7 +20,7 @@ from tensorwright.ir.loop import Alloc, For, Kernel, Stmt, loop_symbol, seq
 from tensorwright.ir.simplify import linear
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.contraction import extent_of
-from tensorwright.schedule.form import Form, unbounded
+from tensorwright.schedule.form import MAX_WINDOW, Form, unbounded
 from tensorwright.schedule.maps import (
     choose_cuts,
     choose_lanes,
@@ -133,12 +133,16 @@ def temps(form: Form) -> list:
 
 
 def at_result(s: Stage, shared: list[Symbol]) -> Stmt:
-    """What a stage does for one result, its reduction in a private scalar and unrolled."""
+    """What a stage does for one result, its reduction in a private scalar and unrolled,
+    the outer loops of a large window excepted."""
     root = s.root
     if not s.is_map and s.acc is s.out:
         root = p.cache_write(root, s.init)
-    for f in s.reduce:
-        root = p.set_kind(root, f.var, "unroll")
+    written_out = 1
+    for f in reversed(s.reduce):
+        written_out *= extent_of(f)
+        if written_out <= MAX_WINDOW:
+            root = p.set_kind(root, f.var, "unroll")
     for v in shared:
         root = ir.substitute(root.body, {sym(root.var): sym(v)})
     return root
