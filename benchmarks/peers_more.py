@@ -182,9 +182,7 @@ class Tvm(Peer):
             target = tvm.target.Target.from_device(tvm.cpu())
             tvm.compile(module, target=target).export_library(str(made))
         machine = relax.VirtualMachine(tvm.runtime.load_module(str(made)), tvm.cpu())
-        move = getattr(tvm, "nd", None) or tvm.runtime
-        make = move.array if hasattr(move, "array") else move.tensor
-        inputs = [make(x) for x in case.artifact.inputs.values()]
+        inputs = [tvm.runtime.tensor(x) for x in case.artifact.inputs.values()]
 
         def call():
             found = machine["main"](*inputs)
