@@ -92,8 +92,14 @@ def local_i64(name: str) -> Buffer:
 
 
 def merge_sort(order: Buffer, spare: Buffer, n: Dim, first: Callable) -> Stmt:
-    """Sort the positions 0..n-1 in `order` (i64[n]). first(a, b) gives statements to run and
-    whether position a must stand before position b. Widths double; each pass merges into
+    """Sort the positions 0..n-1 in `order` (i64[n]); the rest as in `merge_runs`."""
+    fill = loop("k", n, lambda k: store(order, k, cast(k, i64)))
+    return seq(fill, merge_runs(order, spare, n, first))
+
+
+def merge_runs(order: Buffer, spare: Buffer, n: Dim, first: Callable) -> Stmt:
+    """Sort the first n of the positions that stand in `order` (i64). first(a, b) gives statements
+    to run and whether position a must stand before position b. Widths double; each pass merges into
     `spare`."""
     width, low, left, right = map(local_i64, ("width", "low", "left", "right"))
     n = as_expr(n)
@@ -126,7 +132,6 @@ def merge_sort(order: Buffer, spare: Buffer, n: Dim, first: Callable) -> Stmt:
     )  # fmt: skip
     return seq(
         Alloc(width), Alloc(low), Alloc(left), Alloc(right),
-        loop("k", n, lambda k: store(order, k, cast(k, i64))),
         store(width, (), const(1, i64)), While(at(width) < n, passes),
     )  # fmt: skip
 

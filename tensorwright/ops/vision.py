@@ -9,6 +9,7 @@ and counts; `non_max_suppression` binds that count to a symbol and cuts the buff
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from tensorwright.ir.expr import (
     Symbol,
     all_of,
     any_of,
+    as_dim,
     as_expr,
     binary,
     bounds,
@@ -47,7 +49,7 @@ from tensorwright.ops.define import (
 )  # fmt: skip
 from tensorwright.ops.index import bind_size
 from tensorwright.ops.movement import slice
-from tensorwright.ops.sort import goes_first, local_i64, merge_sort
+from tensorwright.ops.sort import goes_first, local_i64, merge_runs
 
 # ---- roi_align ---------------------------------------------------------------------------------
 
@@ -81,14 +83,14 @@ def _lower_roi_align(
     out: Buffer, x: Buffer, rois: Buffer, batch: Buffer, *, output, scale, sampling, mode,
     half_pixel,
 ) -> Stmt:  # fmt: skip
-    wide = accumulator(x.dtype)
+    wide, channels = accumulator(x.dtype), x.shape[1]
     number = lambda v: const(v, wide)
 
-    def nest(r: Expr, c: Expr, ph: Expr, pw: Expr) -> Stmt:
+    def cell(r: Expr, ph: Expr, pw: Expr) -> Stmt:  # where samples lie is the same for all channels
         image = max_expr(min_expr(cast(batch[r], index), as_expr(x.shape[0]) - 1), 0)
-        total = Buffer("total", wide, (), "local")
+        total = Buffer("total", wide, (channels,), "temp")
         axes, lets = [], []
-        for k, (cell, parts, d) in enumerate(zip((ph, pw), output, x.shape[2:])):
+        for k, (part, parts, d) in enumerate(zip((ph, pw), output, x.shape[2:])):
             edge = lambda n: (cast(rois[r, n], wide) * number(scale)
                               - number(0.5 if half_pixel else 0.0))  # fmt: skip
             begin, end = edge(1 - k), edge(3 - k)
@@ -97,47 +99,60 @@ def _lower_roi_align(
             samples = Symbol(f"samples{k}", min=0)
             count = const(sampling) if sampling > 0 else cast(unary("ceil", size), index)
             lets.append(Let(samples, count))
-            axes.append((begin, size, cast(cell, wide), sym(samples), d))
+            axes.append((begin + cast(part, wide) * size, size, sym(samples), d))
 
-        def visit(*i: Expr) -> Stmt:
+        def visit(iy: Expr, ix: Expr) -> Stmt:
             at, outside = [], []
-            for (begin, size, cell, samples, d), k in zip(axes, i):
-                step = (cast(k, wide) + number(0.5)) * size / cast(samples, wide)
-                place = begin + cell * size + step
+            for (begin, size, samples, d), k in zip(axes, (iy, ix)):
+                place = begin + (cast(k, wide) + number(0.5)) * size / cast(samples, wide)
                 beyond = compare("gt", place, cast(as_expr(d), wide))
                 outside += [compare("lt", place, number(-1)), beyond]
                 at.append(_corner(binary("max", place, number(0)), d, wide))
-            values = _corners(x, image, c, at, wide)
-            if mode == "avg":
-                value = values[0] + values[1] + values[2] + values[3]
-            else:
-                value = binary("max", binary("max", values[0], values[1]),
-                               binary("max", values[2], values[3]))  # fmt: skip
-            value = select(any_of(outside), number(0), value)
             merge = "add" if mode == "avg" else "max"
-            return store(total, (), binary(merge, total[()], value))
+            add = lambda c, value: store(total, c, binary(merge, total[c], value))
+            known, corners = _corners(x, image, at, wide)
 
-        rows, columns = axes[0][3], axes[1][3]
+            def inside(c: Expr) -> Stmt:
+                values = corners(c)
+                if mode == "avg":
+                    return add(c, values[0] + values[1] + values[2] + values[3])
+                one, two = (binary("max", *pair) for pair in (values[:2], values[2:]))
+                return add(c, binary("max", one, two))
+
+            around = loop("c", channels, lambda c: add(c, number(0)))
+            return If(any_of(outside), around, seq(*known, loop("c", channels, inside)))
+
+        rows, columns = axes[0][2], axes[1][2]
         count = cast(max_expr(rows * columns, 1), wide)
         empty = compare("le", rows * columns, const(0))
         first = number(0) if mode == "avg" else select(empty, number(0), number(-math.inf))
-        result = total[()] / count if mode == "avg" else total[()]
+        result = lambda c: cast(total[c] / count if mode == "avg" else total[c], out.dtype)
         return seq(
-            *lets, Alloc(total), store(total, (), first),
+            *lets, Alloc(total), loop("c", channels, lambda c: store(total, c, first)),
             loops(("iy", "ix"), (rows, columns), visit),
-            store(out, (r, c, ph, pw), cast(result, out.dtype)),
+            loop("c", channels, lambda c: store(out, (r, c, ph, pw), result(c))),
         )  # fmt: skip
 
-    return loops(names(4), out.shape, nest)
+    rois_and_cells = (out.shape[0], *out.shape[2:])
+    return loops(names(3), rois_and_cells, cell)
 
 
-def _corners(x: Buffer, image: Expr, c: Expr, at, wide: DType) -> list[Expr]:
-    """The four weighted neighbours of a position."""
+def _corners(x: Buffer, image: Expr, at, wide: DType) -> tuple[list[Stmt], Callable]:
+    """The four weighted neighbours of a position as a function of the channel, after statements
+    that work out what is the same for all of them."""
     (y0, y1, wy), (x0, x1, wx) = at
     one = const(1, wide)
-    rest = ((y0, x0, one - wy, one - wx), (y0, x1, one - wy, wx), (y1, x0, wy, one - wx),
-            (y1, x1, wy, wx))  # fmt: skip
-    return [a * b * cast(x[image, c, row, column], wide) for row, column, a, b in rest]
+    known, corners = [], []
+    for n, (row, column, weight) in enumerate((
+        (y0, x0, (one - wy) * (one - wx)), (y0, x1, (one - wy) * wx), (y1, x0, wy * (one - wx)),
+        (y1, x1, wy * wx)
+    )):  # fmt: skip
+        place = Symbol(f"row{n}", min=0), Symbol(f"column{n}", min=0)
+        share = Buffer(f"share{n}", wide, (), "local")
+        known += [Let(place[0], row), Let(place[1], column), Alloc(share), store(share, (), weight)]
+        corners.append((share, *map(sym, place)))
+    return known, lambda c: [share[()] * cast(x[image, c, row, column], wide)
+                             for share, row, column in corners]  # fmt: skip
 
 
 def _reference_roi_align(
@@ -219,19 +234,20 @@ def _edges(boxes: Buffer, b: Expr, n: Expr, centre: bool):
     return tuple((binary("min", v[k], v[k + 2]), binary("max", v[k], v[k + 2])) for k in (0, 1))
 
 
-def _overlaps(boxes: Buffer, b: Expr, m: Expr, n: Expr, centre: bool, limit: Expr) -> Expr:
-    """Whether the intersection of two boxes over their union exceeds the limit."""
-    zero = const(0, boxes.dtype)
-    both, areas = None, [None, None]
-    positive = []
-    for one, two in zip(_edges(boxes, b, m, centre), _edges(boxes, b, n, centre)):
-        shared = binary("min", one[1], two[1]) - binary("max", one[0], two[0])
-        positive.append(compare("gt", shared, zero))
-        both = shared if both is None else both * shared
-        for k, (low, high) in enumerate((one, two)):
-            areas[k] = high - low if areas[k] is None else areas[k] * (high - low)
-    union = areas[0] + areas[1] - both
-    positive += [compare("gt", a, zero) for a in (*areas, union)]
+def _measures(boxes: Buffer, b: Expr, n: Expr, centre: bool) -> list[Expr]:
+    """Low and high rows and columns of a box, and its area."""
+    rows, columns = _edges(boxes, b, n, centre)
+    return [*rows, *columns, (rows[1] - rows[0]) * (columns[1] - columns[0])]
+
+
+def _overlaps(one: list[Expr], two: list[Expr], limit: Expr) -> Expr:
+    """Whether the intersection of two boxes, by their measures, over their union exceeds the
+    limit."""
+    zero = const(0, one[0].dtype)
+    shared = [binary("min", one[k + 1], two[k + 1]) - binary("max", one[k], two[k]) for k in (0, 2)]
+    both = shared[0] * shared[1]
+    union = one[4] + two[4] - both
+    positive = [compare("gt", v, zero) for v in (*shared, one[4], two[4], union)]
     return all_of((*positive, compare("gt", both / union, limit)))
 
 
@@ -242,31 +258,43 @@ def _lower_nms(out, boxes: Buffer, scores: Buffer, limit, overlap, threshold, *,
 
     def one_class(b: Expr, c: Expr) -> Stmt:
         order, spare = Buffer("order", i64, (n,), "temp"), Buffer("spare", i64, (n,), "temp")
-        begin, other = Symbol("begin", min=0), local_i64("other")
+        begin, wanted = Symbol("begin", min=0), Symbol("wanted", min=0)
+        other = local_i64("other")
+        # of the boxes that are kept, and one row more: a search stops in front of it
+        kept = Buffer("kept", boxes.dtype, (as_dim(as_expr(n) + 1), 5), "temp")
+        box = Buffer("box", boxes.dtype, (5,), "local")
         score = lambda p: scores[b, c, cast(p, index)]
         wins = goes_first(True)
-        sort = merge_sort(order, spare, n, lambda p, q: (None, wins(score(p), score(q))))
-        at = cast(other[()], index)
+        at, room = cast(other[()], index), total - sym(begin)
+
+        def choose(k: Expr) -> Stmt:
+            append = seq(store(order, at, cast(k, i64)), store(other, (), other[()] + 1))
+            return If(compare("gt", score(k), threshold[()]), append)
 
         def visit(k: Expr) -> Stmt:
-            box = cast(order[k], index)
-            clash = _overlaps(boxes, b, box, cast(found[at, 2], index), centre, overlap[()])
-            search = While(all_of((at < total, unary("not", clash))),
+            measures = _measures(boxes, b, cast(order[k], index), centre)
+            read = seq(*(store(box, m, value) for m, value in enumerate(measures)))
+            mine = [box[m] for m in range(5)]
+            clash = _overlaps(mine, [kept[at, m] for m in range(5)], overlap[()])
+            search = While(all_of((at < room, unary("not", clash))),
                            store(other, (), other[()] + 1))  # fmt: skip
             keep = seq(
+                *(store(kept, (room, const(m)), value) for m, value in enumerate(mine)),
                 store(found, (total, const(0)), cast(b, i64)),
                 store(found, (total, const(1)), cast(c, i64)),
                 store(found, (total, const(2)), order[k]),
                 store(count, 0, count[0] + 1),
             )  # fmt: skip
-            room = cast(total - sym(begin), i64)
-            wanted = all_of((compare("lt", room, cast(limit[()], i64)),
-                             compare("gt", score(order[k]), threshold[()])))  # fmt: skip
-            test = seq(store(other, (), cast(sym(begin), i64)), search, If(at >= total, keep))
-            return If(wanted, test)
+            test = seq(Alloc(box), read, store(other, (), const(0, i64)), search,
+                       If(at >= room, keep))  # fmt: skip
+            return If(compare("lt", cast(room, i64), cast(limit[()], i64)), test)
 
-        return seq(Alloc(order), Alloc(spare), Alloc(other), sort, Let(begin, total),
-                   loop("k", n, visit))  # fmt: skip
+        return seq(
+            Alloc(order), Alloc(spare), Alloc(other), Alloc(kept),
+            store(other, (), const(0, i64)), loop("k", n, choose), Let(wanted, at),
+            merge_runs(order, spare, sym(wanted), lambda p, q: (None, wins(score(p), score(q)))),
+            Let(begin, total), loop("k", sym(wanted), visit),
+        )  # fmt: skip
 
     clear = compute(found, lambda *i: const(0, i64))
     return seq(clear, store(count, 0, const(0, i64)),
