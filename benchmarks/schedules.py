@@ -3,9 +3,11 @@
     python -m benchmarks.schedules --samples 24 --markdown docs/schedules.md
     python -m benchmarks.schedules --families rows,maps --json all.json --join   # only these anew
 
-Of every kernel the default schedule and random ones are compiled and run in turn on one thread; the
-least CPU time of several rounds counts, every result is compared with the default's. Spearman's
-rho compares the order by estimated cycles with the order by time: 1 is the same order, 0 none.
+Of every kernel the default schedule and random ones are compiled and run in turn on one thread;
+every result is compared with the default's. Each schedule is compiled into several programs, as one
+and the same takes up to 10% longer where its memory lies otherwise: the median of their least CPU
+times counts, so that none is the fastest by luck. Spearman's rho compares the order by estimated
+cycles with the order by time: 1 is the same order, 0 none.
 What one kernel on one thread cannot show (threads, stores past the caches) stays as it is.
 """
 
@@ -31,6 +33,7 @@ TOLERANCE = 2e-4
 LEAST_SECONDS = 2e-3  # of calls that are timed together
 # choices of which one thread, and a result that nothing reads, show nothing
 UNSEEN = ("threads", "shared", "stores")
+COPIES = 3  # programs of each schedule, whose memory lies in different places
 KEPT = 0.7  # how often a choice stays that of the default where few are to change
 MODEL_BOUND = 0.1  # how far the default may be from the best before it is marked
 SIZES = {
@@ -185,8 +188,8 @@ class Space:
         work = lambda k: 0 if k.work is None else sum(int(w.value) for w in k.work)
         self.key = identity(max(self.lowered.kernels.values(), key=work))
 
-    def program(self, choices):
-        """The program with the kernel that matters scheduled by these choices."""
+    def programs(self, choices) -> list:
+        """Programs with the kernel that matters scheduled by these choices."""
         from tensorwright.driver.compile import build_native
         from tensorwright.passes.schedule_kernels import schedule_kernels
         from tensorwright.schedule.records import identity
@@ -196,19 +199,19 @@ class Space:
             return schedule(k, target, choices if identity(k) == self.key else None)
 
         made = schedule_kernels(self.lowered, self.target, scheduled)
-        return build_native(made, self.target, "sample", threads=1)
+        return [build_native(made, self.target, "sample", threads=1) for _ in range(COPIES)]
 
 
-def sampled(space: Space, kernel: Kernel, count: int, seed: int) -> list:
+def sampled(space: Space, kernel: Kernel, count: int, seed: int) -> list[list]:
     """Programs of the default schedule and of `count` others, or of as many as there are; what
     would not be seen is left as it is. Half of the others differ from the default in few choices,
     so that each choice is seen on its own too."""
     from tensorwright.schedule.space import Choices, Samples
 
     default = Choices()
-    programs = [space.program(default)]
-    expected = programs[0](*space.arrays)
-    kernel.samples = [Sample(default.values(), default.cost)]
+    programs = [space.programs(default)]
+    expected = programs[0][0](*space.arrays)
+    kernel.samples = [Sample(default.values(), seen_cost(default))]
     given = default.values()
     fixed = {n: v for n, v in given.items() if n.split(".")[-1] in UNSEEN}
     random = Random(seed)
@@ -225,13 +228,18 @@ def sampled(space: Space, kernel: Kernel, count: int, seed: int) -> list:
             continue
         if choices.values() in [s.choices for s in kernel.samples]:
             continue
-        program = space.program(Choices(choices.values()))
-        error = np.abs(program(*space.arrays) - expected).max() / np.abs(expected).max()
+        copies = space.programs(Choices(choices.values()))
+        error = np.abs(copies[0](*space.arrays) - expected).max() / np.abs(expected).max()
         if not error < TOLERANCE:
             raise SystemExit(f"{kernel.name}: {choices.values()} is wrong by {error:.1e}")
-        kernel.samples.append(Sample(choices.values(), choices.cost))
-        programs.append(program)
+        kernel.samples.append(Sample(choices.values(), seen_cost(choices)))
+        programs.append(copies)
     return programs
+
+
+def seen_cost(choices) -> float:
+    """Estimated cycles, without what one thread does not show: waiting for the longest task."""
+    return sum(d.cost for n, d in choices.made.items() if n.split(".")[-1] not in UNSEEN)
 
 
 def chosen(space: Space, choices):
@@ -249,11 +257,15 @@ def chosen(space: Space, choices):
 
 
 def time_all(programs: list, kernel: Kernel, arrays: list[np.ndarray], rounds: int) -> None:
-    """The least CPU time of one call of each, in turn."""
-    calls = [max(1, int(LEAST_SECONDS / max(once(p, arrays, 1), 1e-7))) for p in programs]
+    """The CPU time of one call of each schedule: the median of its programs' least, in turn."""
+    calls = [max(1, int(LEAST_SECONDS / max(once(p[0], arrays, 1), 1e-7))) for p in programs]
+    least = np.full((len(programs), COPIES), np.inf)
     for _ in range(rounds):
-        for p, s, n in zip(programs, kernel.samples, calls):
-            s.seconds = min(s.seconds, once(p, arrays, n))
+        for copy in range(COPIES):
+            for k, n in enumerate(calls):
+                least[k, copy] = min(least[k, copy], once(programs[k][copy], arrays, n))
+    for s, seconds in zip(kernel.samples, np.median(least, axis=1)):
+        s.seconds = float(seconds)
 
 
 def once(program, arrays: list[np.ndarray], calls: int) -> float:

@@ -80,17 +80,25 @@ def test_one_kernel_from_end_to_end(tmp_path: Path, monkeypatch):
 def test_a_wrong_schedule_stops_the_run(monkeypatch):
     monkeypatch.setitem(schedules.SIZES, "rows", (("softmax", 8, 64),))
     space = Space("rows", ("softmax", 8, 64), find("host"))
-    make = space.program
-    programs = []
+    make = space.programs
+    made = []
 
     def wrong(choices):
-        program = make(choices)
-        programs.append(program)
-        return program if len(programs) == 1 else lambda *a: program(*a) + 1
+        copies = make(choices)
+        made.append(copies)
+        return copies if len(made) == 1 else [lambda *a: copies[0](*a) + 1]
 
-    monkeypatch.setattr(space, "program", wrong)
+    monkeypatch.setattr(space, "programs", wrong)
     with pytest.raises(SystemExit, match="is wrong by"):
         schedules.sampled(space, Kernel("rows", "softmax"), 3, 0)
+
+
+def test_the_median_of_the_programs_of_a_schedule_counts(monkeypatch):
+    taken = {"a": 3.0, "b": 1.0, "c": 2.0}
+    monkeypatch.setattr(schedules, "once", lambda program, arrays, calls: taken[program])
+    k = Kernel("rows", "softmax", [Sample({}, 1.0)])
+    schedules.time_all([list(taken)], k, [], 2)
+    assert k.samples[0].seconds == 2.0
 
 
 def test_choices_that_do_not_go_together_are_none():
