@@ -14,7 +14,7 @@ from tensorwright.base.errors import CompileError
 from tensorwright.frontend import onnx_rows as ops
 from tensorwright.frontend.onnx_ops import Array, Call, Ints, converter
 from tensorwright.frontend.onnx_ops_elementwise import scalar, tensor_dtype
-from tensorwright.frontend.size_checks import checked_zero, depend_on_data
+from tensorwright.frontend.size_checks import Check, checked_zero, depend_on_data
 from tensorwright.ir.expr import (
     Expr,
     as_dim,
@@ -80,7 +80,7 @@ def reshape_checked(c: Call, x: Node, target: tuple[Dim, ...]) -> Node:
     count, own = product(target), product(x.shape)
     fits = compare("eq", as_expr(count), as_expr(own))
     says = "the input has {0} elements, its new shape {1}"
-    zero = checked_zero(fits, says, own, count)
+    zero = checked_zero(Check(fits, says, (own, count)))
     if own == 0:
         return ops.full(shape=target, value=zero, dtype=x.dtype)
     at = ops.add(
@@ -174,7 +174,8 @@ def squeezed(c: Call, x: Node, axes: Sequence[int] | None) -> Node:
         if is_const(fits, False):
             raise c.fail(f"dimension {a} of {x.type} is not 1")
         if not is_const(fits):  # only the program can tell
-            zero = checked_zero(fits, f"dimension {a} is {{0}}, expected 1", x.shape[a])
+            says = f"dimension {a} is {{0}}, expected 1"
+            zero = checked_zero(Check(fits, says, (x.shape[a],)))
             starts, stops = [0] * x.rank, list(x.shape)
             starts[a], stops[a] = zero, zero + 1
             x = ops.slice(x, starts=tuple(starts), stops=tuple(stops), steps=(1,) * x.rank)

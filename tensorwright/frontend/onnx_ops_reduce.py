@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tensorwright.frontend import onnx_rows as ops
 from tensorwright.frontend.onnx_ops import Call, Ints, converter
 from tensorwright.frontend.onnx_ops_movement import axes_of, axis_of
-from tensorwright.frontend.size_checks import checked_zero, depend_on_data
+from tensorwright.frontend.size_checks import Check, checked_zero, depend_on_data
 from tensorwright.ir.dtype import boolean
 from tensorwright.ir.expr import as_dim, as_expr, compare, is_const, minimum
 from tensorwright.ir.graph import Node
@@ -110,7 +110,7 @@ def _top(c: Call, x: Node, k, axis: int, largest: int, ordered: int) -> tuple:
         least = minimum(as_expr(k), as_expr(extent))
         if depend_on_data(k, extent):
             says = f"k is {{0}}, more than the {{1}} elements of axis {axis}"
-            least = least + checked_zero(fits, says, k, extent)
+            least = least + checked_zero(Check(fits, says, (k, extent)))
         k = as_dim(least)
     result = ops.top_k(x, k=k, axis=axis, largest=bool(largest), sorted=bool(ordered))
     return item_of(result, 0), item_of(result, 1)

@@ -11,7 +11,7 @@ from tensorwright.frontend import onnx_rows as ops
 from tensorwright.frontend.onnx_ops import Call, Ints, converter
 from tensorwright.frontend.onnx_ops_elementwise import scalar
 from tensorwright.frontend.onnx_ops_movement import axes_of, axis_of
-from tensorwright.frontend.size_checks import checked_slice, checked_zero, slice_conditions
+from tensorwright.frontend.size_checks import Check, checked_slice, checked_zero, slice_checks
 from tensorwright.ir.expr import (
     Expr,
     as_dim,
@@ -84,15 +84,17 @@ def within(c: Call, start: Dim, stop: Dim, d: Dim) -> tuple[Dim, Dim]:
     end = as_dim(maximum(as_expr(clamped(from_end(stop, d), 0, d)), as_expr(begin)))
     plain = [as_expr(v if isinstance(v, Expr) else clamped(from_end(v, d), 0, d))
              for v in (start, stop)]  # fmt: skip
-    conditions = slice_conditions(*plain, d)
+    checks = slice_checks(*map(as_dim, plain), d)
+    conditions = [check.holds for check in checks]
     if all(is_const(t, True) for t in conditions) or any(is_const(t, False) for t in conditions):
         return begin, end
     c.importer.undecided += 1
     if not c.importer.strict:
         return begin, end
     # Where it depends on the size of an input alone, that gets a bound instead.
-    open_ = [t for t in conditions if not is_const(t) and not c.importer.demands.require(t)]
-    return checked_slice(*map(as_dim, plain), d, open_)
+    open_ = [t for t in checks
+             if not is_const(t.holds) and not c.importer.demands.require(t.holds)]  # fmt: skip
+    return checked_slice(*map(as_dim, plain), open_)
 
 
 def from_end(v: Dim, d: Dim) -> Dim:
@@ -167,7 +169,8 @@ def divided(c: Call, x: Node, axis: int, sizes, count: int) -> list[Node]:
     if is_const(fits, False):
         raise c.fail(f"the sizes add up to {whole}, not {x.shape[axis]}")
     says = f"the sum of the pieces of dimension {axis} is {{0}}, expected {{1}}"
-    total = as_expr(0) if is_const(fits) else checked_zero(fits, says, whole, x.shape[axis])
+    check = Check(fits, says, (as_dim(whole), x.shape[axis]))
+    total = as_expr(0) if is_const(fits) else checked_zero(check)
     pieces = []
     for n in sizes:
         if x.shape[axis] == 0:

@@ -20,9 +20,9 @@ from tensorwright.base.value import ABSENT, ELEMENT, NO_ELEMENT, PRESENT
 from tensorwright.frontend import onnx_rows as ops
 from tensorwright.frontend.data import own_types
 from tensorwright.frontend.onnx_scope import closed_graph
-from tensorwright.frontend.size_checks import equal_sizes
+from tensorwright.frontend.size_checks import Check, equal_sizes
 from tensorwright.ir.dtype import DType, i64
-from tensorwright.ir.expr import Expr, var
+from tensorwright.ir.expr import Expr, compare, var
 from tensorwright.ir.graph import Node, constant, param
 from tensorwright.ir.type import Case, DataType, Dim, TensorType
 from tensorwright.ops.data import construct, match_on
@@ -240,10 +240,14 @@ def reached(s: Node, at: Node | None, room: int) -> tuple[Node, Node, Expr]:
     before = ops.select(ops.less(at, 0), ops.add(at, n), at)
     after = ops.sub(ops.sub(n, 1 - room), before)
     told = [ops.reshape(v, shape=(1,)) for v in (at, n, before, after)]
+    position, size = var("position", min=None), var("length")
     behind = var("behind", min=0)
-    symbols = (var("position", min=None), var("length"), var("before", min=0), behind)
-    ops.bind_size(ops.concat(*told, axis=0), symbols=symbols,
-                  says="there is no position {0} in a sequence of {1}")  # fmt: skip
+    says = "there is no position {0} in a sequence of {1}"
+    inside = compare("le", -size, position), compare("lt", position, size + room)
+    ops.bind_size(
+        ops.concat(*told, axis=0), symbols=(position, size, var("before", min=0), behind),
+        checks=tuple(Check(holds, says, (position, size)) for holds in inside),
+    )  # fmt: skip
     front, back = move(s, nothing(kind_of(s)), behind)
     return front, back, behind
 

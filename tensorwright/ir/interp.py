@@ -352,13 +352,11 @@ class _Run:
     def bind_size(self, node: Node, args: list, symbols: Values):
         own, sizes = bound_symbols(node), [int(v) for v in np.asarray(args[0]).reshape(-1)]
         symbols |= zip(own, sizes, strict=True)
+        for holds, says, values in evaluate_attr(node.attrs.get("checks", ()), symbols):
+            if not holds:
+                raise RunError(says.format(*values))
         for s, value in zip(own, sizes):
-            try:
-                facts.check_facts(s, value, symbols, node.name or "a size computed by the model")
-            except RunError:
-                if not node.attrs.get("says"):
-                    raise
-                raise RunError(node.attrs["says"].format(*sizes)) from None
+            facts.check_facts(s, value, symbols, node.name or "a size computed by the model")
         return args[0]
 
 

@@ -168,8 +168,14 @@ class ExprParser:
     # ---- expressions ---------------------------------------------------------------------------
 
     def index(self, node: ast.AST) -> Expr:
-        e = self.expr(node)
+        e = self.index_or_truth(node)
         if e.dtype is not index:
+            raise self.source.error(f"an index is expected, this is {e.dtype}", node)
+        return e
+
+    def index_or_truth(self, node: ast.AST) -> Expr:
+        e = self.expr(node)
+        if e.dtype is not index and e.dtype is not boolean:
             raise self.source.error(f"an index is expected, this is {e.dtype}", node)
         return e
 

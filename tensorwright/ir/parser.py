@@ -271,7 +271,7 @@ class _Parser:
                 return -inner
         if self.exprs.is_type(node):
             return self.exprs.type(node)
-        return as_dim(self.exprs.index(node))
+        return as_dim(self.exprs.index_or_truth(node))
 
 
 def is_made_up(name: str) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 from tensorwright.base.errors import CompileError
 from tensorwright.ir import build  # noqa: F401  (calling a row builds a node)
 from tensorwright.ir.dtype import DType, boolean, f32
-from tensorwright.ir.expr import Buffer, Expr, as_expr, bounds, cast, const, load
+from tensorwright.ir.expr import Buffer, Expr, as_expr, bounds, cast, const, load, symbols_of
 from tensorwright.ir.graph import Node, constant, param
 from tensorwright.ir.loop import Alloc, Stmt, loops, seq, store
 from tensorwright.ir.op import OpDef, attribute_defaults
@@ -59,6 +59,23 @@ def broadcast_dims(a: Dim, b: Dim) -> Dim | None:
     return b if a == 1 else None
 
 
+def told_apart(a: Dim, b: Dim) -> tuple[str, str]:
+    """Two different dimensions as text; where they read alike, with what made their symbols."""
+    texts = dim_text(a), dim_text(b)
+    return texts if texts[0] != texts[1] else (f"{texts[0]}{makers(a)}", f"{texts[1]}{makers(b)}")
+
+
+def makers(d: Dim) -> str:
+    """Which values the symbols of a dimension are read from: " (count_nonzero of x)"."""
+    found = []
+    for s in symbols_of(as_expr(d)):
+        if s.origin is not None and s.origin.args:
+            read = s.origin.args[0]
+            given = ", ".join(a.name or a.op.name for a in read.args if a is not None)
+            found.append(f"{read.op.name} of {given}" if given else read.name or read.op.name)
+    return f" ({', '.join(found)})" if found else ""
+
+
 def broadcast_shapes(op: str, *shapes: Shape) -> Shape:
     """The NumPy broadcast of shapes. Two different symbolic dimensions do not broadcast: which of
     them is 1 would only be known at run time."""
@@ -68,9 +85,10 @@ def broadcast_shapes(op: str, *shapes: Shape) -> Shape:
         for axis, d in enumerate(shape, rank - len(shape)):
             both = broadcast_dims(result[axis], d)
             if both is None:
+                one, other = told_apart(result[axis], d)
                 raise CompileError(
                     f"{op}: shapes do not broadcast: dimension {axis - rank} is "
-                    f"{dim_text(result[axis])} and {dim_text(d)} (operand {k + 1})",
+                    f"{one} and {other} (operand {k + 1})",
                     help="make the sizes equal or one of them 1; give two symbolic dimensions "
                     "that are always equal one name",
                 )

@@ -8,6 +8,8 @@ fills then (`nonzero`, `range_`) is built on it.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from tensorwright.ir.dtype import INTEGERS, DType, boolean, f32, i64, index
@@ -103,8 +105,16 @@ size = define(
 )  # fmt: skip
 
 
+class Check(NamedTuple):
+    """What has to hold of sizes. says: the message if it does not, {0}, {1}, {2} the `values`."""
+
+    holds: Expr
+    says: str
+    values: tuple[Dim, ...]
+
+
 def _infer_bind_size(
-    x: TensorType, *, symbols: tuple[Expr, ...], says: str = ""
+    x: TensorType, *, symbols: tuple[Expr, ...], checks: tuple[Check, ...] = ()
 ) -> TensorType:  # fmt: skip
     require(x.dtype in INTEGERS and x.rank <= 1,
             f"bind_size: x is {x}; sizes are integers of rank 0 or 1")  # fmt: skip
@@ -115,15 +125,18 @@ def _infer_bind_size(
     )
     require(all(isinstance(s, Expr) and s.op == "sym" for s in symbols),
             "bind_size: every one of `symbols` must be a plain symbol")  # fmt: skip
+    require(all(holds.dtype is boolean and isinstance(says, str) for holds, says, _ in checks),
+            "bind_size: a check is a condition, a message and the values in it")  # fmt: skip
     return x
 
 
 bind_size = define(
-    "bind_size", "x", infer=_infer_bind_size, reference=lambda x, symbols, says="": x,
-    lower=lambda out, x, *, symbols, says="": compute(out, lambda *i: x[i]),
-    gradient=lambda g, y, x, symbols, says="": (None,),
-    doc="x itself; names its elements, so that they may be used in shapes. Where one breaks what "
-        "is known of its symbol, the program ends with `says`; {0}, {1}, {2} are the elements.",
+    "bind_size", "x", infer=_infer_bind_size, reference=lambda x, symbols, checks=(): x,
+    lower=lambda out, x, *, symbols, checks=(): compute(out, lambda *i: x[i]),
+    gradient=lambda g, y, x, symbols, checks=(): (None,),
+    doc="x itself; names its elements, so that they may be used in shapes. The program checks what "
+        "is known of their symbols, then each of `checks`: (condition, message, values), of which "
+        "the message shows up to three as {0}, {1} and {2}.",
 )  # fmt: skip
 
 

@@ -351,7 +351,7 @@ def fused(*args, body, **_):
     return body(*args)
 
 
-def bind_size(x, symbols, says=""):
+def bind_size(x, symbols, checks=()):
     _assign({e.value: int(v) for e, v in zip(symbols, np.asarray(x).reshape(-1))})
     return x
 

@@ -11,7 +11,7 @@ is checked there.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from tensorwright.base.errors import CompileError
 from tensorwright.ir.dtype import boolean, i64, index
@@ -263,13 +263,12 @@ class Host(Objects, Results, Sized, Tails, Forests):
             where = () if source.rank == 0 else (const(k),)
             sizes.append(self.fresh(s))
             self.body.append(Let(sizes[-1], cast(load(source, where), index)))
-        at, says = ", ".join(node.loc), node.attrs.get("says")
-        checks = [check for s in sizes for check in promises(s, at)]
-        if says:
+        at = ", ".join(node.loc)
+        for holds, says, values in node.attrs.get("checks", ()):
             said = f"{says} (at {at})" if at else says
-            values = tuple(opaque(sym(s)) for s in sizes[:3])
-            checks = [replace(check, message=said, args=values) for check in checks]
-        self.body += checks
+            cond = substitute(as_expr(holds, boolean), self.env)
+            self.body.append(Assert(cond, said, tuple(map(self.dim, values))))
+        self.body += [check for s in sizes for check in promises(s, at)]
         return source
 
     def emit_if_(self, node: Node) -> Value:

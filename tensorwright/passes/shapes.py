@@ -109,7 +109,8 @@ def bind_known(g: Graph) -> Graph:
     values: dict[Expr, Expr] = {}
     first: dict[tuple[Node, int], Symbol] = {}
     for node in g.binders:
-        if node.op.name != "bind_size":
+        checks = node.attrs.get("checks", ())
+        if node.op.name != "bind_size" or not all(is_const(holds, True) for holds, *_ in checks):
             continue
         found = {sym(s): _known(node, k, s, first) for k, s in enumerate(bound_symbols(node))}
         if None not in found.values():
@@ -183,7 +184,7 @@ def in_type(t: Type, values, memo) -> Type:
 def in_attr(value, values: dict[Expr, Expr], memo):
     if isinstance(value, Expr):
         new = substitute(value, values, memo)
-        return as_dim(new) if new.dtype is index and new is not value else value
+        return as_dim(new) if new.dtype in (index, boolean) and new is not value else value
     if isinstance(value, tuple):
         new = tuple(in_attr(v, values, memo) for v in value)
         return value if all(a is b for a, b in zip(new, value)) else new

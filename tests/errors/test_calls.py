@@ -7,8 +7,17 @@ import pytest
 
 import tensorwright as tw
 from tensorwright.base.errors import RunError
+from tensorwright.frontend.size_checks import checked_by_data
+from tensorwright.frontend.tracer import dim_of, wrap
+from tensorwright.ir.compare import difference
 from tensorwright.ir.interp import run_module
+from tensorwright.ir.parser import parse
+from tensorwright.ir.printer import to_text
+from tensorwright.ops import movement as mv
+from tensorwright.ops.table import BY_NAME
 from tests.errors.models import BOOL, I64, array, model, node, unary, value
+
+tn = tw.numpy
 
 A = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -137,6 +146,32 @@ def test_a_subscript_of_data_stays_in_its_axis():
     assert program(A[0], 2) == 2
     with pytest.raises(RunError, match="a slice from 3 to 4 leaves its dimension, which is 3"):
         program(A[0], 3)
+
+
+def test_one_statement_checks_sizes_each_with_its_message():
+    """Each comparison has its own words and values; the text form reads as it was."""
+
+    @tw.function
+    def part(x: tw.f32["n"], start: tw.i64, stop: tw.i64):
+        first = tn.size_from(start, name="start", min=None)
+        last = tn.size_from(stop, name="stop", min=None)
+        begin, end = checked_by_data(*map(dim_of, (first, last, x.shape[0])))
+        return wrap(mv.slice(x.node, starts=(begin,), stops=(end,), steps=(1,)))
+
+    program = tw.compile(part, verify=True)
+    np.testing.assert_array_equal(program(A[0], 1, 3), A[0][1:3])
+    for start, stop, words in (
+        (-2, 1, "a slice from -2 to 1 begins before its dimension, which is 3"),
+        (2, 1, "a slice from 2 to 1 ends before it begins"),
+        (1, 9, "a slice from 1 to 9 leaves its dimension, which is 3"),
+    ):
+        with pytest.raises(RunError, match=words):
+            program(A[0], start, stop)
+        with pytest.raises(RunError, match=words):
+            run_module(program.module, [A[0], np.asarray(start), np.asarray(stop)])
+    text = to_text(program.module)
+    assert "checks=((0 <= start, 'a slice from {0} to {1} begins before" in text
+    assert not difference(program.module, parse(text, BY_NAME, program.module.constants()))
 
 
 @pytest.mark.parametrize("to, low, high", [

@@ -11,6 +11,7 @@ from tensorwright.ir.expr import var
 from tensorwright.ir.graph import param
 from tensorwright.ir.type import tensor
 from tensorwright.ops import elementwise as ops
+from tensorwright.ops.positions import nonzero
 from tests.ops.rows import all_rows, assert_same, run_lowering, run_reference
 from tests.ops.samples import Operand, cases, parse
 
@@ -103,6 +104,10 @@ def test_messages():
     x, w = param("x", tensor("f32", n, 16)), param("w", tensor("f32", m, 16))
     with pytest.raises(CompileError, match="add: shapes do not broadcast: dimension -2 is n and"):
         ops.add(x, w)
+    counts = [nonzero(v, flat=True) for v in (x, w)]
+    words = r"is nnz \(count_nonzero of x\) and nnz \(count_nonzero of w\)"
+    with pytest.raises(CompileError, match=words):
+        ops.add(*counts)
     with pytest.raises(CompileError, match=r"mul: operands have different types: f32 and i64"):
         ops.mul(x, param("k", tensor("i64", 16)))
     with pytest.raises(CompileError, match=r"exp: i64 is not supported"):
