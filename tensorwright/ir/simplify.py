@@ -80,26 +80,25 @@ def from_linear(terms: dict[Expr, int], constant: int = 0) -> Expr:
 
 def _recombine(quotient: Expr, terms: dict[Expr, int]) -> Expr | None:
     """The sum after x // d * (c*d) + x % d * c = x * c, or x // d * (c*g) = x // (d/g) * c if d
-    divides x and g divides d; None if neither applies to `quotient`."""
+    divides x and g divides d; None if neither applies to `quotient`, which may be one of a
+    quotient: x // d // e."""
     (x, d), c = quotient.args, terms[quotient]
     if d.value == 0:
         return None
     if d.value > 0 and multiple_of(x) % d.value == 0 and (g := math.gcd(c, d.value)) > 1:
         rest = {a: k for a, k in terms.items() if a is not quotient}
         return _add(from_linear(rest), _mul(_floordiv(x, const(d.value // g)), const(c // g)))
-    if c % d.value:
-        return None
-    c //= d.value
-    rest = {a: k for a, k in terms.items() if a is not quotient}
-    if multiple_of(x) % d.value:
+    ways = [p.args for p in terms if p.op == "mod" and p.args[0].op == "floordiv"]
+    for x, d in ((x, d), *(way for way in ways if _floordiv(*way) is quotient)):
+        if d.op != "const" or c % d.value:
+            continue
+        left = {a: k for a, k in terms.items() if a is not quotient}
         for remainder in (make("mod", index, (x, d)), _mod(x, d)):  # in any form that it may have
-            parts, constant = _terms(_mul(remainder, const(c)))
-            if not constant and parts and all(rest.get(a) == k for a, k in parts.items()):
-                rest = {a: k for a, k in rest.items() if a not in parts}
-                break
-        else:
-            return None
-    return _add(from_linear(rest), _mul(x, const(c)))
+            parts, constant = _terms(_mul(remainder, const(c // d.value)))
+            if not constant and all(left.get(a) == k for a, k in parts.items()):
+                rest = from_linear({a: k for a, k in left.items() if a not in parts})
+                return _add(rest, _mul(x, const(c // d.value)))
+    return None
 
 
 def _recombine_symbolic(remainder: Expr, terms: dict[Expr, int]) -> Expr | None:

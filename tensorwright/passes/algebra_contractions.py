@@ -1,8 +1,10 @@
-"""Fold scales into the constant weights of convolutions and matrix products.
+"""Fold scales into the constant weights of convolutions and matrix products; products of few rows
+as sums.
 
     mul(conv_general(x, w), k: f32[8,1,1])   ->   conv_general(x, mul(w, reshape(k, (8,1,1,1))))
     mul(add(dot_general(x, w), b), k)        ->   add(dot_general(x, mul(w, k)), mul(b, k))
     dot_general(mul(x, k), w, contract=((1,),(0,)))   ->   dot_general(x, mul(reshape(k), w), ...)
+    dot_general(x: f32[1, 512], y: f32[512, 512], ...)   ->   reduce_sum(mul(y, reshape(x)), ...)
 
 A batch normalization after a convolution, once expanded, is such a scale and a shift, so that
 nothing of it is left but weights and a bias.
@@ -15,9 +17,10 @@ import numpy as np
 from tensorwright.ir.dtype import f32
 from tensorwright.ir.graph import CONST, Node, array_of
 from tensorwright.ir.match import P, V, once, rule
+from tensorwright.ir.type import Dim, Shape
 from tensorwright.ops.elementwise import add, mul
 from tensorwright.ops.linalg import free_axes
-from tensorwright.ops.movement import broadcast_to, reshape
+from tensorwright.ops.movement import broadcast_to, reshape, transpose
 from tensorwright.ops.reduce import reduce_sum
 from tensorwright.passes.fold_constants import fold_node
 from tensorwright.passes.layout_rules import with_attrs
@@ -25,6 +28,8 @@ from tensorwright.passes.layout_rules import with_attrs
 x, w, b, k = V("x"), V("w", const=True), V("b", const=True), V("k", const=True)
 y, z = V("y"), V("z")
 SHORTEST = 16  # elements of a row that is worth a sum of its own
+LARGE = 1 << 15  # elements of a matrix whose panels take longer than its product
+ENDING, TURNING = 10, 0.7  # cycles: to add up the lanes of a sum, to turn an element
 
 
 def is_ordinary(k: Node) -> bool:
@@ -116,22 +121,49 @@ def dot_of_scaled(node: Node, x: Node, w: Node, k: Node) -> Node | None:
     return None
 
 
-def product_of_one_row(node: Node, y: Node, z: Node) -> Node | None:
-    """A single row of x against the rows of w, one such product for each step of a batch (one
-    token's scores): w is read once, as it lies, where a contraction would turn it first."""
-    x, w, batch = y, z, tuple(range(len(node.attrs["batch"][0])))
-    plain = all(tuple(axes) == batch for axes in node.attrs["batch"]) and x.dtype is w.dtype
-    ends = len(batch) + 2 == w.rank and [a % w.rank for a in node.attrs["contract"][1]] == [
-        w.rank - 1]  # fmt: skip
-    rows, _ = dot_axes(node)
-    length = w.shape[-1]
-    if not (batch and plain and ends and w.dtype is f32 and w.op is not CONST):
+def product_as_sum(node: Node, y: Node, z: Node) -> Node | None:
+    """Few rows against a matrix, or such a product for each step of a batch (one token's scores),
+    as a sum: the matrix is read as it lies, where a contraction would turn it first. Constants are
+    turned at compile time, and stay."""
+    batch = tuple(range(len(node.attrs["batch"][0])))
+    plain = all(tuple(axes) == batch for axes in node.attrs["batch"])
+    if not plain or any(a.rank != len(batch) + 2 or a.dtype is not f32 for a in (y, z)):
         return None
-    if any(x.shape[a] != 1 for a in rows) or not isinstance(length, int) or length < SHORTEST:
+    own = [axis for (axis,) in dot_axes(node)]  # the free one of each
+    side = 0 if z.shape[own[1]] == 1 != y.shape[own[0]] else 1
+    many, few = (y, z)[side], (y, z)[1 - side]
+    rows, last = few.shape[own[1 - side]], many.rank - 1
+    ahead, along = many.shape[: len(batch)], own[side] != last
+    if many.op is CONST or (rows != 1 and own[1 - side] == last):
         return None
-    one = reshape(x, shape=(*x.shape[: len(batch)], 1, length))
-    sums = reduce_sum(mul(w, one), axes=(w.rank - 1,))
-    return reshape(sums, shape=node.shape)
+    if not along and rows == 1 and is_large(many, ahead):
+        factors = reshape(few, shape=(*ahead, many.shape[-2], 1))
+        return reshape(reduce_sum(mul(many, factors), axes=(last - 1,)), shape=node.shape)
+    if not along or not are_few(rows, many.shape[last], bool(batch)):
+        return None
+    if rows == 1:
+        factors = reshape(few, shape=(*ahead, 1, many.shape[last]))
+        return reshape(reduce_sum(mul(many, factors), axes=(last,)), shape=node.shape)
+    lines = reshape(many, shape=(*ahead, many.shape[-2], 1, many.shape[last]))
+    factors = reshape(few, shape=(*ahead, 1, rows, many.shape[last]))
+    sums = reduce_sum(mul(lines, factors), axes=(last + 1,))
+    return transpose(sums, perm=(*batch, last, last - 1))
+
+
+def is_large(many: Node, ahead: Shape) -> bool:
+    """Whether a matrix, one alone, takes longer to lay in panels than to multiply."""
+    alone = all(d == 1 for d in ahead) and all(isinstance(d, int) for d in many.shape)
+    return alone and many.type.size >= LARGE
+
+
+def are_few(rows: Dim, length: Dim, batched: bool) -> bool:
+    """Whether to add up a line for each of the rows takes less than to turn the line for them all.
+    A single row without a batch is left to the scheduler, which sums along rows."""
+    if not isinstance(rows, int) or not isinstance(length, int) or length < SHORTEST:
+        return False
+    if rows == 1:
+        return batched
+    return rows * (length / SHORTEST + ENDING) < length * TURNING + rows * length / SHORTEST / 2
 
 
 def is_weighted(node: Node) -> bool:
@@ -150,9 +182,9 @@ CONTRACTIONS = (
     rule("scale-into-product", P.mul(once(P.dot_general(x, w)), k), scaled_dot),
     rule("scale-before-product", P.dot_general(once(P.mul(x, k)), w), dot_of_scaled),
     rule(
-        "product-of-one-row",
+        "product-as-sum",
         P.dot_general(y, z),
-        product_of_one_row,
+        product_as_sum,
         when=lambda node: node.attrs["dtype"] in (None, f32),
     ),
     rule("scale-of-sum", P.mul(once(P.add(once(y), b)), k), distributed),

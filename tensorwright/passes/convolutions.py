@@ -6,9 +6,10 @@
                                                              their results interleaved
     conv_general(x: f32[1,1,9,9,8], w: f32[3,1,1,8,4], padding=((1,1), ...))   ->   by w[1:2]
 
-A window of one element is a matrix product. Padding is written out, so that no kernel tests for
-borders. A convolution of a spread-out tensor is one for each phase of the result, without zeros, or
-(to few channels) the sum of what each element adds at all places of the window.
+A window of one element is a matrix product, and so is one over a single element. Padding is written
+out, so that no kernel tests for borders. A convolution of a spread-out tensor is one for each phase
+of the result, without zeros, or (to few channels) the sum of what each element adds at all places
+of the window.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from tensorwright.ops.conv import conv_general, per_axis
 from tensorwright.ops.define import broadcast_shapes
 from tensorwright.ops.elementwise import add
 from tensorwright.ops.linalg import dot_general
-from tensorwright.ops.movement import concat, pad, reshape, slice, transpose
+from tensorwright.ops.movement import concat, flip, pad, reshape, slice, transpose
 from tensorwright.ops.positions import full
 from tensorwright.ops.winograd import winograd
 from tensorwright.passes.layout_rules import with_attrs
@@ -88,6 +89,30 @@ def pointwise_product(node: Node, x: Node, w: Node) -> Node | None:
     rows = reshape(x, shape=(product(x.shape[:-1]), channels))
     y = dot_general(rows, reshape(w, shape=(channels, outputs)), contract=((1,), (0,)),
                     dtype=node.attrs["dtype"])  # fmt: skip
+    return reshape(y, shape=node.shape)
+
+
+def product_of_element(node: Node, x: Node, w: Node) -> Node | None:
+    """What slides over a single element (the first layer of a generator of images) meets it with
+    one element of the window at each place: columns are places and output channels."""
+    a = Windows(node)
+    if node.attrs["groups"] != 1 or any(not is_const(d, 1) for d in x.shape[1:-1]):
+        return None
+    if any(s != 1 or d != 1 for s, d in zip(a.strides, a.dilation)):
+        return None
+    places, lows = node.shape[1:-1], [low for low, _ in a.padding]
+    if not all(isinstance(v, int) for v in (*places, *lows, *a.sizes)) or product(places) == 1:
+        return None
+    if any(low >= size or low < n - 1 for low, n, size in zip(lows, places, a.sizes)):
+        return None  # places that meet nothing
+    rank, (channels, outputs) = len(places), w.shape[-2:]
+    starts = tuple(low - n + 1 for low, n in zip(lows, places))
+    met = slice(w, starts=(*starts, 0, 0), stops=(*(low + 1 for low in lows), channels, outputs))
+    met = transpose(flip(met, axes=tuple(range(rank))), perm=(rank, *range(rank), rank + 1))
+    met = reshape(met, shape=(channels, product((*places, outputs))))
+    rows = reshape(x, shape=(x.shape[0], channels))
+    y = dot_general(rows, met, contract=((1,), (0,)), dtype=node.attrs["dtype"])
+    trace.decision("convolution", node, "product", f"one element meets {places} of the window")
     return reshape(y, shape=node.shape)
 
 
@@ -395,6 +420,7 @@ def is_epilogue(node: Node) -> bool:
 
 RULES = (
     rule("product-without-window", P.conv_general(x, w), without_window),
+    rule("window-over-element", P.conv_general(x, w), product_of_element, when=is_last),
     rule("convolution-by-overlaps", P.conv_general(x, w), by_overlaps, when=is_last),
     rule("convolution-by-phases", P.conv_general(x, w), by_phases, when=is_last),
     rule("spread-written-out", P.conv_general(x, w), spread_first, when=is_last),

@@ -131,6 +131,18 @@ def test_rules_by_z3():
             assert solver.check() == z3.unsat, claim
 
 
+def test_digits_are_put_together():
+    """The digits of a position, in any places, are the position again."""
+    x = var("x", min=0, max=3135)
+    digits = (x // 112, x // 56 % 2, x % 56 // 2, x % 2)
+    for scale in (1, 16):
+        assert sum(d * k * scale for d, k in zip(digits, (112, 56, 2, 1))) is x * scale
+    assert x // 112 * 2 + x // 56 % 2 is x // 56
+    assert x % 56 // 2 * 2 + x % 2 is x % 56
+    other = x // 112 * 3 + x // 56 % 2  # no digits of one number
+    assert [evaluate(other, {x.value: v}) for v in (0, 60, 112, 200)] == [0, 1, 3, 4]
+
+
 def test_quotient_and_remainder_by_a_symbolic_divisor():
     """x // d * d + x % d = x where d is not 0, or where x has no value if it is."""
     zero = var("p", min=0, max=3)

@@ -229,11 +229,45 @@ def test_one_row_against_rows_is_a_sum():
     turned = x_of(2, 3, 32, 9, name="k")
     other = {"batch": ((0, 1), (0, 1)), "contract": ((3,), (2,))}
     check(dot_general(q, turned, **other), q, turned, ops=["dot_general"], tol=1e-5, special=False)
-    two, alone = x_of(2, 3, 2, 32, name="q"), x_of(1, 32, name="q")
-    check(dot_general(two, k, **batched), two, k, ops=["dot_general"], tol=1e-5, special=False)
+    alone = x_of(1, 32, name="q")
     w = x_of(9, 32, name="w")
     check(dot_general(alone, w, contract=((1,), (1,))), alone, w, ops=["dot_general"], tol=1e-5,
           special=False)  # fmt: skip
+
+
+@pytest.mark.parametrize(("rows", "length", "is_sum"), [
+    (2, 32, True), (4, 32, False), (4, 100, True), (16, 1000, True), (32, 1000, False),
+])  # fmt: skip
+def test_few_long_rows_against_rows_are_sums(rows, length, is_sum):
+    """A sum for each row takes less than to turn what they are multiplied with."""
+    q, k = x_of(2, rows, length, name="q"), x_of(2, 9, length, name="k")
+    y = dot_general(q, k, batch=((0,), (0,)), contract=((2,), (2,)))
+    sums = ["reshape", "reshape", "mul", "reduce_sum", "transpose"]
+    check(y, q, k, ops=sums if is_sum else ["dot_general"], tol=1e-5, special=False)
+    w = weight(2, 9, length)
+    y = dot_general(q, w, batch=((0,), (0,)), contract=((2,), (2,)))
+    assert folded(y, q) == ["dot_general"]
+
+
+def test_a_matrix_against_one_column_is_a_sum():
+    """In a batch, in which the matrix would be turned; alone, the scheduler sums along rows."""
+    x, w = x_of(4, 9, 32), x_of(4, 32, 1, name="w")
+    sums = ["reshape", "mul", "reduce_sum", "reshape"]
+    y = dot_general(x, w, batch=((0,), (0,)), contract=((2,), (1,)))
+    check(y, x, w, ops=sums, tol=1e-5, special=False)
+    x, w = x_of(9, 32), x_of(32, 1, name="w")
+    y = dot_general(x, w, contract=((1,), (0,)))
+    check(y, x, w, ops=["dot_general"], tol=1e-5, special=False)
+
+
+def test_one_row_against_a_large_matrix_is_a_sum():
+    """Of its rows; panels of it would take longer than the product."""
+    x, w, less = x_of(1, 40), x_of(40, 1000, name="w"), x_of(40, 100, name="w")
+    y = dot_general(x, w, contract=((1,), (0,)))
+    check(y, x, w, ops=["reshape", "mul", "reduce_sum", "reshape"], tol=1e-5, special=False)
+    y = dot_general(x, less, contract=((1,), (0,)))
+    check(y, x, less, ops=["dot_general"], tol=1e-5, special=False)
+    assert folded(dot_general(x, weight(40, 1000), contract=((1,), (0,))), x) == ["dot_general"]
 
 
 def test_scale_before():

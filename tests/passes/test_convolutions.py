@@ -140,6 +140,31 @@ def test_few_channels_are_sums_of_one_product():
     assert ops.count("add") == 4 * 3
 
 
+@pytest.mark.parametrize(("window", "padding", "attrs"), [
+    ((4, 4), ((3, 3), (3, 3)), {}),
+    ((4, 3), ((2, 3), (1, 1)), {}),
+    ((4, 4), ((2, 2), (2, 2)), {"lhs_dilation": (2, 2)}),
+    ((5,), ((3, 2),), {"lhs_dilation": (3,)}),
+])  # fmt: skip
+def test_a_single_element_is_multiplied_with_the_window(window, padding, attrs):
+    """The first layer of a generator of images."""
+    x = x_of(2, *(1 for _ in window), 3)
+    after = check(last(x, weight(*window, 3, 5), padding=padding, **attrs), x)
+    ops = op_names(after)
+    assert ops.count("dot_general") == 1 and "conv_general" not in ops and "pad" not in ops
+
+
+@pytest.mark.parametrize(("padding", "attrs"), [
+    (((4, 3),), {}),
+    (((3, 4),), {}),
+    (((3, 3),), {"strides": (2,)}),
+    (((3, 3),), {"dilation": (2,)}),
+])  # fmt: skip
+def test_a_single_element_that_some_results_do_not_see_stays(padding, attrs):
+    x = x_of(2, 1, 3)
+    check(last(x, weight(4, 3, 5), padding=padding, **attrs), x, ops=["pad", "conv_general"])
+
+
 def test_equal_phases_are_one_product():
     """The usual upsampling by 2 with a window of 2."""
     x, w = x_of(1, 4, 6, 6), weight(4, 3, 2, 2)
