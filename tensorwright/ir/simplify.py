@@ -89,15 +89,15 @@ def _recombine(quotient: Expr, terms: dict[Expr, int]) -> Expr | None:
         rest = {a: k for a, k in terms.items() if a is not quotient}
         return _add(from_linear(rest), _mul(_floordiv(x, const(d.value // g)), const(c // g)))
     ways = [p.args for p in terms if p.op == "mod" and p.args[0].op == "floordiv"]
-    for x, d in ((x, d), *(way for way in ways if _floordiv(*way) is quotient)):
-        if d.op != "const" or c % d.value:
+    for a, b in (quotient.args, *(way for way in ways if _floordiv(*way) is quotient)):
+        if b.op != "const" or c % b.value:
             continue
-        left = {a: k for a, k in terms.items() if a is not quotient}
-        for remainder in (make("mod", index, (x, d)), _mod(x, d)):  # in any form that it may have
-            parts, constant = _terms(_mul(remainder, const(c // d.value)))
-            if not constant and all(left.get(a) == k for a, k in parts.items()):
-                rest = from_linear({a: k for a, k in left.items() if a not in parts})
-                return _add(rest, _mul(x, const(c // d.value)))
+        left = {t: k for t, k in terms.items() if t is not quotient}
+        for remainder in (make("mod", index, (a, b)), _mod(a, b)):  # in any form that it may have
+            parts, constant = _terms(_mul(remainder, const(c // b.value)))
+            if not constant and all(left.get(t) == k for t, k in parts.items()):
+                rest = from_linear({t: k for t, k in left.items() if t not in parts})
+                return _add(rest, _mul(a, const(c // b.value)))
     return None
 
 
