@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tensorwright.ir.dtype import NUMERIC, boolean, i64, index
+from tensorwright.ir.dtype import NUMERIC, boolean, i32, i64, index
 from tensorwright.ir.expr import (
     Buffer,
     Expr,
@@ -21,6 +21,8 @@ from tensorwright.ir.expr import (
     any_of,
     as_dim,
     as_expr,
+    binary,
+    bounds,
     cast,
     compare,
     const,
@@ -30,6 +32,7 @@ from tensorwright.ir.expr import (
     var,
 )  # fmt: skip
 from tensorwright.ir.expr import minimum as min_expr
+from tensorwright.ir.expr import select as choose
 from tensorwright.ir.graph import Node
 from tensorwright.ir.loop import Alloc, If, Let, Stmt, While, loop, loops, seq, store
 from tensorwright.ir.type import Dim, TensorType, TupleType, dim_text, product
@@ -232,12 +235,15 @@ def _reference_top_k(x, k=1, axis=-1, largest=True, sorted=True):
 
 
 INSERTION_LIMIT = 256  # up to this k, inserting into a short sorted list beats sorting everything
+CARRIED = 8  # up to this k, what is found along an axis with others inside is carried in vectors
+BLOCK = 16  # elements that are compared with the last of the list at once
 
 
 def _lower_top_k(out, x: Buffer, *, k, axis, largest, sorted) -> Stmt:
     axis = normalize_axis("top_k", axis, x.rank)
-    small = isinstance(k, int) and k <= INSERTION_LIMIT
-    row = _select_row if small else _sort_row
+    row = _sort_row
+    if isinstance(k, int) and k <= INSERTION_LIMIT:
+        row = _carry_row if 0 < k <= CARRIED and axis < x.rank - 1 else _select_row
     others = [a for a in range(x.rank) if a != axis]
 
     def nest(*i: Expr) -> Stmt:
@@ -257,14 +263,16 @@ def _sort_row(out, x: Buffer, n, k: Expr, at: Callable, wins: Callable) -> Stmt:
 
 
 def _select_row(out, x: Buffer, n, k: Expr, at: Callable, wins: Callable) -> Stmt:
-    """Keep the best k so far in order; an element that beats the last one moves up into place."""
+    """Keep the best k so far in order; an element that beats the last one moves up into place. Only
+    blocks in which some element does are looked through."""
     values, indices = out
     if is_const(k, 0):
         return seq()
-    count, place = local_i64("count"), local_i64("place")
+    place, found = local_i64("place"), Buffer("found", i32, (), "local")
     here = cast(place[()], index)
+    beats = lambda r: wins(x[at(r)], values[at(k - 1)])
 
-    def visit(r: Expr) -> Stmt:
+    def insert(r: Expr, last: Expr) -> Stmt:
         up = seq(
             store(values, at(here), values[at(here - 1)]),
             store(indices, at(here), indices[at(here - 1)]),
@@ -272,16 +280,67 @@ def _select_row(out, x: Buffer, n, k: Expr, at: Callable, wins: Callable) -> Stm
         )
         # the guard of the first test keeps the second from reading before the row
         climbs = all_of((here > 0, wins(x[at(r)], values[at(here - 1)])))
-        insert = seq(
-            While(climbs, up),
+        return seq(
+            store(place, (), cast(last, i64)), While(climbs, up),
             store(values, at(here), x[at(r)]), store(indices, at(here), cast(r, i64)),
         )  # fmt: skip
-        grow = seq(store(place, (), count[()]), store(count, (), count[()] + 1), insert)
-        replace = seq(store(place, (), cast(k - 1, i64)), insert)
-        full_ = compare("ge", count[()], cast(k, i64))
-        return If(full_, If(wins(x[at(r)], values[at(k - 1)]), replace), grow)
 
-    return seq(Alloc(count), Alloc(place), store(count, (), const(0, i64)), loop("r", n, visit))
+    visit = lambda r: If(beats(r), insert(r, k - 1))
+
+    def block(b: Expr) -> Stmt:
+        r = lambda l: k + b * BLOCK + l
+        look = lambda l: store(found, (), binary("max", found[()], cast(beats(r(l)), i32)))
+        through = loop("l", BLOCK, lambda l: visit(r(l)))
+        return seq(
+            store(found, (), const(0, i32)), loop("l", BLOCK, look),
+            If(compare("gt", found[()], const(0, i32)), through),
+        )  # fmt: skip
+
+    blocks = (as_expr(n) - k) // BLOCK
+    first = k + blocks * BLOCK
+    return seq(
+        Alloc(place), Alloc(found), loop("r", k, lambda r: insert(r, r)), loop("b", blocks, block),
+        loop("r", as_expr(n) - first, lambda r: visit(first + r)),
+    )  # fmt: skip
+
+
+def _carry_row(out, x: Buffer, n, k: Expr, at: Callable, wins: Callable) -> Stmt:
+    """The same without branches: what an element beats moves one place down, the last of the list
+    out of it, for all lines that lie next to each other at once."""
+    values, indices = out
+    most = bounds(as_expr(n))[1]
+    kind = i32 if most is not None and most <= i32.max else i64
+    own = lambda name, t: Buffer(name, t, (), "local")
+    kept = [(own(f"kept{p}", x.dtype), own(f"kept{p}_at", kind)) for p in range(k.value)]
+    element = own("element", x.dtype)
+    put = lambda to, values: seq(*(store(b, (), v) for b, v in zip(to, values)))
+    get = lambda pair: [b[()] for b in pair]
+
+    def visit(r: Expr, filling: bool) -> Stmt:
+        def beaten(p: int) -> Expr:
+            free = compare("le", r, const(p)) if filling else const(False, boolean)
+            return any_of((free, wins(element[()], kept[p][0][()])))
+
+        def place(p: int) -> Stmt:
+            comes = [element[()], cast(r, kind)]
+            if p > 0:
+                comes = [choose(beaten(p - 1), a, b) for a, b in zip(get(kept[p - 1]), comes)]
+            now = [choose(beaten(p), a, b) for a, b in zip(comes, get(kept[p]))]
+            return put(kept[p][::-1], now[::-1])  # the value last: it decides
+
+        return seq(store(element, (), x[at(r)]), *map(place, reversed(range(k.value))))
+
+    def finish(p: int) -> Stmt:
+        value, place = get(kept[p])
+        return seq(store(values, at(p), value), store(indices, at(p), cast(place, i64)))
+
+    return seq(
+        Alloc(element), *(Alloc(b) for one in kept for b in one),
+        *(put(here, (const(0, x.dtype), const(0, kind))) for here in kept),
+        loop("r", k, lambda r: visit(r, True)),
+        loop("r", as_expr(n) - k, lambda r: visit(r + k, False)),
+        *map(finish, range(k.value)),
+    )  # fmt: skip
 
 
 def _gradient_top_k(g, y, x, *, k, axis, largest, sorted):

@@ -5,6 +5,7 @@ for i: for j: y[i, j] = f(x[i, j])   ->   for b in parallel(n * m // 16): for l 
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import prod
 
 from tensorwright.ir import loop as ir
@@ -19,6 +20,8 @@ from tensorwright.schedule.space import Choices
 from tensorwright.target.target import Target
 
 MAX_PARTS = 64  # of a loop that reads different operands
+MOST_RUNS = 16  # operands that follow each other and get a nest each
+FEWEST_TASKS = 8  # that threads share about equally
 FEW_NESTS = 4  # that a map is written out as
 FEWEST_LANES = 4  # of a vector that goes over results again
 MAX_STRIDE = 4  # of lanes that are loaded together and put in order
@@ -156,6 +159,9 @@ def schedule_map(k: Kernel, spatial: tuple[For, ...], target: Target, choices: C
     deciding = deciding_loop(k.body, spatial)
     if deciding is not None:
         return schedule_apart(k, deciding, target, choices)
+    following = operands_follow(k.body, spatial)
+    if following is not None:
+        return schedule_following(k, spatial, following, target, choices)
     body, small = k.body, not in_parallel(total(list(spatial)), choices)
     if not small:
         for f in spatial:
@@ -208,6 +214,50 @@ def deciding_loop(body: Stmt, spatial: tuple[For, ...]) -> For | None:
         if few and any(sym(f.var) in walk(c) for c in chosen):
             return f
     return None
+
+
+def operands_follow(body: Stmt, spatial: tuple[For, ...]) -> For | None:
+    """A loop around rows along which one operand follows another (a concatenation of slices) and
+    nothing else is decided: rows of one operand are one run of memory, those of all are not."""
+    chosen = conditions(body)
+    if not chosen or not isinstance(body, For) or split_padding(read_nest(body)) is not None:
+        return None
+    if transposed_loop(body, [f.var for f in spatial]) is not None:
+        return None
+    for f in spatial[:-1]:
+        if all(set(linear(c.args[1] - c.args[0])[0]) == {sym(f.var)} for c in chosen):
+            return f if 0 < len(turns(f, chosen)) < MOST_RUNS else None
+    return None
+
+
+def schedule_following(
+    k: Kernel, spatial: tuple[For, ...], f: For, target: Target, choices: Choices
+) -> Kernel:
+    """A nest for each of the operands: all within a task where there are many around them, else
+    each a map of its own."""
+    outer = spatial[: spatial.index(f)]
+    around, points = total(list(outer)), turns(f, conditions(k.body))
+    if is_const(around) and around.value < FEWEST_TASKS:
+        ends = [0, *points, f.extent.value]
+        nests = {
+            f"part{n}": p.replace_loop(
+                k.body, f.var, lambda s, a=a, b=b: p.fresh_copy(s, s.begin + a, const(b - a))
+            )
+            for n, (a, b) in enumerate(pairwise(ends))
+        }
+        return schedule_parts(k, nests, target, choices)
+    body, small = k.body, not in_parallel(total(list(spatial)), choices)
+    for g in () if small else outer:
+        body = p.set_kind(body, g.var, "parallel")
+    body, parts = p.cut(body, f.var, points)
+    for n, v in enumerate(parts):
+        body, loops = collapse(body, nest_loops(p.find(body, v)))
+        innermost = p.find(body, loops[-1])
+        inner = choices.within(f"part{n}")
+        lanes = choose_lanes(innermost, innermost.extent, target, inner)
+        body, _ = vectorize_innermost(body, loops[-1], target, lanes)
+    body = body if small else share(body, [g.var for g in outer], choices)
+    return k.with_body(body, f"map: {len(outer)} loops, {len(parts)} operands one after another")
 
 
 def schedule_apart(k: Kernel, f: For, target: Target, choices: Choices) -> Kernel:

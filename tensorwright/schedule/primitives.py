@@ -155,10 +155,11 @@ def reorder(root: Stmt, order: Sequence[Symbol]) -> Stmt:
     return replace_loop(root, top.var, lambda _: s)
 
 
-def fission(root: Stmt, v: Symbol) -> Stmt:
+def fission(root: Stmt, v: Symbol, steps: bool = True) -> Stmt:
     """for v: {a; b} -> for v: a; for v: b, each over a copy of v; local buffers that carry values
     from one part to another get a dimension over v. A part that is itself a loop which does not
-    depend on v is interchanged with it, so that v ends up innermost."""
+    depend on v is interchanged with it, so that v ends up innermost; its body is taken apart too,
+    if it is to be in `steps`."""
     s = find(root, v)
     legal.check_constant(s)
     parts = s.body.body if isinstance(s.body, Seq) else (s.body,)
@@ -167,7 +168,7 @@ def fission(root: Stmt, v: Symbol) -> Stmt:
     result: list[Stmt] = [replace(a, buffer=wider[a.buffer]) for a in allocs]
     for part in parts:
         if not isinstance(part, Alloc):
-            result.append(_distribute(s, part, wider))
+            result.append(_distribute(s, part, wider, steps))
     return replace_loop(root, v, lambda _: seq(*result))
 
 
@@ -175,12 +176,12 @@ def _expanded(b: Buffer, extent: int) -> Buffer:
     return Buffer(b.name, b.dtype, (extent, *b.shape), b.scope, b.align)
 
 
-def _distribute(s: For, part: Stmt, wider: dict[Buffer, Buffer]) -> Stmt:
+def _distribute(s: For, part: Stmt, wider: dict[Buffer, Buffer], steps: bool) -> Stmt:
     """The loop `s` around one part of its body."""
     if isinstance(part, For) and part.kind != "vector" and not _mentions(part, s.var):
-        return replace(part, body=_distribute(s, part.body, wider))
-    if isinstance(part, Seq) and not any(isinstance(p, Alloc) for p in part.body):
-        return seq(*(_distribute(s, p, wider) for p in part.body))
+        return replace(part, body=_distribute(s, part.body, wider, steps))
+    if steps and isinstance(part, Seq) and not any(isinstance(p, Alloc) for p in part.body):
+        return seq(*(_distribute(s, p, wider, steps) for p in part.body))
     v = loop_symbol(s.var.name, s.begin, s.extent)
     body = index_local(part, wider, sym(v) - s.begin)
     return replace(s, var=v, body=ir.substitute(body, {sym(s.var): sym(v)}))

@@ -7,22 +7,16 @@ its outermost independent loops in parallel.
 from __future__ import annotations
 
 from tensorwright.ir import loop as ir
-from tensorwright.ir.expr import is_const, sym
+from tensorwright.ir.expr import is_const
 from tensorwright.ir.loop import For, Kernel, Seq, seq
-from tensorwright.schedule import primitives as p
 from tensorwright.schedule.attention import schedule_attention
 from tensorwright.schedule.contraction import schedule_contraction
 from tensorwright.schedule.form import read_form
-from tensorwright.schedule.legal import ScheduleError, why_not_parallel
-from tensorwright.schedule.maps import (
-    PARALLEL_WORK,
-    accesses,
-    fill,
-    iterations,
-    schedule_map,
-    vectorize_innermost,
-)
-from tensorwright.schedule.nest import affine, read_nest
+from tensorwright.schedule.lanes import schedule_lanes
+from tensorwright.schedule.legal import ScheduleError
+from tensorwright.schedule.maps import fill, schedule_map
+from tensorwright.schedule.nest import read_nest
+from tensorwright.schedule.plain import schedule_plain
 from tensorwright.schedule.records import recorded
 from tensorwright.schedule.rows import schedule_columns, schedule_rows
 from tensorwright.schedule.space import ChoiceError, Choices
@@ -66,7 +60,8 @@ def schedule_by_form(k: Kernel, target: Target, choices: Choices) -> Kernel | No
     """What the rule for the kernel's form makes of it; None if it has no form."""
     form = read_form(k)
     if form is None:
-        return schedule_steps(k, target, choices)
+        made = schedule_steps(k, target, choices)
+        return schedule_lanes(k, target, choices) if made is None else made
     if form.kind == "map":
         made = schedule_map(form.kernel, form.stages[0].spatial, target, choices)
         return stream_results(made, target, choices)
@@ -105,36 +100,3 @@ def without_empty_loops(body: ir.Stmt) -> ir.Stmt:
     return ir.rewrite(
         body, lambda s: Seq(()) if isinstance(s, For) and is_const(s.extent, 0) else None
     )
-
-
-def schedule_plain(k: Kernel, target: Target, trace: str = "as defined") -> Kernel:
-    """Run outermost loops in parallel where their iterations are independent and many."""
-    parts = k.body.body if isinstance(k.body, Seq) else (k.body,)
-    out = []
-    for s in parts:
-        if isinstance(s, For) and iterations(s) >= PARALLEL_WORK and not why_not_parallel(s):
-            s = p.set_kind(s, s.var, "parallel")
-        out.append(vectors_inside(s, target))
-    return k.with_body(seq(*out), trace)
-
-
-def vectors_inside(s: ir.Stmt, target: Target) -> ir.Stmt:
-    """Vectors for the innermost loop of a nest if its steps are independent and next to each other
-    in memory: the rows that an update writes."""
-    f = s
-    while isinstance(f, (For, ir.If)) and not isinstance(f.body if isinstance(f, For) else f.then,
-                                                         ir.Store):  # fmt: skip
-        if isinstance(f, ir.If) and f.orelse is not None:
-            return s
-        f = f.body if isinstance(f, For) else f.then
-    if not isinstance(f, For) or f.kind != "serial" or why_not_parallel(f):
-        return s
-    v = sym(f.var)
-    steps = [affine(flat, v) for flat in accesses(f)]
-    if (
-        not steps
-        or not is_const(steps[-1], 1)
-        or any(a is None or not (is_const(a, 0) or is_const(a, 1)) for a in steps)
-    ):
-        return s
-    return vectorize_innermost(s, f.var, target)[0]

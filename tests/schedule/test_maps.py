@@ -150,3 +150,14 @@ def test_short_rows_are_turned_strip_by_strip(channels, strips):
     *_, made = tw.compile(module(y, x), target="x86-64-avx512").schedules().records
     assert not any(told.startswith("as defined") for told in made.does), made
     assert [v for name, v in made.choices.items() if name.endswith("strip")] == strips, made
+
+
+@pytest.mark.parametrize(("shapes", "axis", "told"), [
+    ([(9, 3, 5), (9, 4, 5), (9, 1, 5)], 1, "1 loops, 3 operands one after another"),
+    ([(2, 9, 3, 7), (2, 9, 8, 7)], 2, "2 loops, 2 operands one after another"),
+    ([(3, 50), (40, 50)], 0, "map: 2 nests"),
+    ([(1, 30, 6, 6), (1, 17, 6, 6)], 1, "map: 2 nests"),
+])  # fmt: skip
+def test_slices_that_follow_each_other_are_runs(shapes, axis, told):
+    xs = [x_of(*s) for s in shapes]
+    assert told in " ".join(check(concat(*xs, axis=axis), *xs))
