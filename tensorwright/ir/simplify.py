@@ -88,8 +88,9 @@ def _recombine(quotient: Expr, terms: dict[Expr, int]) -> Expr | None:
     if d.value > 0 and multiple_of(x) % d.value == 0 and (g := math.gcd(c, d.value)) > 1:
         rest = {a: k for a, k in terms.items() if a is not quotient}
         return _add(from_linear(rest), _mul(_floordiv(x, const(d.value // g)), const(c // g)))
-    ways = [p.args for p in terms if p.op == "mod" and p.args[0].op == "floordiv"]
-    for x, d in ((x, d), *(way for way in ways if _floordiv(*way) is quotient)):
+    parts = [p.args for p in terms if p.op == "mod" and p.args[0].op == "floordiv"]
+    ways = [quotient.args, *(part for part in parts if _floordiv(*part) is quotient)]
+    for x, d in ways:
         if d.op != "const" or c % d.value:
             continue
         left = {a: k for a, k in terms.items() if a is not quotient}
