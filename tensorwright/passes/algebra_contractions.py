@@ -128,6 +128,7 @@ def product_as_sum(node: Node, y: Node, z: Node) -> Node | None:
     turned at compile time, and stay."""
     batch = tuple(range(len(node.attrs["batch"][0])))
     plain = all(tuple(axes) == batch for axes in node.attrs["batch"])
+    plain = plain and len(node.attrs["contract"][0]) == 1
     if not plain or any(a.rank != len(batch) + 2 or a.dtype is not f32 for a in (y, z)):
         return None
     own = [axis for (axis,) in dot_axes(node)]  # the free one of each

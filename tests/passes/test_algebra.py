@@ -230,6 +230,8 @@ def test_one_row_against_rows_is_a_sum():
     other = {"batch": ((0, 1), (0, 1)), "contract": ((3,), (2,))}
     check(dot_general(q, turned, **other), q, turned, ops=["dot_general"], tol=1e-5, special=False)
     alone = x_of(1, 32, name="q")
+    check(dot_general(alone, alone, contract=((0, 1), (0, 1))), alone, ops=["dot_general"],
+          tol=1e-5, special=False)  # fmt: skip
     w = x_of(9, 32, name="w")
     check(dot_general(alone, w, contract=((1,), (1,))), alone, w, ops=["dot_general"], tol=1e-5,
           special=False)  # fmt: skip
