@@ -29,7 +29,8 @@ x, w, b, k = V("x"), V("w", const=True), V("b", const=True), V("k", const=True)
 y, z = V("y"), V("z")
 SHORTEST = 16  # elements of a row that is worth a sum of its own
 LARGE = 1 << 15  # elements of a matrix whose panels take longer than its product
-ENDING, TURNING = 10, 0.7  # cycles: to add up the lanes of a sum, to turn an element
+FEW_ROWS = (1, 2)  # that such a matrix is read once for each of
+ENDING, ADDING, TURNING = 30, 2, 0.7  # cycles: to end a sum, for a vector of it, to turn an element
 
 
 def is_ordinary(k: Node) -> bool:
@@ -127,6 +128,7 @@ def product_as_sum(node: Node, y: Node, z: Node) -> Node | None:
     turned at compile time, and stay."""
     batch = tuple(range(len(node.attrs["batch"][0])))
     plain = all(tuple(axes) == batch for axes in node.attrs["batch"])
+    plain = plain and len(node.attrs["contract"][0]) == 1
     if not plain or any(a.rank != len(batch) + 2 or a.dtype is not f32 for a in (y, z)):
         return None
     own = [axis for (axis,) in dot_axes(node)]  # the free one of each
@@ -136,9 +138,10 @@ def product_as_sum(node: Node, y: Node, z: Node) -> Node | None:
     ahead, along = many.shape[: len(batch)], own[side] != last
     if many.op is CONST or (rows != 1 and own[1 - side] == last):
         return None
-    if not along and rows == 1 and is_large(many, ahead):
-        factors = reshape(few, shape=(*ahead, many.shape[-2], 1))
-        return reshape(reduce_sum(mul(many, factors), axes=(last - 1,)), shape=node.shape)
+    if not along and is_large(many, ahead) and rows in FEW_ROWS:
+        columns = reshape(many, shape=(*ahead, 1, *many.shape[-2:]))
+        factors = reshape(few, shape=(*ahead, rows, many.shape[-2], 1))
+        return reshape(reduce_sum(mul(columns, factors), axes=(last,)), shape=node.shape)
     if not along or not are_few(rows, many.shape[last], bool(batch)):
         return None
     if rows == 1:
@@ -163,7 +166,8 @@ def are_few(rows: Dim, length: Dim, batched: bool) -> bool:
         return False
     if rows == 1:
         return batched
-    return rows * (length / SHORTEST + ENDING) < length * TURNING + rows * length / SHORTEST / 2
+    vectors = length / SHORTEST  # in registers a tile multiplies two in a cycle
+    return rows * (vectors * ADDING + ENDING) < length * TURNING + rows * vectors / 2
 
 
 def is_weighted(node: Node) -> bool:

@@ -230,13 +230,15 @@ def test_one_row_against_rows_is_a_sum():
     other = {"batch": ((0, 1), (0, 1)), "contract": ((3,), (2,))}
     check(dot_general(q, turned, **other), q, turned, ops=["dot_general"], tol=1e-5, special=False)
     alone = x_of(1, 32, name="q")
+    check(dot_general(alone, alone, contract=((0, 1), (0, 1))), alone, ops=["dot_general"],
+          tol=1e-5, special=False)  # fmt: skip
     w = x_of(9, 32, name="w")
     check(dot_general(alone, w, contract=((1,), (1,))), alone, w, ops=["dot_general"], tol=1e-5,
           special=False)  # fmt: skip
 
 
 @pytest.mark.parametrize(("rows", "length", "is_sum"), [
-    (2, 32, True), (4, 32, False), (4, 100, True), (16, 1000, True), (32, 1000, False),
+    (2, 32, False), (2, 200, True), (3, 200, False), (5, 1000, True), (6, 1000, False),
 ])  # fmt: skip
 def test_few_long_rows_against_rows_are_sums(rows, length, is_sum):
     """A sum for each row takes less than to turn what they are multiplied with."""
@@ -260,11 +262,16 @@ def test_a_matrix_against_one_column_is_a_sum():
     check(y, x, w, ops=["dot_general"], tol=1e-5, special=False)
 
 
-def test_one_row_against_a_large_matrix_is_a_sum():
+@pytest.mark.parametrize("rows", [1, 2])
+def test_few_rows_against_a_large_matrix_are_sums(rows):
     """Of its rows; panels of it would take longer than the product."""
-    x, w, less = x_of(1, 40), x_of(40, 1000, name="w"), x_of(40, 100, name="w")
+    x, w, less = x_of(rows, 40), x_of(40, 1000, name="w"), x_of(40, 100, name="w")
     y = dot_general(x, w, contract=((1,), (0,)))
-    check(y, x, w, ops=["reshape", "mul", "reduce_sum", "reshape"], tol=1e-5, special=False)
+    sums = ["reshape", "reshape", "mul", "reduce_sum", "reshape"]
+    check(y, x, w, ops=sums, tol=1e-5, special=False)
+    many = x_of(3, 40, name="x")
+    y = dot_general(many, w, contract=((1,), (0,)))
+    check(y, many, w, ops=["dot_general"], tol=1e-5, special=False)
     y = dot_general(x, less, contract=((1,), (0,)))
     check(y, x, less, ops=["dot_general"], tol=1e-5, special=False)
     assert folded(dot_general(x, weight(40, 1000), contract=((1,), (0,))), x) == ["dot_general"]
