@@ -180,6 +180,8 @@ def schedule_map(k: Kernel, spatial: tuple[For, ...], target: Target, choices: C
         panels = split_panels(read_nest(k.body)) if isinstance(k.body, For) else None
         if panels is not None:
             return schedule_parts(k, dict(zip(("full", "last"), panels)), target, choices)
+        if are_side_by_side(body, along, loops[-1]):
+            return schedule_side_by_side(k.with_body(body), loops, small, target, choices)
         return schedule_transposed(k.with_body(body), loops, along, small, target, choices)
     body, loops = lengthen(body, loops, target)
     innermost = p.find(body, loops[-1])
@@ -447,7 +449,7 @@ def transposed_loop(body: Stmt, loops: list[Symbol]) -> Symbol | None:
         flat = flat_index(e.value, e.args)
         own = {v: affine(flat, sym(v)) for v in loops[:-1]}
         step = affine(flat, last)
-        if step is None or not is_const(step) or step.value in (0, 1) or e.dtype.bytes != 4:
+        if step is None or not is_const(step) or step.value in (0, 1) or e.dtype.bytes > 4:
             continue
         for v, a in own.items():
             if a is not None and is_const(a, 1) and bounds(p.find(body, v).extent)[1] not in (
@@ -486,6 +488,35 @@ def schedule_transposed(
         if not small:
             body = fuse_all(body, [*strip, *rows])
     return k.with_body(body, f"map: transposed in blocks of {block}")
+
+
+def are_side_by_side(body: Stmt, along: Symbol, last: Symbol) -> bool:
+    """Whether a loop of few steps stores one step of the loop around it behind the other (pixels
+    of planes of colours)."""
+    outer, inner = p.find(body, along), p.find(body, last)
+    few = is_const(inner.extent) and 1 < inner.extent.value <= FEW_NESTS
+    if outer.body is not inner or not few or not isinstance(inner.body, ir.Store):
+        return False
+    flat = flat_index(inner.body.buffer, inner.body.indices)
+    steps = affine(flat, sym(along)), affine(flat, sym(last))
+    return None not in steps and is_const(steps[1], 1) and steps[0] is inner.extent
+
+
+def schedule_side_by_side(
+    k: Kernel, loops: list[Symbol], small: bool, target: Target, choices: Choices
+) -> Kernel:
+    """Vectors along the loop along which is read, the few elements of each lane written out: put
+    in order, they fill vectors."""
+    *outer, along, last = loops
+    body = p.set_kind(k.body, last, "unroll")
+    lanes, extent, parts = lanes_for(body, target), p.find(body, along).extent, [along]
+    if is_const(extent) and extent.value > lanes and extent.value % lanes:
+        body, *parts = p.cover(body, along, lanes)
+    for part in parts:
+        body, part = vectorize_innermost(body, part, target)
+    if not small and (outer or len(parts) == 1):
+        body = share(body, outer or [part], choices)
+    return k.with_body(body, f"map: vectors of {lanes} side by side")
 
 
 def cut_strip(
