@@ -5,11 +5,12 @@ for i: for j: y[i, j] = f(x[i, j])   ->   for b in parallel(n * m // 16): for l 
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import accumulate, groupby, pairwise
 from math import prod
 
 from tensorwright.ir import loop as ir
-from tensorwright.ir.expr import Expr, Symbol, bounds, const, is_const, sym, walk
+from tensorwright.ir.expr import Expr, Symbol, bounds, const, is_const, sym, symbols_in, walk
+from tensorwright.ir.facts import evaluate
 from tensorwright.ir.loop import For, Kernel, Stmt
 from tensorwright.ir.simplify import linear
 from tensorwright.schedule import primitives as p
@@ -19,6 +20,7 @@ from tensorwright.schedule.padding import Padded, split_padding, split_panels
 from tensorwright.schedule.space import Choices
 from tensorwright.target.target import Target
 
+MAX_BENDS, LONGEST_BENT = 4, 4096  # of subscripts along a loop
 MAX_PARTS = 64  # of a loop that reads different operands
 MOST_RUNS = 16  # operands that follow each other and get a nest each
 FEWEST_TASKS = 8  # that threads share about equally
@@ -376,9 +378,28 @@ def choose_cuts(s: For, points: list[int], choices: Choices) -> list[int]:
 
 
 def cut_points(s: For) -> list[int]:
-    """Where along a loop other operands are read (a concatenation): the places at which a condition
-    on its variable alone turns. Too many to be worth it are none."""
-    return turns(s, conditions(s))
+    """Where along a loop other operands are read (a concatenation), or the same one in another
+    direction (padding by reflection): the places at which a condition on its variable alone turns,
+    or the step of what is read. Too many to be worth it are none."""
+    return sorted({*turns(s, conditions(s)), *bends(s)})
+
+
+def bends(s: For) -> list[int]:
+    """Where along a loop a subscript that depends on its variable alone goes on by another step.
+    The element in between belongs to the longer side."""
+    if not is_const(s.extent) or s.extent.value > LONGEST_BENT:
+        return []
+    v, begin, found = sym(s.var), s.begin, set()
+    bent = {i for e in ir.loads(s) for i in e.args
+            if symbols_in(i) == {s.var} and affine(i, v) is None
+            and all(x.op != "load" for x in walk(i))}  # fmt: skip
+    for i in bent if is_const(begin) else ():
+        values = [evaluate(i, {s.var: begin.value + k}) for k in range(s.extent.value)]
+        steps = [b - a for a, b in pairwise(values)]
+        runs = [len(list(run)) for _, run in groupby(steps)]
+        ends = list(accumulate(runs))
+        found |= {at + (before > behind) for at, (before, behind) in zip(ends, pairwise(runs))}
+    return sorted(found) if len(found) <= MAX_BENDS else []
 
 
 def turns(s: For, compared: set[Expr]) -> list[int]:
