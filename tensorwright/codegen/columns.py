@@ -1,5 +1,6 @@
-"""Vectors of a matrix's columns, four at a time: rows are loaded (stored) in quarters of a vector
-and transposed in registers, where a gather (scatter) would access each element by itself.
+"""Vectors of a matrix's columns, as many at a time as 16 bytes hold: rows are loaded (stored) in
+parts of so many elements and transposed in registers, where a gather (scatter) would access each
+element by itself.
 
     for l in vector(16): for i in unroll(4): y[i, l] = x[l, i]
 ->  16 loads of <4 x T>, shuffled to 4 vectors of 16, 4 stores
@@ -14,11 +15,13 @@ from collections.abc import Sequence
 from tensorwright.codegen.operations import llvm_storage
 from tensorwright.codegen.values import Values
 from tensorwright.ir import loop as ir
+from tensorwright.ir.dtype import boolean
 from tensorwright.ir.expr import Buffer, Expr, const, is_const, sym, transform, walk
 from tensorwright.ir.simplify import linear
 from tensorwright.ir.sums import put
 
-QUAD = 4  # elements that are shuffled together: a part of a vector that shuffles do not leave
+PART_BYTES = 16  # shuffled together: a part of a vector that shuffles do not leave
+FEWEST = 4  # elements of such a part
 
 
 def copy_at(s: ir.For, place: Expr, parts: dict) -> ir.Stmt:
@@ -41,20 +44,35 @@ class Columns(Values):
     def unrolled(self, s: ir.For) -> None:
         """The copies of an unrolled loop's body."""
         columns = self.wanted_columns(s)
-        if self.are_columns_stored(s):
+        step = self.step_of_lanes(s)
+        if step == s.extent.value and step <= FEWEST:
+            self.store_rows(s)
+            return
+        if step and self.part(s.body.buffer, s):
             self.store_columns(s, columns)
             return
         parts: dict = {}
         for k in range(s.extent.value):
-            if k % QUAD == 0:
-                self.load_quad(s, columns, k)
+            self.load_parts(s, columns, k)
             self.stmt(copy_at(s, s.begin + k, parts))
 
-    def load_quad(self, s: ir.For, columns: list[Expr], k: int) -> None:
+    def load_parts(self, s: ir.For, columns: list[Expr], k: int) -> None:
         """What the copies from the k-th on (or the last ones) read of columns."""
-        first = min(k, s.extent.value - QUAD)
         for e in columns:
-            self.load_columns([self.at(e, s, first + c) for c in range(QUAD)])
+            count = self.part(e.value, s)
+            if k % count == 0:
+                first = min(k, s.extent.value - count)
+                self.load_columns([self.at(e, s, first + c) for c in range(count)])
+
+    def part(self, b: Buffer, s: ir.For) -> int:
+        """How many elements of `b`, one for each copy of the body, are shuffled together; 0 for
+        those that are not."""
+        if self.lane is None or b.dtype.bytes > PART_BYTES // FEWEST:
+            return 0
+        count = PART_BYTES // b.dtype.bytes
+        while count >= FEWEST and (count > s.extent.value or self.lanes % count):
+            count //= 2
+        return count if count >= FEWEST else 0
 
     def at(self, e: Expr, s: ir.For, k: int) -> Expr:
         """`e` in the k-th copy of the body."""
@@ -64,96 +82,123 @@ class Columns(Values):
     def wanted_columns(self, s: ir.For) -> list[Expr]:
         """The loads in the body of which a step of the loop is the next element, and a step of the
         lane some other distance."""
-        fits = self.lane is not None and self.lanes % QUAD == 0 and is_const(s.begin)
-        if not fits or s.extent.value < QUAD or not isinstance(s.body, ir.Store):
+        if self.lane is None or not is_const(s.begin) or not isinstance(s.body, ir.Store):
             return []
         value, found = self.legal(s.body.value), []
         for e in self.loads_of(value):
             flat = self.flat(e.value, e.args)
             strided = self.lane_stride(flat)
             known = self.is_inside(e) or (self.mask is None and e in certain(value))
-            if e.value.dtype.bytes == 4 and e.value in self.readonly and known and (
+            if self.part(e.value, s) and e.value in self.readonly and known and (
                     strided is not None and strided[0] not in (0, 1)
                     and linear(flat)[0].get(sym(s.var)) == 1):  # fmt: skip
                 found.append(e)
         return found
 
     def load_columns(self, loads: list[Expr]) -> None:
-        """Remember the vectors of `QUAD` neighbouring columns."""
-        b, n = loads[0].value, self.lanes
-        element, groups = llvm_storage(b.dtype), self.lanes // QUAD
-        rows = [self.row_part(b, loads[0], l, element) for l in range(n)]
-        # register j: the parts of rows j, j + 4, j + 8, ..
+        """Remember the vectors of neighbouring columns, as many as a part has elements."""
+        b, n, count = loads[0].value, self.lanes, len(loads)
+        element, groups = llvm_storage(b.dtype), n // count
+        rows = [self.row_part(b, loads[0], l, f"<{count} x {element}>") for l in range(n)]
+        # register j: the parts of rows j, j + count, j + 2 count, ..
         wide = f"<{n} x {element}>"
         registers = [
-            self.joined([rows[QUAD * g + j] for g in range(groups)], element) for j in range(QUAD)
+            self.joined([rows[count * g + j] for g in range(groups)], count, element)
+            for j in range(count)
         ]
-        columns = self.transposed_quads(registers, wide)
+        columns = self.transposed_parts(registers, wide)
         for e, v in zip(loads, columns):
+            if b.dtype is boolean:
+                v = self.op(f"trunc {wide} {v} to <{n} x i1>")
             self.remember(self.vector_key(e, self.mask), e, v)
 
-    def transposed_quads(self, v: list[str], wide: str) -> list[str]:
-        """Four vectors with each 4 x 4 block of theirs transposed."""
-        n, groups = self.lanes, self.lanes // QUAD
-        low, high = [0, n, 1, n + 1], [2, n + 2, 3, n + 3]
-        first, second = [0, 1, n, n + 1], [2, 3, n + 2, n + 3]
+    def transposed_parts(self, v: list[str], wide: str) -> list[str]:
+        """As many vectors as a part has elements, with each square block of theirs transposed:
+        halves of them are interleaved until each vector was with every other."""
+        n, count = self.lanes, len(v)
 
-        def shuffle(a: str, b: str, order: list[int]) -> str:
-            return self.shuffled(a, b, wide, [k + QUAD * g for g in range(groups) for k in order])
+        def interleaved(a: str, b: str, begin: int) -> str:
+            pairs = [(begin + k, n + begin + k) for k in range(count // 2)]
+            order = [k + count * g for g in range(n // count) for pair in pairs for k in pair]
+            return self.shuffled(a, b, wide, order)
 
-        pairs = [shuffle(v[r], v[r + 1], o) for o in (low, high) for r in (0, 2)]
-        return [shuffle(pairs[p], pairs[p + 1], o) for p in (0, 2) for o in (first, second)]
+        for _ in range(count.bit_length() - 1):
+            halves = zip(v[: count // 2], v[count // 2 :])
+            v = [interleaved(a, b, begin) for a, b in halves for begin in (0, count // 2)]
+        return v
 
-    def row_part(self, b: Buffer, e: Expr, lane: int, element: str) -> str:
+    def row_part(self, b: Buffer, e: Expr, lane: int, part: str) -> str:
         flat = self.flat(b, e.args)
         place = transform(flat, lambda x: const(lane) if x is sym(self.lane) else None)
         p = self.address(b, self.legal(place))
         if self.lane_begin != "0":
             stride, _ = self.lane_stride(flat)
             offset = self.op(f"mul nsw i64 {self.lane_begin}, {stride}")
+            element = llvm_storage(b.dtype)
             p = self.op(f"getelementptr inbounds {element}, ptr {p}, i64 {offset}")
-        return self.op(f"load <{QUAD} x {element}>, ptr {p}, align {b.dtype.bytes}")
+        return self.op(f"load {part}, ptr {p}, align {b.dtype.bytes}")
 
-    def are_columns_stored(self, s: ir.For) -> bool:
-        """Whether the copies of the body store one element after another for each lane, and lanes
-        are apart."""
+    def step_of_lanes(self, s: ir.For) -> int:
+        """How far from each other lanes store, where the copies of the body store one element after
+        another for each of them; 0 for what is not stored so."""
         own, store = sym(s.var), s.body
         if not isinstance(store, ir.Store) or self.mask is not None or self.lane_begin != "0":
-            return False
-        if self.lane is None or self.lanes % QUAD or s.extent.value < QUAD:
-            return False
-        if store.buffer.dtype.bytes != 4 or ir.update(store) is not None:
-            return False
+            return 0
+        if self.lane is None or s.extent.value < 2 or ir.update(store) is not None:
+            return 0
         value, flat = self.legal(store.value), self.flat(store.buffer, store.indices)
         strided, step = self.lane_stride(flat), linear(flat)[0].get(own)
-        near = strided is not None and strided[0] in (0, 1)
+        near = strided is None or strided[0] in (0, 1)
         alone = all(own is t or own not in walk(t) for t in linear(flat)[0])
         reads = any(e.value is store.buffer for e in self.loads_of(value))
-        return self.varies(flat) and not near and step == 1 and alone and not reads
+        fits = self.varies(flat) and not near and step == 1 and alone and not reads
+        return strided[0] if fits else 0
+
+    def store_rows(self, s: ir.For) -> None:
+        """The unrolled stores of a few columns, which all lanes together store without a gap, in
+        whole vectors."""
+        b, n, count = s.body.buffer, self.lanes, s.extent.value
+        values = [self.stored(s, k) for k in range(count)]
+        element, flat = llvm_storage(b.dtype), self.flat(b, s.body.indices)
+        first = self.legal(transform(flat, {sym(self.lane): const(0), sym(s.var): s.begin}.get))
+        for part in range(count):
+            places = range(part * n, part * n + n)
+            row = values[0]
+            for k in range(1, count):  # what is not in its place yet is anything
+                order = [n + p // count if p % count == k else p // count if k == 1 else p % n
+                         for p in places]  # fmt: skip
+                row = self.shuffled(row, values[k], f"<{n} x {element}>", order)
+            p = self.address(b, first + part * n)
+            self.emit(f"store <{n} x {element}> {row}, ptr {p}, align {b.dtype.bytes}")
+
+    def stored(self, s: ir.For, k: int) -> str:
+        """What the k-th copy of the body stores, as it lies in memory."""
+        v = self.widen(self.legal(self.at(s.body.value, s, k)))
+        if s.body.buffer.dtype is boolean:
+            return self.op(f"zext <{self.lanes} x i1> {v} to <{self.lanes} x i8>")
+        return v
 
     def store_columns(self, s: ir.For, columns: list[Expr]) -> None:
-        """The unrolled stores, `QUAD` columns at a time; the last of them again where `QUAD` does
-        not divide their number."""
+        """The unrolled stores, as many columns at a time as a part holds; the last of them again
+        where that does not divide their number."""
         b, n, extent = s.body.buffer, self.lanes, s.extent.value
-        element, values = llvm_storage(b.dtype), []
+        element, values, count = llvm_storage(b.dtype), [], self.part(b, s)
         for k in range(extent):
-            if k % QUAD == 0:
-                self.load_quad(s, columns, k)
-            values.append(self.widen(self.legal(self.at(s.body.value, s, k))))
+            self.load_parts(s, columns, k)
+            values.append(self.stored(s, k))
         wide, flat = f"<{n} x {element}>", self.flat(b, s.body.indices)
-        for k in (*range(0, extent - QUAD, QUAD), extent - QUAD):
-            quads = self.transposed_quads(values[k : k + QUAD], wide)
+        for k in (*range(0, extent - count, count), extent - count):
+            parts = self.transposed_parts(values[k : k + count], wide)
             for lane in range(n):
-                first = QUAD * (lane // QUAD)
-                order = range(first, first + QUAD)
-                row = self.shuffled(quads[lane % QUAD], quads[lane % QUAD], wide, order)
+                first = count * (lane // count)
+                order = range(first, first + count)
+                row = self.shuffled(parts[lane % count], parts[lane % count], wide, order)
                 here = {sym(self.lane): const(lane), sym(s.var): s.begin + k}
                 p = self.address(b, self.legal(transform(flat, here.get)))
-                self.emit(f"store <{QUAD} x {element}> {row}, ptr {p}, align {b.dtype.bytes}")
+                self.emit(f"store <{count} x {element}> {row}, ptr {p}, align {b.dtype.bytes}")
 
-    def joined(self, parts: list[str], element: str) -> str:
-        """One vector of several, pair by pair."""
-        width = QUAD
+    def joined(self, parts: list[str], width: int, element: str) -> str:
+        """One vector of several of `width` elements, pair by pair."""
         while len(parts) > 1:
             wide, order = f"<{width} x {element}>", list(range(2 * width))
             parts = [self.shuffled(a, b, wide, order) for a, b in zip(parts[::2], parts[1::2])]

@@ -5,11 +5,12 @@ for i: for j: y[i, j] = f(x[i, j])   ->   for b in parallel(n * m // 16): for l 
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import accumulate, groupby, pairwise
 from math import prod
 
 from tensorwright.ir import loop as ir
-from tensorwright.ir.expr import Expr, Symbol, bounds, const, is_const, sym, walk
+from tensorwright.ir.expr import Expr, Symbol, bounds, const, is_const, sym, symbols_in, walk
+from tensorwright.ir.facts import evaluate
 from tensorwright.ir.loop import For, Kernel, Stmt
 from tensorwright.ir.simplify import linear
 from tensorwright.schedule import primitives as p
@@ -19,6 +20,7 @@ from tensorwright.schedule.padding import Padded, split_padding, split_panels
 from tensorwright.schedule.space import Choices
 from tensorwright.target.target import Target
 
+MAX_BENDS, LONGEST_BENT = 4, 4096  # of subscripts along a loop
 MAX_PARTS = 64  # of a loop that reads different operands
 MOST_RUNS = 16  # operands that follow each other and get a nest each
 FEWEST_TASKS = 8  # that threads share about equally
@@ -180,6 +182,8 @@ def schedule_map(k: Kernel, spatial: tuple[For, ...], target: Target, choices: C
         panels = split_panels(read_nest(k.body)) if isinstance(k.body, For) else None
         if panels is not None:
             return schedule_parts(k, dict(zip(("full", "last"), panels)), target, choices)
+        if are_side_by_side(body, along, loops[-1]):
+            return schedule_side_by_side(k.with_body(body), loops, small, target, choices)
         return schedule_transposed(k.with_body(body), loops, along, small, target, choices)
     body, loops = lengthen(body, loops, target)
     innermost = p.find(body, loops[-1])
@@ -374,9 +378,28 @@ def choose_cuts(s: For, points: list[int], choices: Choices) -> list[int]:
 
 
 def cut_points(s: For) -> list[int]:
-    """Where along a loop other operands are read (a concatenation): the places at which a condition
-    on its variable alone turns. Too many to be worth it are none."""
-    return turns(s, conditions(s))
+    """Where along a loop other operands are read (a concatenation), or the same one in another
+    direction (padding by reflection): the places at which a condition on its variable alone turns,
+    or the step of what is read. Too many to be worth it are none."""
+    return sorted({*turns(s, conditions(s)), *bends(s)})
+
+
+def bends(s: For) -> list[int]:
+    """Where along a loop a subscript that depends on its variable alone goes on by another step.
+    The element in between belongs to the longer side."""
+    if not is_const(s.extent) or s.extent.value > LONGEST_BENT:
+        return []
+    v, begin, found = sym(s.var), s.begin, set()
+    bent = {i for e in ir.loads(s) for i in e.args
+            if symbols_in(i) == {s.var} and affine(i, v) is None
+            and all(x.op != "load" for x in walk(i))}  # fmt: skip
+    for i in bent if is_const(begin) else ():
+        values = [evaluate(i, {s.var: begin.value + k}) for k in range(s.extent.value)]
+        steps = [b - a for a, b in pairwise(values)]
+        runs = [len(list(run)) for _, run in groupby(steps)]
+        ends = list(accumulate(runs))
+        found |= {at + (before > behind) for at, (before, behind) in zip(ends, pairwise(runs))}
+    return sorted(found) if len(found) <= MAX_BENDS else []
 
 
 def turns(s: For, compared: set[Expr]) -> list[int]:
@@ -447,7 +470,7 @@ def transposed_loop(body: Stmt, loops: list[Symbol]) -> Symbol | None:
         flat = flat_index(e.value, e.args)
         own = {v: affine(flat, sym(v)) for v in loops[:-1]}
         step = affine(flat, last)
-        if step is None or not is_const(step) or step.value in (0, 1) or e.dtype.bytes != 4:
+        if step is None or not is_const(step) or step.value in (0, 1) or e.dtype.bytes > 4:
             continue
         for v, a in own.items():
             if a is not None and is_const(a, 1) and bounds(p.find(body, v).extent)[1] not in (
@@ -486,6 +509,35 @@ def schedule_transposed(
         if not small:
             body = fuse_all(body, [*strip, *rows])
     return k.with_body(body, f"map: transposed in blocks of {block}")
+
+
+def are_side_by_side(body: Stmt, along: Symbol, last: Symbol) -> bool:
+    """Whether a loop of few steps stores one step of the loop around it behind the other (pixels
+    of planes of colours)."""
+    outer, inner = p.find(body, along), p.find(body, last)
+    few = is_const(inner.extent) and 1 < inner.extent.value <= FEW_NESTS
+    if outer.body is not inner or not few or not isinstance(inner.body, ir.Store):
+        return False
+    flat = flat_index(inner.body.buffer, inner.body.indices)
+    steps = affine(flat, sym(along)), affine(flat, sym(last))
+    return None not in steps and is_const(steps[1], 1) and steps[0] is inner.extent
+
+
+def schedule_side_by_side(
+    k: Kernel, loops: list[Symbol], small: bool, target: Target, choices: Choices
+) -> Kernel:
+    """Vectors along the loop along which is read, the few elements of each lane written out: put
+    in order, they fill vectors."""
+    *outer, along, last = loops
+    body = p.set_kind(k.body, last, "unroll")
+    lanes, extent, parts = lanes_for(body, target), p.find(body, along).extent, [along]
+    if is_const(extent) and extent.value > lanes and extent.value % lanes:
+        body, *parts = p.cover(body, along, lanes)
+    for part in parts:
+        body, part = vectorize_innermost(body, part, target)
+    if not small and (outer or len(parts) == 1):
+        body = share(body, outer or [part], choices)
+    return k.with_body(body, f"map: vectors of {lanes} side by side")
 
 
 def cut_strip(

@@ -227,7 +227,10 @@ def cover(root: Stmt, v: Symbol, lanes: int) -> tuple[Stmt, Symbol, Symbol]:
     s = find(root, v)
     legal.check_repeatable(s)
     whole = s.extent // lanes * lanes
-    first, second = fresh_copy(s, s.begin, whole), fresh_copy(s, s.begin + s.extent - lanes, lanes)
+    first, second = (
+        fresh_copy(s, s.begin, whole),
+        fresh_copy(s, s.begin + s.extent - lanes, const(lanes)),
+    )
     return replace_loop(root, v, lambda _: seq(first, second)), first.var, second.var
 
 

@@ -110,3 +110,58 @@ def test_loads_are_found_in_the_order_of_the_text():
     for k in range(1, 40):
         e = make("add", f32, (e, x[k]))
     assert list(block.loads_of(e)) == [x[k] for k in range(40)]
+
+
+DTYPES = ("u8", "i16", "bool", "f16", "f32")
+
+
+def moved(perm, *shape, d: str) -> Module:
+    x = param("x", tensor(d, *shape))
+    return Module({"main": graph("main", [x], [OP["transpose"](x, perm=perm)])})
+
+
+def some(shape, d: str) -> np.ndarray:
+    value = np.random.default_rng(0).integers(0, 200, shape)
+    return value % 3 == 0 if d == "bool" else value.astype(tensor(d, 1).dtype.numpy)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("d", DTYPES)
+@pytest.mark.parametrize("shape", [(2, 16, 16), (3, 5, 7), (2, 33, 20), (1, 49, 50), (4, 10, 64)])
+def test_narrow_elements(shape, d, target: str):
+    if missing(find(target).required):
+        pytest.skip(f"this CPU does not run {target}")
+    x = some(shape, d)
+    y = compile(moved((0, 2, 1), *shape, d=d), target=target, threads=2)(x)
+    np.testing.assert_array_equal(y, x.transpose(0, 2, 1))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("d", DTYPES)
+@pytest.mark.parametrize("planes", [2, 3, 4])
+@pytest.mark.parametrize("pixels", [(7, 9), (5, 16), (1, 1000), (224, 224), (3, 1)])
+def test_planes_side_by_side(pixels, planes, d, target: str):
+    if missing(find(target).required):
+        pytest.skip(f"this CPU does not run {target}")
+    x = some((2, planes, *pixels), d)
+    y = compile(moved((0, 2, 3, 1), *x.shape, d=d), target=target, threads=2)(x)
+    np.testing.assert_array_equal(y, x.transpose(0, 2, 3, 1))
+
+
+def test_planes_of_symbolic_sizes():
+    n, m = sym(Symbol("n", min=1)), sym(Symbol("m", min=1))
+    program = compile(moved((1, 2, 0), 3, n, m, d="u8"))
+    narrow = compile(moved((0, 2, 1), n, m, 20, d="u8"))
+    for shape in ((1, 1), (3, 16), (2, 37), (40, 64)):
+        x, y = some((3, *shape), "u8"), some((*shape, 20), "u8")
+        np.testing.assert_array_equal(program(x), x.transpose(1, 2, 0))
+        np.testing.assert_array_equal(narrow(y), y.transpose(0, 2, 1))
+
+
+@pytest.mark.parametrize("perm", [(0, 2, 1), (1, 2, 0)])
+def test_no_element_of_a_narrow_type_by_itself(perm):
+    target = find("x86-64-avx512")
+    shape = (16, 32, 64) if perm == (0, 2, 1) else (3, 32, 64)
+    (kernel,) = run_pipeline(moved(perm, *shape, d="u8"), target).kernels.values()
+    text = assembly(kernel, target)
+    assert "gather" not in text and "vpextrb" not in text, text

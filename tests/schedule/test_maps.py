@@ -69,6 +69,36 @@ def test_padding_along_the_vector():
     assert any("in 3 parts" in s for s in check(pad(relu(x), low=(1, 2), high=(0, 3)), x))
 
 
+@pytest.mark.parametrize("mode", ["reflect", "edge", "wrap"])
+@pytest.mark.parametrize(("shape", "low", "high", "parts"), [
+    ((3, 40), (1, 3), (2, 5), 3), ((3, 40), (0, 3), (1, 0), 2),
+    ((2, 3, 17), (0, 2, 4), (0, 1, 1), 3), ((5, 4), (2, 3), (1, 2), 3),
+    ((700, 33), (0, 20), (0, 30), 3),
+])  # fmt: skip
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_inside_of_what_repeats_its_border_is_read_whole(
+    mode, shape, low, high, parts, threads
+):
+    x = x_of(*shape)
+    m = module(pad(x, low=low, high=high, mode=mode), x)
+    value = RNG.standard_normal(shape).astype(np.float32)
+    value.flat[0] = np.nan
+    program = tw.compile(m, threads=threads)
+    np.testing.assert_array_equal(program(value), np.pad(value, list(zip(low, high)), mode))
+    (kernel,) = program.lowered.kernels.values()
+    assert f"in {parts} parts" in kernel.schedule[-1], kernel.schedule
+
+
+@pytest.mark.parametrize("mode", ["reflect", "edge", "wrap"])
+def test_a_border_around_symbolic_sizes(mode):
+    n, w = var("n", min=4), var("w", min=6)
+    x = x_of(n, w)
+    program = tw.compile(module(pad(x, low=(1, 4), high=(2, 3), mode=mode), x))
+    for shape in ((4, 6), (9, 40)):
+        value = RNG.standard_normal(shape).astype(np.float32)
+        np.testing.assert_array_equal(program(value), np.pad(value, ((1, 2), (4, 3)), mode))
+
+
 @pytest.mark.parametrize("keys", [1, 63, 65, 200])
 @pytest.mark.parametrize("fixed", [False, True])
 def test_full_panels_know_that_they_are(keys, fixed):
