@@ -11,10 +11,12 @@ pass 100 %.
 """
 
 import argparse
+import importlib
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from statistics import geometric_mean
+from typing import NamedTuple
 
 from benchmarks import bench, results, runs, zoo
 from benchmarks.bench import Plan, measured, started
@@ -23,16 +25,24 @@ from benchmarks.page import Section, aligned, comma, options, publish
 from benchmarks.results import OURS, Result
 from benchmarks.runs import sources
 
-PLACE = "benchmarks.kernels"
 PEERS = ("ort", "openvino", "torch")
 THREADS_GAP = 0.3  # seconds in which a peer's threads stop to look for work
 
 
-def rows(families: list[str]) -> list[zoo.Row]:
-    from benchmarks.nets.kernels import KERNELS
+class Collection(NamedTuple):
+    """Single operators that one command measures. place: of their tables in a page, and the
+    command; module: the file of `nets` that builds them."""
 
-    return [zoo.Row(name, "kernels", name) for name, (family, _) in KERNELS.items()
-            if not families or family in families]  # fmt: skip
+    place: str
+    module: str
+
+    def rows(self, families: list[str]) -> list[zoo.Row]:
+        kernels = importlib.import_module(f"benchmarks.nets.{self.module}").KERNELS
+        return [zoo.find(name) for name, (family, _) in kernels.items()
+                if not families or family in families]  # fmt: skip
+
+
+KERNELS = Collection("benchmarks.kernels", "kernels")
 
 
 def least_time(row: zoo.Row, machine) -> Limit:
@@ -59,7 +69,7 @@ def table(found: list[Result], machine) -> str:
     header = ["kernel", "limit ms", "binds", *peers, "share of limit", "ratio"]
     lines, ratios = [], []
     for (name, _), group in results.grouped(found).items():
-        least = least_time(zoo.Row(name, "kernels", name), machine)
+        least = least_time(zoo.find(name), machine)
         ours, against = group[OURS], ratio(group)
         share = f"{least.ms / ours.low:.0%}" if ours.times else ""
         ratios += [against[1]] if against else []
@@ -82,26 +92,26 @@ def ratio(group: dict[str, Result]) -> tuple[str, float] | None:
     return results.best_peer(group, lambda r: r.low)
 
 
-def section(found: list[Result]) -> Section:
+def section(place: str, found: list[Result]) -> Section:
     parts = [f"Measured on {machine_line()}."]
     for threads, group in results.by_threads(found).items():
         machine = measured_machine(threads)
         parts += [f"## Milliseconds, {threads} thread{'s' * (threads > 1)}", described(machine),
                   table(group, machine), sources(group),
                   results.losses(group, ratio)]  # fmt: skip
-    return Section(PLACE, parts)
+    return Section(place, parts)
 
 
-def main(argv: list[str] | None = None) -> list[Result]:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels", description=__doc__)
+def run(of: Collection, description: str | None, argv: list[str] | None) -> list[Result]:
+    parser = argparse.ArgumentParser(prog=f"python -m {of.place}", description=description)
     parser.add_argument("--families", type=comma, default=[])
     parser.add_argument("--only", default="", help="rows whose name contains this")
     parser.add_argument("--peers", type=comma, default=list(PEERS))
     bench.plan_options(parser, rounds=3, seconds=0.05, gap=0.0)
     runs.options(parser)
-    options(parser, PLACE)
+    options(parser, of.place)
     args = parser.parse_args(argv)
-    names = [r for r in rows(args.families) if args.only in r.name] if args.threads else []
+    names = [r for r in of.rows(args.families) if args.only in r.name] if args.threads else []
     bench.ensure_exported([r.name for r in names])
     peers = list(dict.fromkeys([OURS, results.REFERENCE, *args.peers]))
     kept = runs.Rows(args, bench.described(args), results=Result)
@@ -110,9 +120,13 @@ def main(argv: list[str] | None = None) -> list[Result]:
         plan = replace(plan, gap=plan.gap or (THREADS_GAP if threads > 1 else 0.0))
         for group in measure(names, peers, plan):
             kept.add("results", group)
-    found = kept.ordered("results", [r.name for r in rows([])])
-    publish([section(found)], args.markdown, args.drop)
+    found = kept.ordered("results", [r.name for r in of.rows([])])
+    publish([section(of.place, found)], args.markdown, args.drop)
     return found
+
+
+def main(argv: list[str] | None = None) -> list[Result]:
+    return run(KERNELS, __doc__, argv)
 
 
 if __name__ == "__main__":

@@ -84,7 +84,8 @@ class Row:
     def _key(self) -> str:
         """Changes with the sources that define the model and the versions that export it."""
         folder = ROOT / "benchmarks"
-        names = (f"nets/{self.module}.py", "nets/seeding.py", "nets/text.py")
+        names = [f"nets/{self.module}.py", "nets/seeding.py", "nets/text.py"]
+        names += ["nets/single.py"] if self.module in SINGLE.values() else []
         digest = hashlib.sha256(b"".join((folder / name).read_bytes() for name in names))
         digest.update(FORMAT.encode())
         for package in ("torch", "transformers", "onnxscript"):
@@ -141,11 +142,13 @@ HEADLINE = (
     "wav2vec2_base", "minilm", "mobilenet_v2_1.0_224_f32",
 )  # fmt: skip
 
-# Single operators; `python -m benchmarks.kernels` runs them.
+# Single operators, by the first word of their names; `python -m benchmarks.kernels` and
+# `benchmarks.unusual` run them.
 KERNEL_FAMILIES = (
     "conv", "depthwise", "matmul", "attention", "rows", "map", "reduce", "move", "pool", "resize",
     "recurrent",
 )  # fmt: skip
+SINGLE = {**dict.fromkeys(KERNEL_FAMILIES, "kernels"), "unusual": "unusual"}  # file of `nets`
 
 # Sizes that vary from call to call; `python -m benchmarks.dynamic` runs them.
 DYNAMIC = (
@@ -166,8 +169,9 @@ def rows() -> tuple[Row, ...]:
 def find(name: str) -> Row:
     known = {row.name: row for row in (*rows(), *DYNAMIC)}
     if name not in known:
-        if name.partition("_")[0] in KERNEL_FAMILIES:
-            return Row(name, "kernels", name)
+        family = name.partition("_")[0]
+        if family in SINGLE:
+            return Row(name, SINGLE[family], name)
         raise KeyError(f"no model {name!r}; known: {', '.join(known)}")
     return known[name]
 

@@ -8,43 +8,14 @@ in PyTorch's order (channels first), for every peer.
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from benchmarks.nets.seeding import Net, noise, seeded
+from benchmarks.nets.seeding import Net, seeded
+from benchmarks.nets.single import First, Kernels
 
-KERNELS: dict[str, tuple[str, Callable[[], Net]]] = {}  # name -> (family, how to build it)
-
-
-class Op(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, function: Callable[..., Tensor]):
-        super().__init__()
-        self.function = function
-
-    def forward(self, *xs: Tensor) -> Tensor:
-        return self.function(*xs)
-
-
-def row(family: str, name: str, build: Callable[[], Net]) -> None:
-    KERNELS[f"{family}_{name}"] = (family, build)
-
-
-def op(family: str, name: str, function: Callable[..., Tensor], *shapes: tuple[int, ...]) -> None:
-    inputs = lambda: {f"x{k}": noise(*shape) for k, shape in enumerate(shapes)}
-    row(family, name, lambda: Net(Op(function).eval(), inputs(), ("y",)))
-
-
-def layer(family: str, name: str, make: Callable[[], nn.Module], *shape: int) -> None:
-    row(family, name, lambda: Net(seeded(make), {"x": noise(*shape)}, ("y",)))
-
-
-def conv(name: str, size: int, before: int, after: int, kernel: int, stride: int, **more) -> None:
-    family = "depthwise" if more.get("groups", 1) == before else "conv"
-    padding = more.pop("padding", (kernel - 1) // 2)
-    make = lambda: nn.Conv2d(before, after, kernel, stride, padding, **more)
-    layer(family, name, make, 1, before, size, size)
+KERNELS = Kernels()
+row, op, layer, conv = KERNELS.row, KERNELS.op, KERNELS.layer, KERNELS.conv
 
 
 PAPER = (
@@ -134,21 +105,8 @@ def movements() -> None:
             layer("recurrent", f"{name}_{steps}", make, 1, steps, 256)
 
 
-class First(nn.Module):
-    """The first result of a module."""
-
-    def __init__(self, inner: nn.Module):
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.inner(x)[0]
-
-
 build_all()
 
 
 def __getattr__(name: str) -> Callable[..., Net]:
-    if name not in KERNELS:
-        raise AttributeError(name)
-    return lambda small=False: KERNELS[name][1]()
+    return KERNELS.builder(name)

@@ -360,10 +360,10 @@ class Function(Columns):
         self.emit(f"br i1 {cond}, label %{good}, label %{bad}")
         self.open(bad)
         code = self.module.error_code(s.message)
-        args = [self.scalar(self.legal(a)) for a in s.args] + ["0"] * (3 - len(s.args))
-        self.emit(
-            f"call void @tw_fail(ptr %ctx, i32 {code}, " + ", ".join(f"i64 {a}" for a in args) + ")"
-        )
+        with self.scope():  # what is worked out for the message is not known behind it
+            args = [self.scalar(self.legal(a)) for a in s.args] + ["0"] * (3 - len(s.args))
+        listed = ", ".join(f"i64 {a}" for a in args)
+        self.emit(f"call void @tw_fail(ptr %ctx, i32 {code}, {listed})")
         self.end()
         self.open(good)
 

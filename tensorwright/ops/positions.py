@@ -134,9 +134,9 @@ bind_size = define(
     "bind_size", "x", infer=_infer_bind_size, reference=lambda x, symbols, checks=(): x,
     lower=lambda out, x, *, symbols, checks=(): compute(out, lambda *i: x[i]),
     gradient=lambda g, y, x, symbols, checks=(): (None,),
-    doc="x itself; names its elements, so that they may be used in shapes. The program checks what "
-        "is known of their symbols, then each of `checks`: (condition, message, values), of which "
-        "the message shows up to three as {0}, {1} and {2}.",
+    doc="x itself; names its elements, so that they may be used in shapes. The program makes "
+        "each of `checks`: (condition, message, values), of which the message shows up to three as "
+        "{0}, {1} and {2}, then checks what is known of the symbols.",
 )  # fmt: skip
 
 

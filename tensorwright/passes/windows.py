@@ -51,7 +51,7 @@ class Step(NamedTuple):
 def by_steps(node: Node, x: Node) -> Node | None:
     """The same by windows along one dimension each, where these see fewer elements altogether."""
     windows, strides, dilation = (_every(node, name) for name in ("window", "strides", "dilation"))
-    if not all(isinstance(v, int) for v in windows):
+    if not all(isinstance(v, int) for v in windows) or 0 in (*x.shape, *node.shape):
         return None
     steps = [step for axis in sorted(range(x.rank), key=lambda k: -strides[k])
              for step in _steps(Step(axis, windows[axis], strides[axis], dilation[axis]),

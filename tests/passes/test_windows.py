@@ -105,3 +105,9 @@ def test_compiled(window, stride, size, count_padding, target):
     expected = run_graph(expand_composites(m).main, [value])
     for found, e in zip(program(value), expected, strict=True):
         np.testing.assert_allclose(found, e, rtol=1e-5, atol=1e-5)
+
+
+def test_nothing_to_see():
+    """Windows over no elements at all, which padding alone would not fill."""
+    m = window_module((0, 9), op="max", window=(5, 5), padding=((2, 2), (2, 2)))
+    check_pass(separate_windows, m, ["reduce_window"], tol=0)
