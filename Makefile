@@ -2,6 +2,7 @@
 # make test            the test suite                                     (ARGS="-k name" to select)
 # make bench           the tables of docs/benchmarks.md                   (ARGS="--models resnet50 --join")
 # make bench-kernels   docs/kernels.md, single operators                  (ARGS="--families conv --join")
+# make bench-unusual   docs/kernels_unusual.md, operators in odd sizes   (ARGS="--families pool --join")
 # make bench-dynamic   the tables of docs/benchmarks_dynamic.md           (half an hour, quiet machine)
 # make conformance     the ONNX operator tests: docs/conformance.md       (ARGS="--only conv --show")
 # make docs            the generated pages of docs
@@ -19,7 +20,7 @@ MODEL ?=
 ARGS ?=
 DYNAMIC := docs/benchmarks_dynamic.md
 
-.PHONY: demo test bench bench-kernels bench-dynamic conformance docs lint fuzz clean
+.PHONY: demo test bench bench-kernels bench-unusual bench-dynamic conformance docs lint fuzz clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py $(MODEL) $(ARGS)
@@ -32,6 +33,9 @@ bench: $(VENV)/.bench
 
 bench-kernels: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.kernels --markdown docs/kernels.md --json .bench/kernels.json $(ARGS)
+
+bench-unusual: $(VENV)/.bench
+	$(BIN)/python -m benchmarks.unusual --markdown docs/kernels_unusual.md --json .bench/unusual.json $(ARGS)
 
 # Minutes with one and two threads: memory 2, batching 1, nuts 1, control 1, llm 7, dynamic 23 (half
 # of them torch.compile). Each line can be run alone, and fills its own tables of the page.

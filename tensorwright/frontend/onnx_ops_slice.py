@@ -153,12 +153,15 @@ def split(
 
 def divided(c: Call, x: Node, axis: int, sizes, count: int) -> list[Node]:
     """The pieces of x along an axis; without sizes, equal ones (the last may be smaller)."""
-    axis = axis_of(c, axis, x.rank)
+    axis, checks = axis_of(c, axis, x.rank), []
     if sizes is None:
         part = as_dim(ceildiv(as_expr(x.shape[axis]), count))
         last = as_dim(as_expr(x.shape[axis]) - as_expr(part) * (count - 1))
         if isinstance(last, int) and last < 0:
             raise c.fail(f"{x.shape[axis]} elements do not split into {count}")
+        says = f"dimension {axis} of {{0}} elements does not split into {{1}} of {{2}}"
+        checks.append(Check(compare("le", as_expr(0), as_expr(last)), says,
+                            (x.shape[axis], count, part)))  # fmt: skip
         sizes = (part,) * (count - 1) + (last,)
     if len(sizes) != count:
         raise c.fail(f"{len(sizes)} sizes for {count} outputs")
@@ -169,8 +172,9 @@ def divided(c: Call, x: Node, axis: int, sizes, count: int) -> list[Node]:
     if is_const(fits, False):
         raise c.fail(f"the sizes add up to {whole}, not {x.shape[axis]}")
     says = f"the sum of the pieces of dimension {axis} is {{0}}, expected {{1}}"
-    check = Check(fits, says, (as_dim(whole), x.shape[axis]))
-    total = as_expr(0) if is_const(fits) else checked_zero(check)
+    checks.append(Check(fits, says, (as_dim(whole), x.shape[axis])))
+    unknown = [check for check in checks if not is_const(check.holds)]
+    total = checked_zero(*unknown) if unknown else as_expr(0)
     pieces = []
     for n in sizes:
         if x.shape[axis] == 0:

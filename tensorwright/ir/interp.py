@@ -137,12 +137,16 @@ def deep_stack():
 
 
 def check_size(node: Node, symbols: Values) -> None:
-    """RunError if no machine could hold the result, as far as its sizes are known before it. NumPy
-    refuses such shapes with errors of many kinds, even where one size is 0."""
+    """RunError if no machine could hold the result, or a size is negative, as far as sizes are
+    known before it. NumPy refuses such shapes with errors of many kinds, even where one size is
+    0."""
     for t in leaves(node.type):
         if not isinstance(t, TensorType) or set(symbols_of(*map(as_expr, t.shape))) - set(symbols):
             continue
         sizes = [facts.evaluate(d, symbols) for d in t.shape]
+        if any(s < 0 for s in sizes):
+            shown = ", ".join(map(str, sizes))
+            raise RunError(f"{_where(node)}: {t} would be of negative size, ({shown})")
         if prod(s or 1 for s in sizes) * t.dtype.bytes > MOST_BYTES:
             raise RunError(f"{_where(node)}: out of memory for {t}")
 

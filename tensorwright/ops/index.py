@@ -246,7 +246,10 @@ def _scatter_into(x, grid, updates, mode):
     if not grid or grid[0].size == 0 or x.size == 0:
         return x.copy()
     named, count = x.shape[: len(grid)], grid[0].size
-    place = np.ravel_multi_index([g.reshape(count) for g in grid], named)
+    try:
+        place = np.ravel_multi_index([g.reshape(count) for g in grid], named)
+    except ValueError:
+        raise IndexError(f"an index lies outside of the dimensions {named}") from None
     y = x.reshape(-1, *x.shape[len(grid) :]).copy()
     updates = updates.reshape(count, *y.shape[1:])
     if mode == "set":

@@ -164,8 +164,8 @@ def _reference_roi_align(
     for r, box in enumerate(rois.astype(np.float64)):
         x0, y0, x1, y1 = box * scale - (0.5 if half_pixel else 0.0)
         w, h = (x1 - x0, y1 - y0) if half_pixel else (max(x1 - x0, 1), max(y1 - y0, 1))
-        ny = sampling or math.ceil(h / ph)
-        nx = sampling or math.ceil(w / pw)
+        ny = sampling or math.ceil(np.nan_to_num(h / ph))
+        nx = sampling or math.ceil(np.nan_to_num(w / pw))
         image = wide[min(max(int(batch[r]), 0), len(x) - 1)]
         for i, j in np.ndindex(ph, pw):
             values = []
@@ -181,6 +181,8 @@ def _reference_roi_align(
 
 def _reference_sample(image, row, column, height, width):
     """The four weighted neighbours of a position, each for all channels."""
+    if math.isnan(row + column):
+        return [np.full(len(image), math.nan)] * 4
     if row < -1 or row > height or column < -1 or column > width:
         return [np.zeros(len(image))] * 4
     row, column = min(max(row, 0), height - 1), min(max(column, 0), width - 1)

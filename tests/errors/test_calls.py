@@ -137,6 +137,15 @@ def test_sizes_of_data_that_do_not_fit(op):
         run_module(program.module, list(map(np.asarray, unfit)))
 
 
+def test_equal_pieces_need_enough_elements():
+    m = model([node("Split", ["x"], list("abcd"), name="here", num_outputs=4)],
+              [value("x", ["n"])], [value(v, None) for v in "abcd"])  # fmt: skip
+    program = tw.compile(m)
+    assert [len(piece) for piece in program(np.ones(7, np.float32))] == [2, 2, 2, 1]
+    with pytest.raises(RunError, match='0 of 5 elements does not split into 4 of 2 .*node "here"'):
+        program(np.ones(5, np.float32))
+
+
 def test_a_subscript_of_data_stays_in_its_axis():
     @tw.function
     def pick(x: tw.f32["n"], at: tw.i64):
