@@ -165,7 +165,8 @@ def import_functional(functional, examples: Sequence, held: dict[int, object]):
     fakes = [n.meta.get("val", x) for n, x in zip(places, examples)]
     sizes = Sizes(_ranges(fakes))
     importer = Importer(TABLE, sizes)
-    sizes.declare_shapes([fake for k, fake in enumerate(fakes) if k not in held])
+    own = [k for k in range(len(places)) if k not in held]
+    sizes.declare_shapes([places[k].name for k in own], [fakes[k] for k in own])
     params, taken, inputs = [], [], []
     for k, (n, fake) in enumerate(zip(places, fakes)):
         if k in held:

@@ -180,10 +180,11 @@ class _Reader:
         """A value for every placeholder, in order."""
         places = {n.name: n for n in self.exported.graph.nodes if n.op == "placeholder"}
         specs = self.signature.input_specs
-        users = [places[s.arg.name].meta.get("val") for s in specs if s.kind.name == "USER_INPUT"]
+        names = [s.arg.name for s in specs if s.kind.name == "USER_INPUT"]
+        users = [places[name].meta.get("val") for name in names]
         if self.wishes is not None:
             self.wishes.declare(self.sizes, users)
-        self.sizes.declare_shapes(users)
+        self.sizes.declare_shapes(names, users)
         return [self.input(s, places[s.arg.name].meta.get("val")) for s in specs]
 
     def input(self, spec, fake):

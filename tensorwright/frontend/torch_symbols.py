@@ -67,10 +67,14 @@ class Sizes:
     def shape(self, dims) -> tuple[Dim, ...]:
         return tuple(self.dim(d) for d in dims)
 
-    def declare_shapes(self, fakes) -> None:
+    def declare_shapes(self, names, fakes) -> None:
         """Make the symbols in the shapes of the parameters ours: those that are a dimension by
         themselves, then those that only an expression tells (8*s), unless an int is passed for
-        them."""
+        them. names: of the parameters, after which a dimension is named that the user did not."""
+        for name, fake in zip(names, fakes):
+            for axis, d in enumerate(getattr(fake, "shape", ())):
+                if symbol_of(d) is not None:
+                    self.names.setdefault(symbol_of(d), f"{name}_dim{axis}")
         dims = [d for fake in fakes for d in getattr(fake, "shape", ()) if not isinstance(d, int)]
         passed = {sympy_of(f) for f in fakes if type(f).__name__ == "SymInt"}
         for e in sorted(map(sympy_of, dims), key=lambda e: not e.is_Symbol):

@@ -142,7 +142,7 @@ def test_equal_pieces_need_enough_elements():
               [value("x", ["n"])], [value(v, None) for v in "abcd"])  # fmt: skip
     program = tw.compile(m)
     assert [len(piece) for piece in program(np.ones(7, np.float32))] == [2, 2, 2, 1]
-    with pytest.raises(RunError, match='0 of 5 elements does not split into 4 of 2 .*node "here"'):
+    with pytest.raises(RunError, match=r'0 of 5 elements does not split into 4 of 2 .*node "here"'):
         program(np.ones(5, np.float32))
 
 
