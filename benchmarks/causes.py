@@ -71,6 +71,22 @@ CAUSES = {
     "rows_softmax": EXPONENTIALS + "The maximum, the sum and the division are three more passes "
                     "over the row, 15.5 cycles a vector in all (measured). The sum joined with the "
                     "exponentials was not faster. " + CALL,
+    "unusual": "not looked for.",
+    "unusual_cumsum_8x16x32x32_0": "22 us in one run, 50 to 212 in others: steps of the axis are "
+                                   "64 KB apart, and strips of 4 KB go through all of them (read "
+                                   "off the loops; a guess).",
+    "unusual_grouped": "few channels of a group leave most lanes of a vector empty (read off the "
+                       "loops).",
+    "unusual_product_1x1x1000x1000": "two strips, so that two threads have something to do: 62 us "
+                                     "in one strip, 76 in two (measured).",
+    "unusual_product_vector_matrix": "as the product of one row; the call from Python is a "
+                                     "quarter of it.",
+    "unusual_conv_64x255": "columns that are no multiple of a vector, and a result that is turned "
+                           "as it is stored (read off the loops; what each costs was not found).",
+    "unusual_transposed_32x1x9": "the product that turns its result takes most of it (profile).",
+    "unusual_scatter": "small: the copy and the call are most of it (a guess).",
+    "unusual_add_uint8": "small: the call from Python and the pages of a new result are most of "
+                         "it (a guess).",
 }  # fmt: skip
 
 
