@@ -79,8 +79,8 @@ CAUSES = {
                        "loops).",
     "unusual_product_1x1x1000x1000": "two strips, so that two threads have something to do: 62 us "
                                      "in one strip, 76 in two (measured).",
-    "unusual_product_vector_matrix": "as the product of one row; the call from Python is a "
-                                     "quarter of it.",
+    "unusual_product_vector_matrix": "as the product of one row (read off the rule); the "
+                                     "call from Python is part of it.",
     "unusual_conv_64x255": "columns that are no multiple of a vector, and a result that is turned "
                            "as it is stored (read off the loops; what each costs was not found).",
     "unusual_transposed_32x1x9": "the product that turns its result takes most of it (profile).",

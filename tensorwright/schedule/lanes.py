@@ -114,7 +114,7 @@ def choose_width(
 
 
 def lanes_of(held: list[Buffer], target: Target) -> int:
-    return max(1, target.vector_bits // max(b.dtype.bits for b in held))
+    return min(target.lanes(b.dtype) for b in held)
 
 
 def in_vectors(body: Stmt, v: Symbol, width: int, lanes: int) -> tuple[Stmt, list[Symbol]]:
