@@ -3,10 +3,11 @@
     conv_general(x, w: f32[3,3,64,32], padding=((1,1),(1,1)))     # f32[1,14,14,32]
 ->  winograd(pad(x, low=(0,1,1,0), high=(0,3,3,0)), u: f32[36,64,32], tile=4, size=(14,14))
 
-A window of k x 3 x 3 is one of 3 x 3 over k frames, whose channels lie beside each other.
+A window of k x 3 x 3 is one of 3 x 3 over k frames, whose channels lie beside each other. Windows
+that move by two have tiles of their own, `F(4,3)/2`.
 
 The weights are transformed here, so they must be constant. The algorithm is a choice of the
-convolution's schedule like those of kernels: `direct`, `F(2,3)`, `F(4,3)` or `F(6,3)`, as far as
+convolution's schedule like those of kernels: `direct`, `F(2,3)`, `F(4,3)` and so on, as far as
 the option `fast_math` accepts their rounding errors. The default is that of the least cycles,
 estimated at usual sizes where they vary: multiply-adds, vectors that the transforms load, compute
 and store, and weights that come from memory. An infinity or NaN reaches all results of the tiles
@@ -32,11 +33,13 @@ from tensorwright.ir.type import Dim, product
 from tensorwright.ops.movement import concat, pad, reshape, slice
 from tensorwright.ops.winograd import (
     ERROR,
-    TILES,
+    STRIDES,
     WINDOW,
+    count_of_weights,
     in_groups,
     padded_size,
     reach,
+    tile_sizes,
     tiles,
     transformed_weights,
     winograd,
@@ -56,7 +59,6 @@ USUAL = 32  # the size of a dimension that varies
 NARROW = 1.4  # times what multiply-adds take: in groups narrower than a vector
 GAIN = 0.9  # of the cycles of the direct form, what another must stay below
 DIRECT = 0
-NAMES = {DIRECT: "direct", **{m: f"F({m},{WINDOW})" for m in TILES}}
 
 
 def choose_algorithms(
@@ -73,7 +75,7 @@ def choose_algorithms(
         if reason:
             trace.decision("winograd", node, "no", reason)
             return None
-        tile = algorithm(node, x, w, target, seen, chosen)
+        tile = algorithm(node, w, target, seen, chosen)
         return None if tile == DIRECT else on_tiles(node, x, w, tile)
 
     rules = (rule("winograd", P.conv_general(x, w), replaced, when=is_last),)
@@ -84,13 +86,15 @@ def choose_algorithms(
 
 
 def algorithm(
-    node: Node, x: Node, w: Node, target: Target, seen: list[Kernel],
+    node: Node, w: Node, target: Target, seen: list[Kernel],
     chosen: Callable[[Record], object] | None,
 ) -> int:  # fmt: skip
     """The size of the tiles, or DIRECT."""
-    accepted = ACCEPTED[target.fast_math]
-    cycles = {m: c for m, c in cycles_of(node, x, w, target).items() if ERROR.get(m, 0) <= accepted}
-    cost = {NAMES[m]: GAIN * c if m == DIRECT else c for m, c in cycles.items()}
+    accepted, stride = ACCEPTED[target.fast_math], stride_of(node)
+    fine = {DIRECT, *(m for m in tile_sizes(stride) if ERROR[m, stride] <= accepted)}
+    cycles = {m: c for m, c in cycles_of(node, w, target).items() if m in fine}
+    names = {m: name_of(m, stride) for m in cycles}
+    cost = {names[m]: GAIN * c if m == DIRECT else c for m, c in cycles.items()}
     given = {}
     if target.schedules or chosen is not None:
         seen.append(alone(node))
@@ -100,15 +104,27 @@ def algorithm(
         name = choices.pick(ALGORITHM, cost, cost.get)
     except ChoiceError as e:
         raise e.located((f"convolution {node.name or node.op.name}", *node.loc[:1])) from None
-    tile = next(m for m in cycles if NAMES[m] == name)
-    told = ", ".join(f"{NAMES[m]} {c / cycles[DIRECT]:.2f}" for m, c in cycles.items() if m)
+    tile = next(m for m in cycles if names[m] == name)
+    told = ", ".join(f"{names[m]} {c / cycles[DIRECT]:.2f}" for m, c in cycles.items() if m)
     told = f"cycles, of those of the direct form: {told}" if told else "fast_math is 0"
     if tile != DIRECT:
-        told = f"{told}; rounding error {ERROR[tile]:.1e} of the results"
+        told = f"{told}; rounding error {ERROR[tile, stride]:.1e} of the results"
     trace.decision("winograd", node, name if tile != DIRECT else "no", told)
     if chosen is not None and len(cost) > 1:
         chosen(Record.of_algorithm(seen[-1], target, choices, f"convolution: {name}"))
     return tile
+
+
+def name_of(tile: int, stride: int) -> str:
+    """Of an algorithm, as schedules and explanations write it."""
+    if tile == DIRECT:
+        return "direct"
+    return f"F({tile},{WINDOW})" + (f"/{stride}" if stride > 1 else "")
+
+
+def stride_of(node: Node) -> int:
+    """Of both dimensions of an image; `obstacle` says where they differ."""
+    return Windows(node).strides[-1]
 
 
 def alone(node: Node) -> Kernel:
@@ -119,9 +135,9 @@ def alone(node: Node) -> Kernel:
 
 def on_tiles(node: Node, x: Node, w: Node, tile: int) -> Node:
     """The convolution on transformed tiles."""
-    size, groups = node.shape[-3:-1], node.attrs["groups"]
+    size, groups, stride = node.shape[-3:-1], node.attrs["groups"], stride_of(node)
     *over_frames, (top, _), (left, _) = Windows(node).padding
-    whole = padded_size(size, tile)
+    whole = padded_size(size, tile, stride)
     low = (0, *(first for first, _ in over_frames), top, left, 0)
     beyond = (whole[0] - x.shape[-3] - top, whole[1] - x.shape[-2] - left)
     high = (0, *(last for _, last in over_frames), *beyond, 0)
@@ -130,9 +146,9 @@ def on_tiles(node: Node, x: Node, w: Node, tile: int) -> Node:
     if node.rank == 5:
         around = beside_each_other(node, around)
         weights = np.moveaxis(weights, 0, 2).reshape(WINDOW, WINDOW, -1, w.shape[-1])
-    u = transformed_weights(weights, tile)
+    u = transformed_weights(weights, tile, stride)
     u = constant(u if groups == 1 else in_groups(u, groups), w.name)
-    y = winograd(around, u, tile=tile, size=tuple(size))
+    y = winograd(around, u, tile=tile, size=tuple(size), stride=stride)
     return y if y.shape == node.shape else reshape(y, shape=node.shape)
 
 
@@ -153,8 +169,10 @@ def beside_each_other(node: Node, x: Node) -> Node:
 def obstacle(node: Node, w: Node) -> str:
     """Why the algorithm does not apply to a convolution by a 3x3 window; "" if it does."""
     a = Windows(node)
-    if any(s != 1 for s in (*a.strides[-2:], *a.dilation[-2:], *a.spread)):
-        return "its window moves or spreads by more than one"
+    if a.strides[-2] != a.strides[-1] or a.strides[-1] not in STRIDES:
+        return f"its window moves by {a.strides[-2]} and {a.strides[-1]}"
+    if any(s != 1 for s in (*a.dilation[-2:], *a.spread)):
+        return "its window or what it sees is spread"
     if a.sizes[0] > 1 and node.rank == 5 and node.attrs["groups"] > 1:
         return "its groups see several frames"
     if not (node.dtype is f32 and node.args[0].dtype is f32):
@@ -183,15 +201,21 @@ def usual_size(d: Dim) -> int:
 # ---- costs -------------------------------------------------------------------------------------
 
 
-def cycles_of(node: Node, x: Node, w: Node, target: Target) -> dict[int, float]:
+def cycles_of(node: Node, w: Node, target: Target) -> dict[int, float]:
     """Tile -> cycles; DIRECT for the direct form."""
     channels, outputs = prod(w.shape[:-4]) * w.shape[-2], w.shape[-1]
     *lead, high, wide = (usual_size(d) for d in node.shape[:-1])
-    batch, usual = prod(lead), (high, wide)
+    batch, usual, stride = prod(lead), (high, wide), stride_of(node)
     groups = node.attrs["groups"]
     direct = direct_cycles(batch * prod(usual), channels, outputs, groups, target)
-    on = {m: tiled_cycles(m, batch * prod(tiles(usual, m)), channels, outputs,
-                          groups, target) for m in TILES}  # fmt: skip
+    size, on = f32.bytes * channels * outputs, {}
+    for m in tile_sizes(stride):
+        points, count = reach(m, stride) ** 2, batch * prod(tiles(usual, m))
+        products = product_cycles(count * points, channels, outputs, groups, target)
+        own = count_of_weights(m, stride)
+        weights = own * size / target.memory_rate + (points - own) * size / target.rate(2 * size)
+        transforms = transform_cycles(channels * groups, outputs, target)
+        on[m] = max(products, weights) + count * points * transforms
     return {DIRECT: direct, **on}
 
 
@@ -211,21 +235,18 @@ def direct_cycles(points: int, channels: int, outputs: int, groups: int, target:
     return max(macs, WINDOW**2 * channels * outputs * 4 / target.memory_rate) / pairs
 
 
-def tiled_cycles(
-    m: int, count: int, channels: int, outputs: int, groups: int, target: Target
-) -> float:
-    """Of `count` tiles: products of whole tiles, in vectors of one group, against weights that must
-    be read; transforms. channels: those of a group."""
-    lanes, points, wide = target.lanes(f32), reach(m) ** 2, outputs // groups
+def product_cycles(
+    points: int, channels: int, outputs: int, groups: int, target: Target
+) -> float:  # fmt: skip
+    """Of whole tiles that are known at so many points, in vectors of one group. channels: those of
+    a group."""
+    lanes, wide = target.lanes(f32), outputs // groups
     held = min(lanes, 1 << (wide - 1).bit_length())
-    vectors = groups * -(-wide // held) * vector_cycles(held, target)
-    products = count * points * channels * vectors
-    weights = points * channels * outputs * 4 / target.memory_rate
-    transformed = -(-channels * groups // lanes) + -(-outputs // lanes)
-    return max(products, weights) + count * transformed * transform_cycles(m, target)
+    return points * channels * groups * -(-wide // held) * vector_cycles(held, target)
 
 
-def transform_cycles(m: int, target: Target) -> float:
-    """Of one vector of one tile: for each point a load, about four operations, a store that takes
-    as long as two."""
-    return (6 * vector_cycles(target.lanes(f32), target) + 1) * reach(m) ** 2
+def transform_cycles(channels: int, outputs: int, target: Target) -> float:
+    """Of one point of a tile, in vectors of channels there and back: a load, about four operations,
+    a store that takes as long as two."""
+    lanes = target.lanes(f32)
+    return (-(-channels // lanes) + -(-outputs // lanes)) * (6 * vector_cycles(lanes, target) + 1)
