@@ -1,29 +1,34 @@
-"""Convolution of 3x3 windows with fewer multiplications: Winograd's F(m x m, 3 x 3).
+"""Convolution with fewer multiplications: Winograd's F(m, r), along one dimension or two.
 
-    y = winograd(x: f32[1,18,18,64], u: f32[36,64,32], tile=4, size=(14,14))
-    y = winograd(x: f32[1,18,18,64], u: f32[36,8,8,4], tile=4, size=(14,14))     8 groups
-    y = winograd(x: f32[1,33,33,64], u: f32[36,64,32], tile=4, size=(14,14), stride=2)
+    y = winograd(x: f32[1,18,18,64], u: f32[36,64,32], tile=(4,4), window=(3,3), size=(14,14))
+    y = winograd(x: f32[1,18,18,64], u: f32[36,8,8,4], ..)                     8 groups
+    y = winograd(x: f32[1,33,33,64], u: f32[36,64,32], .., stride=(2,2))
+    y = winograd(x: f32[1,18,64], u: f32[6,64,32], tile=(4,), window=(3,), size=(16,))
 
-A tile of m x m results needs (m + 2)^2 products a pair of channels instead of 9 m^2: its inputs d
-and the weights g go through small fixed matrices, y = A' [(G g G') * (B' d B)] A (Lavin and Gray,
-"Fast Algorithms for Convolutional Neural Networks", sections 3 and 4), so that the products of all
-tiles are (m + 2)^2 matrix products. The matrices come from polynomials known at m + 1 points and
-infinity (Toom and Cook). What is lost is accuracy: rounding errors grow with the entries of the
-matrices. Points that are inverse to each other up to a little, and exact in f32, keep them least.
+A tile of m results needs m + r - 1 products a pair of channels instead of m r: its inputs d and the
+weights g go through small fixed matrices, y = A' (G g * B' d) (Lavin and Gray, "Fast Algorithms for
+Convolutional Neural Networks", sections 3 and 4), so that the products of all tiles are m + r - 1
+matrix products; with two dimensions, the square of that, as all three go through the matrices of
+both. The matrices come from polynomials known at m + r - 2 points and infinity (Toom and Cook).
+What is lost is accuracy: rounding errors grow with the entries of the matrices. Points that are
+inverse to each other up to a little, and exact in f32, keep them least.
 
-A window that moves by two sees even inputs with its first and last weight, odd ones with the middle
-one: along one dimension a convolution by two weights and one by a single weight, neither of which
-skips anything. m + 1 and m products instead of 3 m, 0.56 of them in two dimensions for m = 4. The
-single weight is the same for m points, so that there are fewer weights than points.
+A window that moves by two sees even inputs with its even weights and odd ones with the others: two
+convolutions, neither of which skips anything. For r = 3, the first takes m + 1 products and the
+second, by a single weight, m, instead of 3 m: 0.56 of them in two dimensions for m = 4. The single
+weight is the same for m points, so that there are fewer weights than points.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 
@@ -41,56 +46,82 @@ from tensorwright.ir.expr import (
     minimum,
 )
 from tensorwright.ir.loop import Alloc, If, Stmt, loops, seq, store
-from tensorwright.ir.type import Dim, Shape, TensorType, product, shape_of
+from tensorwright.ir.type import Dim, TensorType, product, shape_of
 from tensorwright.ops.define import accumulate, check_dtype, define, require
 
-WINDOW = 3
 COLUMNS = 1024  # of weights that are transformed at a time: few enough for one thread
-# (tile, stride) -> finite points, in eighths, of the phase with most weights
+# The finite points, by their number, in eighths.
 EIGHTHS = {
-    (2, 1): (0, 8, -8), (4, 1): (0, 5, -5, 13, -13), (6, 1): (0, 4, -4, 8, -8, 16, -16),
-    (2, 2): (0, 8), (4, 2): (4, -4, 10, -10),
+    2: (0, 8), 3: (0, 8, -8), 4: (4, -4, 10, -10), 5: (0, 5, -5, 13, -13),
+    6: (4, -4, 8, -8, 16, -16), 7: (0, 4, -4, 8, -8, 16, -16),
 }  # fmt: skip
-# measured: root mean square error of a result over that of the results, on normally distributed
-# data with 64 channels (direct: 2e-7). With points 0, 1, 2 and their negatives, F(4,3) has 1.6e-6
-ERROR = {(2, 1): 2.5e-7, (4, 1): 7e-7, (6, 1): 3.5e-6, (2, 2): 2.5e-7, (4, 2): 4e-7}
-STRIDES = tuple(dict.fromkeys(stride for _, stride in EIGHTHS))
 
 Matrix = tuple[tuple[Fraction, ...], ...]
 
 
-def tile_sizes(stride: int) -> tuple[int, ...]:
-    """Of a window that moves by so many."""
-    return tuple(tile for tile, moved in EIGHTHS if moved == stride)
+class Along(NamedTuple):
+    """F(tile, window) along one dimension, of a window that moves by `stride`. By default the
+    dimension stays as it is."""
+
+    tile: int = 1
+    window: int = 1
+    stride: int = 1
+
+    @property
+    def reach(self) -> int:
+        """Inputs that a tile of results needs, and points that it is known at."""
+        return (self.tile - 1) * self.stride + self.window
+
+    @property
+    def weights(self) -> int:
+        """Points that have weights of their own; all further ones share those of the last."""
+        return len(matrices(self)[1])
+
+    def tiles(self, size: Dim) -> Dim:
+        """Of a result of this size."""
+        return (size + (self.tile - 1)) // self.tile
+
+    def padded(self, size: Dim) -> Dim:
+        """What x must be along the dimension, so that every tile is whole."""
+        return self.tiles(size) * (self.tile * self.stride) + (self.window - self.stride)
 
 
-def reach(tile: int, stride: int) -> int:
-    """Inputs that a tile of results needs along one dimension, and points that it is known at."""
-    return (tile - 1) * stride + WINDOW
+# Root mean square error of a result over that of the results, along one dimension and along two, on
+# normally distributed data with 64 channels (direct: 2e-7), measured. With the points 0, 1, 2 and
+# their negatives, F(4,3) has 1.6e-6 along two.
+ERROR = {
+    Along(2, 3): (1.9e-7, 2.5e-7), Along(4, 3): (3.5e-7, 7e-7), Along(6, 3): (7e-7, 3.5e-6),
+    Along(2, 3, 2): (1.9e-7, 2.5e-7), Along(4, 3, 2): (2.3e-7, 4e-7),
+    Along(6, 3, 2): (5.5e-7, 1.9e-6),
+    Along(2, 5): (3.6e-7, 8.7e-7), Along(4, 5): (6.8e-7, 3.1e-6),
+    Along(2, 5, 2): (2e-7, 2.8e-7), Along(4, 5, 2): (3.2e-7, 6.6e-7),
+    Along(2, 7): (7.6e-7, 3.9e-6), Along(4, 7, 2): (5.1e-7, 1.7e-6),
+}  # fmt: skip
+SAME = Along()
 
 
 @functools.cache
-def matrices(tile: int, stride: int) -> tuple[Matrix, Matrix, Matrix]:
-    """A' [tile, reach], G [n, 3] and B' [reach, reach]: those of every phase of inputs and weights,
-    one after another. The last point of a G of fewer rows is that of all further ones."""
-    points = tuple(Fraction(e, 8) for e in EIGHTHS[tile, stride])
-    back, g, into = [()] * tile, [], []
-    for phase in range(stride):
-        taps = len(range(phase, WINDOW, stride))
-        parts = phase_matrices(tile, taps, points[: tile + taps - 2])
+def matrices(a: Along) -> tuple[Matrix, Matrix, Matrix]:
+    """A' [tile, reach], G [weights, window] and B' [reach, reach]: those of every phase of inputs
+    and weights, one after another."""
+    back, g, into = [()] * a.tile, [], []
+    for phase in range(a.stride):
+        taps = len(range(phase, a.window, a.stride))
+        parts = phase_matrices(a.tile, taps)
         back = [(*row, *more) for row, more in zip(back, parts[0])]
-        g += [with_gaps(row, phase, stride, WINDOW) for row in parts[1]]
-        into += [with_gaps(row, phase, stride, reach(tile, stride)) for row in parts[2]]
+        g += [with_gaps(row, phase, a.stride, a.window) for row in parts[1]]
+        into += [with_gaps(row, phase, a.stride, a.reach) for row in parts[2]]
     return tuple(back), tuple(g), tuple(into)
 
 
-def phase_matrices(tile: int, taps: int, points: Sequence[Fraction]) -> tuple:
+def phase_matrices(tile: int, taps: int) -> tuple[Matrix, Matrix, Matrix]:
     """A' [tile, n], G [n, taps] and B' [n, n] of a window of `taps` weights that skips no input,
     with n = tile + taps - 1. A single weight multiplies all inputs as they are: G is [1, 1]."""
     last = lambda n: tuple(Fraction(k == n - 1) for k in range(n))
     if taps == 1:
         same = tuple(tuple(Fraction(k == i) for k in range(tile)) for i in range(tile))
         return same, ((Fraction(1),),), same
+    points = [Fraction(e, 8) for e in EIGHTHS[tile + taps - 2]]
     values = [tuple(p**k for k in range(tile)) for p in points] + [last(tile)]
     others = [[q for q in points if q != p] for p in points]
     scale = [np.prod([p - q for q in rest]) for p, rest in zip(points, others)]
@@ -116,38 +147,48 @@ def polynomial(roots: Sequence[Fraction]) -> tuple[Fraction, ...]:
 
 
 @functools.cache
-def points_of(tile: int, stride: int) -> tuple[tuple[int, int], ...]:
+def points_of(high: Along, wide: Along) -> tuple[tuple[int, int], ...]:
     """The points of both dimensions at which products are made, those with the same weights one
     after another, and last those that share them with most."""
-    last = len(matrices(tile, stride)[1]) - 1
-    shared = lambda a: 1 if a < last else reach(tile, stride) - last
-    key = lambda at: (shared(at[0]) * shared(at[1]), *(min(a, last) for a in at))
-    return tuple(sorted(np.ndindex(*[reach(tile, stride)] * 2), key=key))
+    shared = lambda a, k: 1 if k < a.weights - 1 else a.reach - a.weights + 1
+    key = lambda at: (shared(high, at[0]) * shared(wide, at[1]), *own_weights(high, wide, at))
+    return tuple(sorted(np.ndindex(high.reach, wide.reach), key=key))
 
 
-def weights_at(p: Expr, tile: int, stride: int) -> Expr:
-    """The number of the weights of point p: up to n^2 points have their own, then there are 2 n
-    weights of `tile` points, then one of all others."""
-    if stride == 1:
-        return p
-    n = len(matrices(tile, stride)[1]) - 1
-    return minimum(minimum(p, n * n + maximum(p - n * n, const(0)) // tile), const(n * (n + 2)))
+def own_weights(high: Along, wide: Along, at: tuple[int, int]) -> tuple[int, int]:
+    """The rows of both matrices G that make the weights of a point."""
+    return min(at[0], high.weights - 1), min(at[1], wide.weights - 1)
 
 
-def transformed_weights(w: np.ndarray, tile: int, stride: int) -> np.ndarray:
-    """u[n, I, O] = G w G' of w[3, 3, I, O], computed in f64, in the order of `points_of`."""
-    g = np.array(matrices(tile, stride)[1], np.float64)
-    last = len(g) - 1
-    pairs = dict.fromkeys((min(a, last), min(b, last)) for a, b in points_of(tile, stride))
-    both, flat = np.array([np.kron(g[a], g[b]) for a, b in pairs]), w.reshape(WINDOW**2, -1)
+def weights_at(p: Expr, high: Along, wide: Along) -> Expr:
+    """The number of the weights of point p: it grows by one with every point first, then ever more
+    slowly, so that it is the least of several lines."""
+    shared = Counter(own_weights(high, wide, at) for at in points_of(high, wide))
+    found, first, at = None, 0, 0
+    for length, alike in itertools.groupby(shared.values()):
+        count = len(list(alike))
+        line = first + (maximum(p - at, const(0)) if at else p) // length
+        found = line if found is None else minimum(found, line if count > 1 else const(first))
+        first, at = first + count, at + count * length
+    return found
+
+
+@functools.cache
+def weights_matrix(high: Along, wide: Along) -> np.ndarray:
+    """[n, h * w]: the weights of every point, in the order of `points_of`, from a window's."""
+    over, across = (np.array(matrices(a)[1], np.float64) for a in (high, wide))
+    pairs = dict.fromkeys(own_weights(high, wide, at) for at in points_of(high, wide))
+    return np.array([np.kron(over[i], across[j]) for i, j in pairs])
+
+
+def transformed_weights(w: np.ndarray, high: Along, wide: Along) -> np.ndarray:
+    """u[n, I, O] = G w G' of w[.., I, O], computed in f64."""
+    both = weights_matrix(high, wide)
+    flat = w.reshape(both.shape[1], -1)
     u = np.empty((len(both), flat.shape[1]), w.dtype)
     for at in range(0, flat.shape[1], COLUMNS):  # what is in f64 stays in the cache
         u[:, at : at + COLUMNS] = both @ flat[:, at : at + COLUMNS].astype(np.float64)
-    return u.reshape(-1, *w.shape[2:])
-
-
-def count_of_weights(tile: int, stride: int) -> int:
-    return len(matrices(tile, stride)[1]) ** 2
+    return u.reshape(-1, *w.shape[-2:])
 
 
 def in_groups(u: np.ndarray, groups: int) -> np.ndarray:
@@ -157,49 +198,58 @@ def in_groups(u: np.ndarray, groups: int) -> np.ndarray:
     return np.ascontiguousarray(split.transpose(0, 2, 1, 3))
 
 
-def tiles(size: Sequence[Dim], tile: int) -> tuple[Dim, Dim]:
-    """Tiles along both dimensions of a result."""
-    return tuple((d + (tile - 1)) // tile for d in size)
-
-
-def padded_size(size: Sequence[Dim], tile: int, stride: int) -> Shape:
-    """What x must be along both dimensions, so that every tile is whole."""
-    return shape_of(n * (tile * stride) + (WINDOW - stride) for n in tiles(size, tile))
+def algorithms(tile, window, stride) -> tuple[Along, Along]:
+    """Those of both dimensions of an image; a sequence is one that is one element high."""
+    return (SAME, *map(Along, tile, window, stride))[-2:]
 
 
 # ---- the operator ------------------------------------------------------------------------------
 
 
-def _infer(x: TensorType, u: TensorType, *, tile, size, stride=1) -> TensorType:
+def _infer(x: TensorType, u: TensorType, *, tile, window, size, stride) -> TensorType:
     op = "winograd"
     check_dtype(op, x, (f32,))
     check_dtype(op, u, (f32,))
-    require((tile, stride) in EIGHTHS, f"{op}: there are no tiles of {tile} x {tile} with stride "
-            f"{stride}, only (tile, stride) {', '.join(map(str, EIGHTHS))}")  # fmt: skip
-    require(x.rank == 4 and u.rank in (3, 4), f"{op}: x has rank {x.rank}, u has rank {u.rank}")
-    require(all(isinstance(d, int) for d in (x.shape[3], *u.shape)),
+    require(x.rank in (3, 4) and u.rank in (3, 4), f"{op}: x has rank {x.rank}, u {u.rank}")
+    lengths = {len(a) for a in (tile, window, size, stride)}
+    require(lengths == {x.rank - 2}, f"{op}: x has {x.rank - 2} dimensions with windows")
+    both = algorithms(tile, window, stride)
+    known = ", ".join(map(name_of, ERROR))
+    for a in both:
+        require(a == SAME or a in ERROR, f"{op}: there is no {name_of(a)}, only {known}")
+    require(all(isinstance(d, int) for d in (x.shape[-1], *u.shape)),
             f"{op}: the numbers of channels must be known")  # fmt: skip
-    needed = padded_size(size, tile, stride)
-    require(x.shape[1:3] == needed, f"{op}: x is {x.shape[1:3]}; {size} results need {needed}")
+    needed = shape_of(a.padded(d) for a, d in zip(both[-len(size) :], size))
+    require(x.shape[1:-1] == needed, f"{op}: x is {x.shape[1:-1]}; {size} results need {needed}")
     weights, *groups, taken, outputs = u.shape
     channels = product((*groups, taken))
-    known = (count_of_weights(tile, stride), x.shape[3])
-    said = f"{op}: u is {u.shape}; tiles of {tile} on {x.shape[3]} channels need {known}"
-    require((weights, channels) == known, said)
+    wanted = (both[0].weights * both[1].weights, x.shape[-1])
+    said = f"{op}: u is {u.shape}; tiles of {tile} on {x.shape[-1]} channels need {wanted}"
+    require((weights, channels) == wanted, said)
     return TensorType(f32, (x.shape[0], *size, product((*groups, outputs))))
 
 
-def _lower(out: Buffer, x: Buffer, u: Buffer, *, tile, size, stride) -> Stmt:
+def name_of(a: Along) -> str:
+    """As schedules and explanations write it: F(4,3), F(4,3)/2."""
+    return f"F({a.tile},{a.window})" + (f"/{a.stride}" if a.stride > 1 else "")
+
+
+def _lower(out: Buffer, x: Buffer, u: Buffer, *, tile, window, size, stride) -> Stmt:
     """Three nests over the tiles: inputs transformed, products, results transformed back."""
-    grid = (x.shape[0], *tiles(size, tile))
-    count, a, t = product(grid), reach(tile, stride), out.dtype
+    high, wide = algorithms(tile, window, stride)
+    size = (1, *size)[-2:]
+    grid = (x.shape[0], high.tiles(size[0]), wide.tiles(size[1]))
+    points, count, t = points_of(high, wide), product(grid), out.dtype
     rows, columns = map(as_expr, grid[1:])
-    v = Buffer("inputs", t, (a * a, count, x.shape[3]), "temp")
-    *groups, taken, wide = u.shape[1:]
-    m = Buffer("products", t, (a * a, count, *groups, wide), "temp")
-    back, _, into = matrices(tile, stride)
-    points = points_of(tile, stride)
+    v = Buffer("inputs", t, (len(points), count, x.shape[-1]), "temp")
+    *groups, taken, outputs = u.shape[1:]
+    m = Buffer("products", t, (len(points), count, *groups, outputs), "temp")
+    (back, _, into), (back_wide, _, into_wide) = matrices(high), matrices(wide)
     number_of = {at: p for p, at in enumerate(points)}
+
+    def place(n: Expr, h: Expr, w: Expr, c: Expr) -> tuple[Expr, ...]:
+        """Of an element of x or of the result."""
+        return (n, w, c) if x.rank == 3 else (n, h, w, c)
 
     def number(n: Expr, i: Expr, j: Expr) -> Expr:
         return (n * grid[1] + i) * grid[2] + j
@@ -207,39 +257,48 @@ def _lower(out: Buffer, x: Buffer, u: Buffer, *, tile, size, stride) -> Stmt:
     def inputs(t: Expr, c: Expr) -> Stmt:
         """By number: with sizes that vary, that each has a place of its own is plain to see."""
         n, i, j = t // (rows * columns), t // columns % rows, t % columns
-        h, w = i * (tile * stride), j * (tile * stride)
+        h, w = i * (high.tile * high.stride), j * (wide.tile * wide.stride)
         body = Lets()
-        found = body.both(into, [[x[n, h + r, w + k, c] for k in range(a)] for r in range(a)])
+        seen = [[x[place(n, h + r, w + k, c)] for k in range(wide.reach)]
+                for r in range(high.reach)]  # fmt: skip
+        found = body.both(into, into_wide, seen)
         return body.then(store(v, (p, t, c), found[i][j]) for p, (i, j) in enumerate(points))
 
     def products(p: Expr, i: Expr, *o: Expr) -> Stmt:
         *g, last = o
         first = g[0] * taken if g else const(0)
-        own = weights_at(p, tile, stride)
+        own = weights_at(p, high, wide)
         step = lambda acc, c: fma(v[p, i, first + c], u[own, *g, c, last], acc)
         return accumulate(m, (p, i, *o), 0, [taken], step)
 
-    def results(n: Expr, i: Expr, j: Expr, o: Expr) -> Stmt:
-        h, w, t = i * tile, j * tile, number(n, i, j)
+    def results(n: Expr, *at: Expr) -> Stmt:
+        *i, j, o = at
+        i = i[0] if i else const(0)
+        h, w, t = i * high.tile, j * wide.tile, number(n, i, j)
         body = Lets()
-        at = (o // wide, o % wide) if groups else (o,)
-        found = body.both(back, [[m[number_of[r, k], t, *at] for k in range(a)] for r in range(a)])
-        return body.then(
-            inside((h + r, w + k), size, (r, k), tile, store(out, (n, h + r, w + k, o), e))
-            for r, row in enumerate(found) for k, e in enumerate(row)
-        )  # fmt: skip
+        column = (o // outputs, o % outputs) if groups else (o,)
+        seen = [[m[number_of[r, k], t, *column] for k in range(wide.reach)]
+                for r in range(high.reach)]  # fmt: skip
+        found = body.both(back, back_wide, seen)
 
+        def result(r: int, k: int) -> Stmt:
+            s = store(out, place(n, h + r, w + k, o), found[r][k])
+            return inside((h + r, w + k), size, (high, wide), (r, k), s)
+
+        return body.then(itertools.starmap(result, np.ndindex(high.tile, wide.tile)))
+
+    names, extents = "nijo"[:1] + "nijo"[4 - out.rank + 1 :], (*grid[:1], *grid[5 - out.rank :])
     return seq(
-        Alloc(v), Alloc(m), loops(("t", "c"), (count, x.shape[3]), inputs),
+        Alloc(v), Alloc(m), loops(("t", "c"), (count, x.shape[-1]), inputs),
         loops(("p", "t", *("g" for _ in groups), "o"), m.shape, products),
-        loops(("n", "i", "j", "o"), (*grid, out.shape[3]), results),
+        loops(names, (*extents, out.shape[-1]), results),
     )  # fmt: skip
 
 
-def inside(place, size, offset, tile: int, s: Stmt) -> Stmt:
+def inside(place, size, along, offset, s: Stmt) -> Stmt:
     """`s` where a result of a tile exists: the last tiles may be cut off."""
-    unsure = [compare("lt", i, as_expr(d)) for i, d, k in zip(place, size, offset)
-              if not _is_whole(as_dim(as_expr(d) % tile), k)]  # fmt: skip
+    unsure = [compare("lt", i, as_expr(d)) for i, d, a, k in zip(place, size, along, offset)
+              if not _is_whole(as_dim(as_expr(d) % a.tile), k)]  # fmt: skip
     return If(all_of(unsure), s) if unsure else s
 
 
@@ -264,11 +323,11 @@ class Lets:
     def then(self, rest) -> Stmt:
         return seq(*self.parts, *rest)
 
-    def both(self, matrix: Matrix, values: list[list[Expr]]) -> list[list[Expr]]:
-        """matrix @ values @ matrix', the results not yet named."""
-        steps = steps_of(matrix)
-        columns = [list(map(self.let, self.product(steps, c))) for c in zip(*values)]
-        return [self.product(steps, row) for row in zip(*columns)]
+    def both(self, high: Matrix, wide: Matrix, values: list[list[Expr]]) -> list[list[Expr]]:
+        """high @ values @ wide', the results not yet named."""
+        over, across = steps_of(high), steps_of(wide)
+        columns = [list(map(self.let, self.product(over, c))) for c in zip(*values)]
+        return [self.product(across, row) for row in zip(*columns)]
 
     def product(self, steps: Steps, values: Sequence[Expr]) -> list[Expr]:
         """The product of a matrix and values."""
@@ -372,36 +431,53 @@ def combination(row: Terms, values: Sequence[Expr]) -> Expr:
     return total
 
 
-def _reference(x, u, tile, size, stride):
-    back, _, into = (np.array(m, np.float64) for m in matrices(tile, stride))
-    a, step, (rows, columns) = reach(tile, stride), tile * stride, tiles(size, tile)
-    wide = x.astype(np.float64)
-    d = np.array([[wide[:, i * step : i * step + a, j * step : j * step + a]
+def _reference(x, u, tile, window, size, stride):
+    high, wide = algorithms(tile, window, stride)
+    (back, _, into), (back_wide, _, into_wide) = (
+        tuple(np.array(m, np.float64) for m in matrices(a)) for a in (high, wide)
+    )
+    whole = (1, *size)[-2:]
+    rows, columns = high.tiles(whole[0]), wide.tiles(whole[1])
+    h, w = high.tile * high.stride, wide.tile * wide.stride
+    exact = (x if x.ndim == 4 else x[:, None]).astype(np.float64)
+    d = np.array([[exact[:, i * h : i * h + high.reach, j * w : j * w + wide.reach]
                    for j in range(columns)] for i in range(rows)])  # fmt: skip
-    d = d.reshape(rows, columns, x.shape[0], a, a, x.shape[3])
-    v = np.einsum("pi,qj,rsnijc->pqrsnc", into, into, d)
+    d = d.reshape(rows, columns, x.shape[0], high.reach, wide.reach, x.shape[-1])
+    v = np.einsum("pi,qj,rsnijc->pqrsnc", into, into_wide, d)
     u = u.reshape(len(u), -1, *u.shape[-2:]).astype(np.float64)
-    m = np.empty((a, a, rows, columns, x.shape[0], *u.shape[1::2]))
-    for p, at in enumerate(points_of(tile, stride)):
+    m = np.empty((high.reach, wide.reach, rows, columns, x.shape[0], *u.shape[1::2]))
+    for p, at in enumerate(points_of(high, wide)):
         taken = v[at].reshape(*v.shape[2:5], *u.shape[1:3])
-        m[at] = np.einsum("rsngc,gco->rsngo", taken, u[weights_at(as_expr(p), tile, stride).value])
-    y = np.einsum("ip,jq,pqrsngo->nrisjgo", back, back, m)
-    y = y.reshape(x.shape[0], rows * tile, columns * tile, u.shape[1] * u.shape[3])
-    return y[:, : size[0], : size[1]].astype(x.dtype)
+        m[at] = np.einsum("rsngc,gco->rsngo", taken, u[weights_at(as_expr(p), high, wide).value])
+    y = np.einsum("ip,jq,pqrsngo->nrisjgo", back, back_wide, m)
+    outputs = u.shape[1] * u.shape[3]
+    y = y.reshape(x.shape[0], rows * high.tile, columns * wide.tile, outputs)
+    return y[:, : whole[0], : whole[1]].reshape(len(x), *size, outputs).astype(x.dtype)
 
 
 winograd = define(
     "winograd", "x, u", infer=_infer, reference=_reference, lower=_lower, dtypes=(f32,),
     samples=(
-        "f32[1,6,6,3] f32[16,3,5] tile=2 size=(4,3)", "f32[2,6,10,4] f32[36,4,3] tile=4 size=(4,7)",
-        "f32[1,10,6,2] f32[36,2,20] tile=4 size=(5,1)",
-        "f32[1,6,6,6] f32[16,3,2,4] tile=2 size=(4,3)",
-        "f32[2,(h+3)//4*4+2,10,4] f32[36,4,3] tile=4 size=(h,7) h=3,4",
-        "f32[1,8,14,2] f32[64,2,3] tile=6 size=(6,8)", "f32[0,6,6,1] f32[36,1,1] tile=4 size=(4,4)",
-        "f32[1,9,5,2] f32[16,2,3] tile=2 size=(3,2) stride=2",
-        "f32[2,9,17,6] f32[36,3,2,4] tile=4 size=(4,7) stride=2",
-        "f32[1,(h+3)//4*8+1,9,3] f32[36,3,4] tile=4 size=(h,3) stride=2 h=2,5",
+        "f32[1,6,6,3] f32[16,3,5] tile=(2,2) window=(3,3) size=(4,3) stride=(1,1)",
+        "f32[2,6,10,4] f32[36,4,3] tile=(4,4) window=(3,3) size=(4,7) stride=(1,1)",
+        "f32[1,10,6,2] f32[36,2,20] tile=(4,4) window=(3,3) size=(5,1) stride=(1,1)",
+        "f32[1,6,6,6] f32[16,3,2,4] tile=(2,2) window=(3,3) size=(4,3) stride=(1,1)",
+        "f32[2,(h+3)//4*4+2,10,4] f32[36,4,3] "
+        "tile=(4,4) window=(3,3) size=(h,7) stride=(1,1) h=3,4",
+        "f32[1,8,14,2] f32[64,2,3] tile=(6,6) window=(3,3) size=(6,8) stride=(1,1)",
+        "f32[0,6,6,1] f32[36,1,1] tile=(4,4) window=(3,3) size=(4,4) stride=(1,1)",
+        "f32[1,9,5,2] f32[16,2,3] tile=(2,2) window=(3,3) size=(3,2) stride=(2,2)",
+        "f32[2,9,17,6] f32[36,3,2,4] tile=(4,4) window=(3,3) size=(4,7) stride=(2,2)",
+        "f32[1,(h+3)//4*8+1,9,3] f32[36,3,4] "
+        "tile=(4,4) window=(3,3) size=(h,3) stride=(2,2) h=2,5",
+        "f32[2,10,4] f32[6,4,3] tile=(4,) window=(3,) size=(7,) stride=(1,)",
+        "f32[1,(h+5)//6*6+2,3,4] f32[8,2,2,5] "
+        "tile=(6,1) window=(3,1) size=(h,3) stride=(1,1) h=5,12",
+        "f32[2,17,3] f32[6,3,4] tile=(4,) window=(3,) size=(7,) stride=(2,)",
+        "f32[1,6,8,3] f32[36,3,4] tile=(2,2) window=(5,5) size=(2,3) stride=(1,1)",
+        "f32[1,19,3] f32[11,3,4] tile=(4,) window=(5,) size=(7,) stride=(2,)",
+        "f32[1,1,13,3] f32[13,3,4] tile=(1,4) window=(1,7) size=(1,4) stride=(1,2)",
     ),
-    doc="Channels-last convolution by 3x3 windows, which move by `stride`, on tiles of results; x "
-        "is padded, u transformed, its second of four dimensions, if it has four, counts groups.",
+    doc="Channels-last convolution on tiles of results; x is padded, u transformed, its second of "
+        "four dimensions, if it has four, counts groups of channels.",
 )  # fmt: skip

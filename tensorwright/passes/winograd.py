@@ -1,13 +1,14 @@
-"""Choose the algorithm of convolutions by 3x3 windows: direct, or Winograd's on tiles.
+"""Choose the algorithm of convolutions: direct, or Winograd's on tiles.
 
     conv_general(x, w: f32[3,3,64,32], padding=((1,1),(1,1)))     # f32[1,14,14,32]
-->  winograd(pad(x, low=(0,1,1,0), high=(0,3,3,0)), u: f32[36,64,32], tile=4, size=(14,14))
+->  winograd(pad(x, low=(0,1,1,0), high=(0,3,3,0)), u: f32[36,64,32], tile=(4,4), window=(3,3), ..)
 
-A window of k x 3 x 3 is one of 3 x 3 over k frames, whose channels lie beside each other. Windows
-that move by two have tiles of their own, `F(4,3)/2`.
+Windows of 3, 5 or 7 elements, square or along one dimension, that move by one or two. A sequence is
+an image one element high, and a window of k x 3 x 3 is one of 3 x 3 over k frames, whose channels
+lie beside each other.
 
 The weights are transformed here, so they must be constant. The algorithm is a choice of the
-convolution's schedule like those of kernels: `direct`, `F(2,3)`, `F(4,3)` and so on, as far as
+convolution's schedule like those of kernels: `direct`, `F(2,3)`, `F(4,3)/2` and so on, as far as
 the option `fast_math` accepts their rounding errors. The default is that of the least cycles,
 estimated at usual sizes where they vary: multiply-adds, vectors that the transforms load, compute
 and store, and weights that come from memory. An infinity or NaN reaches all results of the tiles
@@ -33,14 +34,10 @@ from tensorwright.ir.type import Dim, product
 from tensorwright.ops.movement import concat, pad, reshape, slice
 from tensorwright.ops.winograd import (
     ERROR,
-    STRIDES,
-    WINDOW,
-    count_of_weights,
+    SAME,
+    Along,
     in_groups,
-    padded_size,
-    reach,
-    tile_sizes,
-    tiles,
+    name_of,
     transformed_weights,
     winograd,
 )
@@ -58,7 +55,10 @@ FEWEST = 8  # channels of a group
 USUAL = 32  # the size of a dimension that varies
 NARROW = 1.4  # times what multiply-adds take: in groups narrower than a vector
 GAIN = 0.9  # of the cycles of the direct form, what another must stay below
-DIRECT = 0
+DIRECT = "direct"
+WINDOWS = {a.window for a in ERROR}
+
+Both = tuple[Along, Along]  # what is done along the two dimensions of an image
 
 
 def choose_algorithms(
@@ -69,14 +69,14 @@ def choose_algorithms(
     seen: list[Kernel] = []
 
     def replaced(node: Node, x: Node, w: Node) -> Node | None:
-        if node.rank not in (4, 5) or w.shape[-4:-2] != (WINDOW, WINDOW):
+        if not has_window(w):
             return None
         reason = obstacle(node, w)
         if reason:
             trace.decision("winograd", node, "no", reason)
             return None
-        tile = algorithm(node, w, target, seen, chosen)
-        return None if tile == DIRECT else on_tiles(node, x, w, tile)
+        both = algorithm(node, w, target, seen, chosen)
+        return None if both is None else on_tiles(node, x, w, both)
 
     rules = (rule("winograd", P.conv_general(x, w), replaced, when=is_last),)
     made = map_graphs(m, lambda g: rewrite(g, rules))
@@ -85,16 +85,50 @@ def choose_algorithms(
     return made
 
 
+def image_window(w: Node) -> tuple[Dim, ...]:
+    """Height and width of the window of weights [.., h, w, I, O] or [w, I, O]."""
+    return w.shape[-4:-2] if w.rank > 3 else (1, *w.shape[:1])
+
+
+def has_window(w: Node) -> bool:
+    """Whether there are algorithms for windows of this shape: square ones, and along one
+    dimension."""
+    sizes = set(image_window(w))
+    return 3 <= w.rank <= 5 and (len(sizes) == 1 or 1 in sizes) and bool(sizes & WINDOWS)
+
+
+def candidates(node: Node, w: Node, accepted: float) -> dict[str, Both]:
+    """Algorithms by name, of rounding errors that are accepted."""
+    window = image_window(w)
+    along = lambda a: tuple(SAME if size == 1 else a for size in window)
+    found = {name_of(a): along(a) for a in ERROR if (a.window, a.stride) == moving(node, w)}
+    return {name: both for name, both in found.items() if error_of(both) <= accepted}
+
+
+def moving(node: Node, w: Node) -> tuple[Dim, Dim] | None:
+    """The size of the window along dimensions in which it has more than one element, and the steps
+    by which it moves; None if it moves by others elsewhere."""
+    window = image_window(w)
+    strides = (1, *Windows(node).strides)[-2:]
+    steps = {s for s, size in zip(strides, window) if size > 1}
+    still = all(s == 1 for s, size in zip(strides, window) if size == 1)
+    return (max(window), *steps) if len(steps) == 1 and still else None
+
+
+def error_of(both: Both) -> float:
+    """Of the results, the root mean square."""
+    one, two = ERROR[max(both)]
+    return one if SAME in both else two
+
+
 def algorithm(
     node: Node, w: Node, target: Target, seen: list[Kernel],
     chosen: Callable[[Record], object] | None,
-) -> int:  # fmt: skip
-    """The size of the tiles, or DIRECT."""
-    accepted, stride = ACCEPTED[target.fast_math], stride_of(node)
-    fine = {DIRECT, *(m for m in tile_sizes(stride) if ERROR[m, stride] <= accepted)}
-    cycles = {m: c for m, c in cycles_of(node, w, target).items() if m in fine}
-    names = {m: name_of(m, stride) for m in cycles}
-    cost = {names[m]: GAIN * c if m == DIRECT else c for m, c in cycles.items()}
+) -> Both | None:  # fmt: skip
+    """What to do along both dimensions; None for the direct form."""
+    found = candidates(node, w, ACCEPTED[target.fast_math])
+    cycles = cycles_of(node, w, found, target)
+    cost = {name: GAIN * c if name == DIRECT else c for name, c in cycles.items()}
     given = {}
     if target.schedules or chosen is not None:
         seen.append(alone(node))
@@ -104,27 +138,14 @@ def algorithm(
         name = choices.pick(ALGORITHM, cost, cost.get)
     except ChoiceError as e:
         raise e.located((f"convolution {node.name or node.op.name}", *node.loc[:1])) from None
-    tile = next(m for m in cycles if names[m] == name)
-    told = ", ".join(f"{names[m]} {c / cycles[DIRECT]:.2f}" for m, c in cycles.items() if m)
+    told = ", ".join(f"{n} {cycles[n] / cycles[DIRECT]:.2f}" for n in found)
     told = f"cycles, of those of the direct form: {told}" if told else "fast_math is 0"
-    if tile != DIRECT:
-        told = f"{told}; rounding error {ERROR[tile, stride]:.1e} of the results"
-    trace.decision("winograd", node, name if tile != DIRECT else "no", told)
+    if name != DIRECT:
+        told = f"{told}; rounding error {error_of(found[name]):.1e} of the results"
+    trace.decision("winograd", node, name if name != DIRECT else "no", told)
     if chosen is not None and len(cost) > 1:
         chosen(Record.of_algorithm(seen[-1], target, choices, f"convolution: {name}"))
-    return tile
-
-
-def name_of(tile: int, stride: int) -> str:
-    """Of an algorithm, as schedules and explanations write it."""
-    if tile == DIRECT:
-        return "direct"
-    return f"F({tile},{WINDOW})" + (f"/{stride}" if stride > 1 else "")
-
-
-def stride_of(node: Node) -> int:
-    """Of both dimensions of an image; `obstacle` says where they differ."""
-    return Windows(node).strides[-1]
+    return found.get(name)
 
 
 def alone(node: Node) -> Kernel:
@@ -133,22 +154,22 @@ def alone(node: Node) -> Kernel:
     return define_kernel("conv", Graph("conv", tuple(operands), (with_args(node, operands),)))
 
 
-def on_tiles(node: Node, x: Node, w: Node, tile: int) -> Node:
+def on_tiles(node: Node, x: Node, w: Node, both: Both) -> Node:
     """The convolution on transformed tiles."""
-    size, groups, stride = node.shape[-3:-1], node.attrs["groups"], stride_of(node)
-    *over_frames, (top, _), (left, _) = Windows(node).padding
-    whole = padded_size(size, tile, stride)
-    low = (0, *(first for first, _ in over_frames), top, left, 0)
-    beyond = (whole[0] - x.shape[-3] - top, whole[1] - x.shape[-2] - left)
-    high = (0, *(last for _, last in over_frames), *beyond, 0)
-    around = pad(x, low=low, high=high) if any((*low, *high)) else x
-    weights = array_of(w)
+    a, weights, groups = Windows(node), array_of(w), node.attrs["groups"]
+    n = min(node.rank, 4) - 2  # dimensions with windows that go through transforms
+    along, size = both[-n:], node.shape[1:-1][-n:]
+    low, high = map(list, zip((0, 0), *a.padding, (0, 0)))
+    for axis, f, d in zip(range(-n - 1, -1), along, size):
+        high[axis] = f.padded(d) - x.shape[axis] - low[axis]
+    around = pad(x, low=tuple(low), high=tuple(high)) if any((*low, *high)) else x
     if node.rank == 5:
         around = beside_each_other(node, around)
-        weights = np.moveaxis(weights, 0, 2).reshape(WINDOW, WINDOW, -1, w.shape[-1])
-    u = transformed_weights(weights, tile, stride)
+        weights = np.moveaxis(weights, 0, 2).reshape(*weights.shape[1:3], -1, w.shape[-1])
+    u = transformed_weights(weights, *both)
     u = constant(u if groups == 1 else in_groups(u, groups), w.name)
-    y = winograd(around, u, tile=tile, size=tuple(size), stride=stride)
+    tile, window, stride = zip(*along)
+    y = winograd(around, u, tile=tile, window=window, size=tuple(size), stride=stride)
     return y if y.shape == node.shape else reshape(y, shape=node.shape)
 
 
@@ -167,10 +188,10 @@ def beside_each_other(node: Node, x: Node) -> Node:
 
 
 def obstacle(node: Node, w: Node) -> str:
-    """Why the algorithm does not apply to a convolution by a 3x3 window; "" if it does."""
+    """Why no algorithm applies to a convolution by such a window; "" if one does."""
     a = Windows(node)
-    if a.strides[-2] != a.strides[-1] or a.strides[-1] not in STRIDES:
-        return f"its window moves by {a.strides[-2]} and {a.strides[-1]}"
+    if moving(node, w) not in {(f.window, f.stride) for f in ERROR}:
+        return f"its window moves by {' and '.join(map(str, a.strides[-2:]))}"
     if any(s != 1 for s in (*a.dilation[-2:], *a.spread)):
         return "its window or what it sees is spread"
     if a.sizes[0] > 1 and node.rank == 5 and node.attrs["groups"] > 1:
@@ -201,22 +222,24 @@ def usual_size(d: Dim) -> int:
 # ---- costs -------------------------------------------------------------------------------------
 
 
-def cycles_of(node: Node, w: Node, target: Target) -> dict[int, float]:
-    """Tile -> cycles; DIRECT for the direct form."""
-    channels, outputs = prod(w.shape[:-4]) * w.shape[-2], w.shape[-1]
-    *lead, high, wide = (usual_size(d) for d in node.shape[:-1])
-    batch, usual, stride = prod(lead), (high, wide), stride_of(node)
-    groups = node.attrs["groups"]
-    direct = direct_cycles(batch * prod(usual), channels, outputs, groups, target)
-    size, on = f32.bytes * channels * outputs, {}
-    for m in tile_sizes(stride):
-        points, count = reach(m, stride) ** 2, batch * prod(tiles(usual, m))
+def cycles_of(node: Node, w: Node, found: dict[str, Both], target: Target) -> dict[str, float]:
+    """Cycles of the direct form and of algorithms, by name."""
+    *window, taken, outputs = w.shape
+    channels, groups = prod(window[:-2]) * taken, node.attrs["groups"]
+    image = image_window(w)
+    *lead, high, wide = (1, *(usual_size(d) for d in node.shape[:-1]))
+    batch = prod(lead)
+    depth = prod(image) * channels
+    direct = direct_cycles(batch * high * wide, depth, outputs, groups, target)
+    size, on = f32.bytes * channels * outputs, {DIRECT: direct}
+    for name, (over, across) in found.items():
+        points, own = over.reach * across.reach, over.weights * across.weights
+        count = batch * over.tiles(high) * across.tiles(wide)
         products = product_cycles(count * points, channels, outputs, groups, target)
-        own = count_of_weights(m, stride)
         weights = own * size / target.memory_rate + (points - own) * size / target.rate(2 * size)
         transforms = transform_cycles(channels * groups, outputs, target)
-        on[m] = max(products, weights) + count * points * transforms
-    return {DIRECT: direct, **on}
+        on[name] = max(products, weights) + count * points * transforms
+    return on
 
 
 def vector_cycles(lanes: int, target: Target) -> float:
@@ -224,15 +247,15 @@ def vector_cycles(lanes: int, target: Target) -> float:
     return max(lanes * f32.bits / target.cycle_bits, 0.5)
 
 
-def direct_cycles(points: int, channels: int, outputs: int, groups: int, target: Target) -> float:
+def direct_cycles(points: int, depth: int, outputs: int, groups: int, target: Target) -> float:
     """Multiply-adds of vectors, each of two products of bf16 where those are asked for (transformed
-    tiles stay in f32: their rounding would grow). channels: those of a group."""
+    tiles stay in f32: their rounding would grow). depth: products that a result adds up."""
     lanes = target.lanes(f32)
     pairs = 2 if target.precision == "bf16" and "bf16" in target.dots else 1
-    macs = points * -(-outputs // lanes) * channels * WINDOW**2 * vector_cycles(lanes, target)
+    macs = points * -(-outputs // lanes) * depth * vector_cycles(lanes, target)
     if groups > 1 and outputs // groups < lanes:
         macs *= NARROW
-    return max(macs, WINDOW**2 * channels * outputs * 4 / target.memory_rate) / pairs
+    return max(macs, depth * outputs * f32.bytes / target.memory_rate) / pairs
 
 
 def product_cycles(

@@ -228,7 +228,7 @@ def should_inline(s: Stage, users: list[Stage]) -> bool:
     if not work:
         return True
     reads = {e for u in users for e in ir.loads(u.root) if e.value is s.out}
-    return len(users) == 1 and len(reads) == 1 and _points(users[0]) == _points(s)
+    return len(users) == 1 and len(reads) == 1 and inside_points(users[0]) == _points(s)
 
 
 def is_long_window(s: Stage) -> bool:
@@ -243,6 +243,12 @@ def is_free(e: Expr) -> bool:
     while e.op == "cast" and e.args[0].dtype.bits <= e.dtype.bits:
         e = e.args[0]
     return e.op in ("load", "const")
+
+
+def inside_points(s: Stage) -> Expr:
+    """How many results a stage computes, those that it pads with left out."""
+    padded = split_padding(s) if s.is_map else None
+    return _points(s if padded is None else padded.inside)
 
 
 def _points(s: Stage) -> Expr:

@@ -1,5 +1,6 @@
 """Winograd's algorithm: where it is chosen, that it computes the convolution, and how exactly."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -11,10 +12,11 @@ from tensorwright.base.errors import CompileError
 from tensorwright.ir.expr import var
 from tensorwright.ir.graph import constant
 from tensorwright.ir.printer import to_text
-from tensorwright.ops.activations import relu
+from tensorwright.ops.activations import gelu, relu
 from tensorwright.ops.conv import conv_general
 from tensorwright.ops.elementwise import add
 from tensorwright.ops.movement import pad, transpose
+from tensorwright.ops.winograd import ERROR, SAME, name_of, transformed_weights, winograd
 from tensorwright.passes.convolutions import shape_convolutions
 from tensorwright.passes.simplify import clean
 from tensorwright.passes.winograd import choose_algorithms
@@ -68,6 +70,27 @@ def test_groups_become_tiles(groups):
 def test_what_needs_no_padding_gets_none():
     x = x_of(1, 26, 18, 64)
     check(last(x, weight(3, 3, 64, 64), padding=None), x, ops=["winograd"])
+
+
+@pytest.mark.parametrize(
+    ("shape", "window", "step"),
+    [((14,), (3,), 1), ((21,), (5,), 1), ((37,), (5,), 2), ((30,), (7,), 1),
+     ((41,), (7,), 2), ((14, 14), (1, 3), 1), ((15, 9), (3, 1), 1), ((17, 18), (5, 5), 1),
+     ((17, 19), (5, 5), 2)],
+)  # fmt: skip
+def test_windows_along_one_dimension_and_larger_ones(shape, window, step):
+    x = x_of(2, *shape, 64)
+    padding = tuple((size // 2, size // 2) for size in window)
+    y = last(x, weight(*window, 64, 48), padding=padding, strides=(step,) * len(shape))
+    after = check(y, x).main
+    assert "winograd" in [n.op.name for n in after.nodes()]
+
+
+def test_sequences_by_steps_of_two():
+    x = x_of(1, 81, 256)
+    y = last(x, weight(3, 256, 512), padding=((0, 1),), strides=(2,))
+    check(y, x, ops=["winograd"])
+    assert decisions(y, x)[0][0] == "F(4,3)/2"
 
 
 def test_larger_tiles_for_lower_demands():
@@ -162,7 +185,8 @@ def test_unknown_weights_stay_direct():
 
 def test_other_windows_are_not_spoken_of():
     x = x_of(1, 14, 14, 64)
-    assert decisions(last(x, weight(5, 5, 64, 64)), x) == []
+    for window in ((1, 1), (4, 4), (3, 5), (9, 1)):
+        assert decisions(last(x, weight(*window, 64, 64)), x) == []
 
 
 # ---- compiled ----------------------------------------------------------------------------------
@@ -264,19 +288,45 @@ def test_other_targets(target):
     assert error(found, direct.astype(np.float64)) < 5e-6
 
 
-def test_errors_stay_what_the_choice_assumes():
-    from tensorwright.ops.winograd import ERROR
+@pytest.mark.parametrize("dimensions", [1, 2])
+@pytest.mark.parametrize("a", ERROR, ids=name_of)
+def test_errors_stay_what_the_choice_assumes(a, dimensions):
+    both = [a] * dimensions
+    size, taken = (3 * a.tile,) * dimensions, range(a.window)
+    w = RNG.standard_normal((*(a.window,) * dimensions, 64, 64)).astype(np.float32)
+    x = RNG.standard_normal((2, *(f.padded(d) for f, d in zip(both, size)), 64)).astype(np.float32)
+    exact = 0
+    for at in itertools.product(taken, repeat=dimensions):
+        seen = tuple(slice(k, k + (d - 1) * a.stride + 1, a.stride) for k, d in zip(at, size))
+        exact = exact + x[:, *seen].astype(np.float64) @ w[at].astype(np.float64)
+    u = transformed_weights(w, *(SAME, *both)[-2:])
+    xs, us = x_of(*x.shape), constant(u, "u")
+    tile, window, stride = zip(*both)
+    y = winograd(xs, us, tile=tile, window=window, size=size, stride=stride)
+    found = np.asarray(tw.compile(module(y, xs))(x))
+    rms = np.sqrt(np.mean((found - exact) ** 2) / np.mean(exact**2))
+    assert ERROR[a][dimensions - 1] / 4 < rms < 1.5 * ERROR[a][dimensions - 1]
 
-    x = x_of(1, 24, 24, 64)
-    w = weight(3, 3, 64, 64)
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("window", "step"), [(3, 1), (3, 2), (5, 1), (7, 2)])
+def test_sequences_as_torch_computes_them(window, step, threads):
+    """With an activation that reads its operand twice, and the padding of the next layer."""
+    import torch
+
+    x, padding, steps = x_of(2, 301, 64), ((window // 2, window // 2),), (step,)
+    w = weight(window, 64, 96)
+    y = pad(gelu(last(x, w, padding=padding, strides=steps)), low=(0, 2, 0), high=(0, 1, 0))
     value = RNG.standard_normal(x.shape).astype(np.float32)
-    exact = np.pad(value.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
-    exact = sum(exact[:, i : i + 24, j : j + 24] @ w.attrs["value"][i, j].astype(np.float64)
-                for i in range(3) for j in range(3))  # fmt: skip
-    for level, tile in ((1, 4), (2, 6)):
-        _, found = compiled(last(x, w), x, value, level)
-        rms = np.sqrt(np.mean((found - exact) ** 2) / np.mean(exact**2))
-        assert ERROR[tile, 1] / 4 < rms < 1.5 * ERROR[tile, 1], (tile, rms)
+    program, found = compiled(y, x, value, 1, threads=threads)
+    (does,) = [k.schedule for k in program.lowered.kernels.values() if "pad" not in k.name[:3]]
+    assert any("winograd" in s for s in does), does
+    with torch.no_grad():
+        a = torch.tensor(value).permute(0, 2, 1).double()
+        b = torch.tensor(w.attrs["value"]).permute(2, 1, 0).double()
+        exact = torch.nn.functional.conv1d(a, b, padding=window // 2, stride=step)
+        exact = torch.nn.functional.gelu(exact)
+    assert error(found[:, 2:-1], exact.permute(0, 2, 1).numpy()) < 5e-6
 
 
 def test_levels_are_told_and_checked():
