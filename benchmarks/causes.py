@@ -77,8 +77,7 @@ CAUSES = {
                                    "off the loops; a guess).",
     "unusual_grouped": "few channels of a group leave most lanes of a vector empty (read off the "
                        "loops).",
-    "unusual_product_1x1x1000x1000": "two strips, so that two threads have something to do: 62 us "
-                                     "in one strip, 76 in two (measured).",
+    "unusual_product_1x1x1000x1000": "a strip for each thread: on one 61 us, 71 in two (measured).",
     "unusual_product_vector_matrix": "as the product of one row (read off the rule); the "
                                      "call from Python is part of it.",
     "unusual_conv_64x255": "columns that are no multiple of a vector, and a result that is turned "

@@ -329,7 +329,7 @@ def main(argv: list[str] | None = None) -> list[Kernel]:
     kept = runs.Rows(args, how, kernels=Kernel)
     for family in args.families:
         for size in SIZES[family]:
-            space = Space(family, size, find(args.target))
+            space = Space(family, size, find(args.target).with_cores(1))
             kernel = Kernel(family, kernel_name(size))
             programs = sampled(space, kernel, args.samples, args.seed)
             time_all(programs, kernel, space.arrays, args.rounds)

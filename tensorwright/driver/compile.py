@@ -45,7 +45,9 @@ def compile(
         tw.nn module, or a dict of functions, the entries of one program by name, whose
         example_inputs and shapes are then dicts by entry.
     example_inputs: what torch modules and Python functions are traced with.
-    target: "host" or a name from `tw targets`. threads: default: all CPUs this process may use.
+    target: "host" or a name from `tw targets`.
+    threads: that run the program and that its loops are split for. Default: TW_THREADS, else all
+        CPUs this process may use; loops of a target by name are then split as it says.
     precision: "model" keeps the model's types; "bf16" multiplies what is f32 in bf16, adds in f32.
     shapes: {"x": "n[1..64], 3, h{224,320}, w=h"} or what torch.export takes.
     fast_math: rounding errors accepted for speed. 0: those of the operators' definitions; 1
@@ -58,8 +60,8 @@ def compile(
         "code" and (objects compiled so far, how many there are).
     Raises FrontendError (model not understood) or CompileError (cannot be compiled so).
     """
-    machine = asked(find(target), precision, fast_math, schedules)
     used = checked_threads(threads)
+    machine = asked(machine_for(target, threads), precision, fast_math, schedules)
     watched = verify or observe is not None
     kept = None if watched else KnownPrograms.of(model, machine, shapes)
     program = None if kept is None else found(kept, machine, used, threads, shapes)
@@ -115,6 +117,12 @@ def bind(program: BoundProgram, convention, module: Module) -> None:
         part.know(module.data_types())
 
 
+def machine_for(target: str | Target, threads: int | None) -> Target:
+    """The target of that name, with as many cores as threads are asked for."""
+    cores = threads or config.get("threads")
+    return find(target).with_cores(cores) if cores else find(target)
+
+
 def asked(
     machine: Target, precision: str, fast_math: int | None = None,
     schedules: Schedules | str | os.PathLike | None = None,
@@ -157,8 +165,8 @@ def compile_again(kept: KnownPrograms, target: Target, shapes) -> Program:
             help="compile it again to look inside",
         )
     with config.options(cache_programs=0):
-        return compile(kept.path, target=target, shapes=shapes, precision=target.precision,
-                       fast_math=target.fast_math)  # fmt: skip
+        return compile(kept.path, target=target, threads=target.cores, shapes=shapes,
+                       precision=target.precision, fast_math=target.fast_math)  # fmt: skip
 
 
 def checked_threads(threads: int | None) -> int:

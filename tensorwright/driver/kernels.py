@@ -4,8 +4,9 @@
     k = known.schedule(kernel, target)      # as scheduled; its body is made when it is looked at
     known.records.get(k)                    # what compiling it gave the last time
 
-The key is the kernel's text without its name, the choices recorded for it, the target, the versions
-of LLVM and of the compiler's own sources: nothing else may decide what a kernel becomes. Options
+The key is the kernel's text without its name, the choices recorded for it, the target and its
+cores, the versions of LLVM and of the compiler's own sources: nothing else may decide what a kernel
+becomes. Options
 that change or report decisions switch this off.
 """
 
@@ -129,7 +130,8 @@ def salt(target: Target, floors: tuple[str, ...] = DECIDING) -> str | None:
     sources = sources_digest(floors)
     if sources is None:
         return None
-    return digest(sources, repr(target), str(llvm.llvm_version_info), llvmlite.__version__)
+    machine = (repr(target), str(target.cores))
+    return digest(sources, *machine, str(llvm.llvm_version_info), llvmlite.__version__)
 
 
 @functools.cache

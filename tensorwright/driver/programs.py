@@ -4,13 +4,13 @@
     program = known.load(threads, again)  # None if it is not known
     known.keep(program)                   # for the next time
 
-The key is the bytes of the model's file, its name, the target, the schedules asked for, the shapes,
-the options and versions that decide about code, and the compiler's own sources. Files of weights
-beside the model are not looked at: models that have some are compiled again, kernel by kernel (see
-kernels.py). What is kept is the `.tw` file, checksums included; one that is damaged counts as
-unknown. The least recently used go when the folder is over its limit. Files of many weights are
-written behind the caller's back: who loads the same program waits for that, and so does the end of
-the process.
+The key is the bytes of the model's file, its name, the target and its cores, the schedules asked
+for, the shapes, the options and versions that decide about code, and the compiler's own sources.
+Files of weights beside the model are not looked at: models that have some are compiled again,
+kernel by kernel (see kernels.py). What is kept is the `.tw` file, checksums included; one that is
+damaged counts as unknown. The least recently used go when the folder is over its limit. Files of
+many weights are written behind the caller's back: who loads the same program waits for that, and so
+does the end of the process.
 """
 
 from __future__ import annotations

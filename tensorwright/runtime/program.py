@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from tensorwright.base import config
 from tensorwright.base.errors import ArtifactError, InternalError, RunError
 from tensorwright.runtime import archive, cpu, dims, pool
 from tensorwright.runtime.buffer import (
@@ -411,7 +412,8 @@ class Program:
 
 
 def thread_count(wanted: int) -> int:
-    """How many threads to run with; 0 stands for all that this process may use."""
+    """How many threads to run with; 0 stands for TW_THREADS, else all that this process may use."""
+    wanted = wanted or config.get("threads")
     if not isinstance(wanted, int) or not 0 <= wanted <= MOST_THREADS:
         raise RunError(f"threads is {wanted!r}, not a number up to {MOST_THREADS}")
     return wanted or cpu.default_threads()

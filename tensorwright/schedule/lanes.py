@@ -27,7 +27,6 @@ from tensorwright.target.target import Target
 WRITTEN_OUT = 8  # vectors of a strip that are written out
 LATENCY = 4  # cycles of a step that waits for the one before
 CACHED = 4  # of which part of the L1 cache is for what is carried
-PARTS = 2  # of an only axis, so that two threads have something to do
 
 
 def schedule_lanes(k: Kernel, target: Target, choices: Choices) -> Kernel | None:
@@ -48,7 +47,7 @@ def schedule_lanes(k: Kernel, target: Target, choices: Choices) -> Kernel | None
     for v in loops if shared else ():
         body = p.set_kind(body, v, "parallel")
     far = iterations(lines) * steps * held[0].dtype.bytes > target.caches[1]
-    parts = PARTS if shared and len(loops) == 1 else 1
+    parts = target.cores if shared and len(loops) == 1 else 1
     width = choose_width(lines, held, far, parts, target, choices)
     lanes = lanes_of(held, target)
     body, strips = in_vectors(body, loops[-1], width, lanes)
@@ -96,9 +95,10 @@ def joined(body: Stmt, loops: list[Symbol]) -> tuple[Stmt, list[Symbol]]:
 def choose_width(
     lines: For, held: list[Buffer], far: bool, parts: int, target: Target, choices: Choices
 ) -> int:
-    """Lines of a strip, about as many in all of them: so many that what they carry just stays in
-    the L1 cache, or a vector of them, which carry it in registers. far: what is read comes from
-    beyond the L2 cache, where each run of memory has to be waited for."""
+    """Lines of a strip, about as many in all of them, of which there are `parts` at least: so many
+    that what they carry just stays in the L1 cache, or a vector of them, which carry it in
+    registers. far: what is read comes from beyond the L2 cache, where each run of memory has to be
+    waited for."""
     lanes = lanes_of(held, target)
     each = sum(prod(b.shape) * b.dtype.bytes for b in held)
     most = max(target.caches[0] // CACHED // each // lanes, 1) * lanes

@@ -23,7 +23,6 @@ from tensorwright.target.target import Target
 MAX_BENDS, LONGEST_BENT = 4, 4096  # of subscripts along a loop
 MAX_PARTS = 64  # of a loop that reads different operands
 MOST_RUNS = 16  # operands that follow each other and get a nest each
-FEWEST_TASKS = 8  # that threads share about equally
 FEW_NESTS = 4  # that a map is written out as
 FEWEST_LANES = 4  # of a vector that goes over results again
 MAX_STRIDE = 4  # of lanes that are loaded together and put in order
@@ -149,7 +148,8 @@ def is_small(n: Expr) -> bool:
 
 
 def in_parallel(work: Expr, choices: Choices, each: float = EACH) -> bool:
-    """Whether threads share the work, given in elements that take so many cycles each."""
+    """Whether threads share the work, given in elements that take so many cycles each: where two of
+    them gain by it, however many the target has, as a program may run with more."""
     serial = each * (work.value if is_const(work) else UNKNOWN)
     cycles = {"parallel": serial / 2 + WAKING, "serial": serial}
     return choices.pick("threads", cycles, cycles.get) == "parallel"
@@ -241,7 +241,7 @@ def schedule_following(
     each a map of its own."""
     outer = spatial[: spatial.index(f)]
     around, points = total(list(outer)), turns(f, conditions(k.body))
-    if is_const(around) and around.value < FEWEST_TASKS:
+    if is_const(around) and around.value < target.even_tasks:
         ends = [0, *points, f.extent.value]
         nests = {
             f"part{n}": p.replace_loop(

@@ -272,10 +272,10 @@ def schedule_strips(k: Kernel, stage: Stage, target: Target, choices: Choices) -
 
 def choose_strip(n: int, stage: Stage, lanes: int, target: Target, choices: Choices) -> int:
     """Columns of a strip: so many that what is read are long runs, as long as their sums stay in a
-    part of the L2 cache, and two threads have something to do."""
+    part of the L2 cache, and all threads have something to do."""
     most, element = target.caches[1] // 16 // stage.acc.dtype.bytes, stage.acc.dtype.bytes
-    half = -(-n // (2 * lanes)) * lanes
-    limits = (most, most // 2, most // 4, 2 * most, min(half, most))
+    part = -(-n // (target.cores * lanes)) * lanes
+    limits = (most, most // 2, most // 4, 2 * most, min(part, most))
     widths = dict.fromkeys(strip_width(n, m, lanes) for m in limits)
     rows, columns = reduction_length(stage), prod(map(extent_of, stage.spatial))
 
@@ -283,7 +283,7 @@ def choose_strip(n: int, stage: Stage, lanes: int, target: Target, choices: Choi
         far = max(width - most, 0) * element / target.l2_rate
         run = NEW_RUN + min(width, n) * element / target.memory_rate
         tasks = -(-n // width) * max(columns // n, 1)
-        return -(-tasks // 2) * rows * (run + far)
+        return -(-tasks // target.cores) * rows * (run + far)
 
     return choices.pick("strip", list(widths), cycles)
 

@@ -38,7 +38,7 @@ from tensorwright.schedule.space import Choices
 from tensorwright.target.target import Target
 
 FEW_PARTS = 8  # of the loop along which vectors run
-ROWS, FEW_TASKS = (1, 2, 4), 8  # of results at once; images that are enough for threads to share
+ROWS = (1, 2, 4)  # of results at once
 WRITTEN_OUT = 0.05  # what a further row costs, in loads
 DECODING = 0.1  # cycles of a vector, however wide
 
@@ -63,7 +63,7 @@ def schedule_windows(form: Form, target: Target, choices: Choices) -> Kernel:
     lanes = choose_lanes(body, innermost.extent, target, each, decoding=DECODING)
     points = choose_cuts(innermost, turning_points(innermost), choices)
     vectors = loads * extent_of(innermost) // lanes_for(body, target)
-    rows = choose_rows(first, choices.within("", vectors))
+    rows = choose_rows(first, target, choices.within("", vectors))
     body, along = tile_rows(p.set_kind(body, shared[-1], "serial"), shared, rows)
     for x in along:
         body, parts = p.cut(body, x, points)
@@ -76,14 +76,14 @@ def schedule_windows(form: Form, target: Target, choices: Choices) -> Kernel:
     return k.with_body(body, f"{told}vectors of {lanes}, in {len(parts)} parts")
 
 
-def choose_rows(s: Stage, choices: Choices) -> int:
+def choose_rows(s: Stage, target: Target, choices: Choices) -> int:
     """Neighbouring rows of results that are computed together: their windows overlap, and what they
     share is loaded once. Threads need something else to share then."""
     if len(s.spatial) < 3 or len(s.reduce) < 2 or s.is_map:
         return 1
     *outer, row, _ = s.spatial
     tasks = total(outer)
-    if not is_const(row.extent) or not (is_const(tasks) and tasks.value >= FEW_TASKS):
+    if not is_const(row.extent) or not (is_const(tasks) and tasks.value >= target.even_tasks):
         return 1
     size, step = overlap(s, row)
     counts = [n for n in ROWS if n == 1 or (n <= row.extent.value and step < size)]

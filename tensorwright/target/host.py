@@ -1,6 +1,6 @@
 """Which of our targets the running machine is.
 
-Asks the operating system for CPU flags once; everything else reads `Target` fields.
+Asks the operating system for CPU flags and cores once; everything else reads `Target` fields.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import functools
 import platform
 
 from tensorwright.base.errors import CompileError
+from tensorwright.runtime.cpu import default_threads
 from tensorwright.target.arm import ARM_TARGETS
 from tensorwright.target.target import Target
 from tensorwright.target.x86 import X86_TARGETS
@@ -31,13 +32,13 @@ def flags() -> frozenset[str]:
 
 @functools.lru_cache(maxsize=1)
 def host() -> Target:
-    """The best target that this machine can run."""
+    """The best target that this machine can run, with the cores that this process may use."""
     arch = {"x86_64": "x86-64", "AMD64": "x86-64", "arm64": "aarch64"}.get(
         platform.machine(), platform.machine()
     )
     for t in TARGETS:
         if t.name.startswith(arch) and set(t.required) <= flags():
-            return t
+            return t.with_cores(default_threads())
     raise CompileError(f"no target for this machine ({platform.machine()})",
                        help="name one with target=...; see `tw targets`")  # fmt: skip
 

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+TASKS_EACH = 4  # for a thread, so that one task more or less is a small part of its work
+
 
 @dataclass(frozen=True)
 class Target:
     """triple/cpu/features: as LLVM names them (features without the sign). vector_bits: the widest
     vectors worth using; vector_registers: how many of them. fma: whether `llvm.fma` is an
     instruction. caches: bytes of L1d, L2 a core and L3. l2_rate, l3_rate, memory_rate: bytes a
-    cycle that one core reads from there. cores: threads to use by default. required: CPU flags as
-    the operating system names them, checked when an artifact is loaded. store_fence: LLVM's name of
-    what orders stores that went past the caches; empty if none do."""
+    cycle that one core reads from there. cores: the threads that loops are split for; a program may
+    run with more or fewer. required: CPU flags as the operating system names them, checked when an
+    artifact is loaded. store_fence: LLVM's name of what orders stores that went past the caches;
+    empty if none do."""
 
     name: str
     triple: str
@@ -29,7 +32,7 @@ class Target:
     l2_rate: int = 32
     l3_rate: int = 24
     memory_rate: int = 8
-    cores: int = 1
+    cores: int = field(default=2, repr=False)  # for schedules: code for the same loops is the same
     required: tuple[str, ...] = ()
     by_element: bool = False  # vectors are multiplied by one element of another, and added, at once
     store_fence: str = ""
@@ -54,6 +57,11 @@ class Target:
         beyond the L1 cache."""
         held = zip(self.caches[1:], (self.l2_rate, self.l3_rate))
         return next((rate for most, rate in held if size <= most), self.memory_rate)
+
+    @property
+    def even_tasks(self) -> int:
+        """Tasks of the same size that its threads share about equally."""
+        return TASKS_EACH * self.cores
 
     def with_cores(self, cores: int) -> Target:
         return replace(self, cores=cores)

@@ -50,12 +50,31 @@ def files(model: Path) -> list[Path]:
 
 
 def test_a_known_program_runs_no_pass(model, passes):
-    cold, warm = compile(model, threads=1), compile(str(model), threads=2)
+    cold, warm = compile(model, threads=2), compile(str(model), threads=2)
     assert passes == ["ran"] and len(files(model)) == 1
     assert isinstance(warm, KnownProgram) and not isinstance(cold, KnownProgram)
     assert (cold(X) == warm(X)).all()
     assert (warm.name, warm.threads, warm.target) == (cold.name, 2, cold.target)
     assert compile(model).manifest.threads == 0
+
+
+def test_loops_are_split_for_the_threads(model, passes):
+    one, two = compile(model, threads=1), compile(model, threads=2)
+    again = compile(model, threads=1)
+    assert passes == ["ran", "ran"] and isinstance(again, KnownProgram)
+    assert [(p.threads, p.target.cores) for p in (one, two, again)] == [(1, 1), (2, 2), (1, 1)]
+    with config.options(threads=1):
+        asked = compile(model)
+    assert isinstance(asked, KnownProgram) and (asked.threads, asked.target.cores) == (1, 1)
+    assert (asked(X) == two(X)).all()
+
+
+def test_a_target_by_name_does_not_depend_on_this_machine(model):
+    with config.options(cache="off"):
+        named = [
+            compile(model, target=t.name, threads=n) for t in TARGETS if runs(t) for n in (None, 3)
+        ]
+    assert {p.target.cores for p in named} == {2, 3}
 
 
 def test_it_is_saved_as_the_compiled_one_is(model, tmp_path):
@@ -112,7 +131,7 @@ def test_shapes_targets_and_sources_are_part_of_the_key(model, passes, monkeypat
     compile(model)
     compile(model, shapes={"image": "n[1..64], 1, 8, 8"})
     host = find("host")
-    compile(model, target=next(t for t in TARGETS if t is not host and runs(t)))
+    compile(model, target=next(t for t in TARGETS if t.name != host.name and runs(t)))
     monkeypatch.setattr(kernels, "sources_digest", lambda *floors: "changed")
     compile(model)
     assert passes == ["ran"] * 4

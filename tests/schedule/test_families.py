@@ -107,7 +107,7 @@ def model(family: str) -> tuple[Module, list[np.ndarray]]:
 
 def sampled(family: str, seed: int) -> Schedules:
     """Records of all kernels of a model, with choices at random."""
-    target, found = asked(find(TARGET), "model"), []
+    target, found = asked(find(TARGET).with_cores(1), "model"), []
 
     def keep(m: Module, _) -> Module:
         for k in m.kernels.values():

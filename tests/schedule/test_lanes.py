@@ -33,6 +33,16 @@ def awkward(shape) -> np.ndarray:
     return np.random.default_rng(5).choice(values, shape)
 
 
+@pytest.mark.parametrize(("threads", "width"), [(1, 992), (2, 496), (4, 240)])
+def test_strips_for_each_thread(threads, width):
+    @tw.function
+    def f(x: tw.f32[1000, 1000]):
+        return apply(cumulative.cumsum, x, axis=0)
+
+    f = tw.compile(f, threads=threads, target="x86-64-avx512")
+    assert rule(f) == f"lanes: strips of {width}, vectors of 16"
+
+
 SHAPES = [((3, 5, 7), 1), ((9, 33), 0), ((2, 40, 3, 17), 1), ((4, 5000), 0), ((70, 2, 2), 0)]
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import tensorwright as tw
+from tensorwright.driver.pipeline import run_pipeline
 from tensorwright.ir.expr import symbols_of
 from tensorwright.ir.interp import run_graph
 from tensorwright.ir.loop import For, Store, statements
@@ -14,6 +15,7 @@ from tensorwright.ops.linalg import matmul
 from tensorwright.ops.reduce import reduce_max, reduce_sum
 from tensorwright.ops.window import reduce_window
 from tensorwright.schedule.rows import strip_width
+from tensorwright.target.host import find
 from tests.passes.equivalence import module, x_of
 
 RNG = np.random.default_rng(2)
@@ -60,6 +62,14 @@ def test_windows_of_few_columns_stay_in_registers(channels, tile):
     assert tile in kernel.schedule[-1]
     value = RNG.standard_normal(x.shape).astype(np.float32)
     np.testing.assert_array_equal(program(value), run_graph(m.main, [value])[0])
+
+
+@pytest.mark.parametrize(("cores", "width"), [(1, 1008), (2, 512), (4, 256), (8, 128)])
+def test_strips_for_each_thread(cores, width):
+    x = x_of(1000, 1000)
+    target = find("x86-64-avx512").with_cores(cores)
+    (kernel,) = run_pipeline(module(reduce_sum(x, axes=(0,)), x), target).kernels.values()
+    assert kernel.schedule == (f"columns: strips of {width}",)
 
 
 @pytest.mark.parametrize(("n", "width"), [(512, 512), (131072, 16384), (1000, 1008), (48, 48),
