@@ -10,12 +10,11 @@ memory and what they carry stays in the L1 cache, or in registers where that is 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import prod
 
 from tensorwright.ir import loop as ir
-from tensorwright.ir.expr import Buffer, Expr, Symbol, const, is_const, select, sym, walk
-from tensorwright.ir.loop import Alloc, For, If, Kernel, Seq, Stmt, Store
+from tensorwright.ir.expr import Buffer, Symbol, const, is_const, sym, walk
+from tensorwright.ir.loop import Alloc, For, Kernel, Seq, Stmt, Store
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.legal import why_not_parallel
 from tensorwright.schedule.maps import accesses, are_as_one, in_parallel, iterations, share
@@ -143,26 +142,9 @@ def least(n: int, lanes: int) -> int:
 
 def in_strips(body: Stmt, v: Symbol, width: int, lanes: int) -> tuple[Stmt, Symbol]:
     """A loop over lines in strips of `width`, vector by vector through each step of the axis."""
-    body, jo, ji = p.split(body, v, width, guard=guarded)
+    body, jo, ji = p.split(body, v, width, guard=p.guard_carried)
     body, jv, jl = p.split(body, ji, min(width, lanes))
     body = p.fission(p.set_kind(body, jl, "vector"), jl)
     few = width // lanes <= WRITTEN_OUT
     body = p.set_kind(body, jv, "unroll" if few else "serial")
     return p.fission(body, jv, steps=False), jo
-
-
-def guarded(body: Stmt, condition: Expr) -> Stmt:
-    """What reads or stores elsewhere only where the condition holds. What is carried is always
-    stored, so that it stays in registers."""
-    own = {x.buffer for x in ir.statements(body) if isinstance(x, Alloc)}
-
-    def visit(s: Stmt) -> Stmt | None:
-        if not isinstance(s, Store):
-            return None
-        if s.buffer not in own:
-            return If(condition, s)
-        if all(e.value in own for e in walk(s.value) if e.op == "load"):
-            return None
-        return replace(s, value=select(condition, s.value, s.buffer[s.indices]))
-
-    return ir.rewrite(body, visit)

@@ -106,6 +106,24 @@ def split(
     return replace_loop(root, v, lambda _: nest), outer, inner
 
 
+def guard_carried(body: Stmt, condition: Expr) -> Stmt:
+    """A guard for `split`: what reads or stores elsewhere only where the condition holds. What the
+    body's own buffers carry is stored in all lanes, so that it stays in registers: what a masked
+    store leaves in memory would have to be there before it is read again."""
+    own = {x.buffer for x in ir.statements(body) if isinstance(x, Alloc)}
+
+    def visit(s: Stmt) -> Stmt | None:
+        if not isinstance(s, Store):
+            return None
+        if s.buffer not in own:
+            return If(condition, s)
+        if all(e.value in own for e in ir.walk(s.value) if e.op == "load"):
+            return None
+        return replace(s, value=select(condition, s.value, s.buffer[s.indices]))
+
+    return ir.rewrite(body, visit)
+
+
 def gather_tail(root: Stmt, v: Symbol, rows: int) -> tuple[Stmt, Symbol, list[Symbol]]:
     """A loop of fewer than `rows` iterations -> one step (or none) that runs them as the next of 1,
     2, 4, 8, ... `rows`, of which those past the end repeat the last, which must be harmless.

@@ -14,7 +14,7 @@ from dataclasses import replace
 from math import log2, prod
 
 from tensorwright.ir import loop as ir
-from tensorwright.ir.expr import Buffer, bounds, const, is_const, select, sym
+from tensorwright.ir.expr import Buffer, bounds, const, is_const, sym
 from tensorwright.ir.loop import Alloc, For, Kernel, Seq, Stmt, loop_symbol, seq
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.contraction import (
@@ -207,7 +207,7 @@ def schedule_columns(k: Kernel, stage: Stage, target: Target, choices: Choices) 
         body = p.cache_write(body, stage.init)
     for f in stage.spatial:
         body = p.set_kind(body, f.var, "parallel")
-    body, jo, ji = p.split(body, stage.spatial[-1].var, tile.width, guard=guard_reads)
+    body, jo, ji = p.split(body, stage.spatial[-1].var, tile.width, guard=p.guard_carried)
     body, jv, jl = p.split(body, ji, tile.lanes)
     body = p.set_kind(body, jl, "vector")
     body = spread(body, (jl, jv))
@@ -251,7 +251,7 @@ def schedule_strips(k: Kernel, stage: Stage, target: Target, choices: Choices) -
     body, loops = collapse(body, [f.var for f in stage.spatial])
     n = p.find(body, loops[-1]).extent.value
     width = choose_strip(n, stage, lanes, target, choices)
-    body, jo, ji = p.split(body, loops[-1], width, guard=guard_reads)
+    body, jo, ji = p.split(body, loops[-1], width, guard=p.guard_carried)
     body, jv, jl = p.split(body, ji, lanes)
     body = p.fission(p.set_kind(body, jl, "vector"), jl)
     body = p.fission(p.set_kind(body, jv, "serial"), jv)
@@ -294,24 +294,3 @@ def strip_width(n: int, most: int, lanes: int) -> int:
     if whole and 4 * whole[-1] >= min(n, most):
         return whole[-1]
     return min(most, -(-n // lanes) * lanes)
-
-
-def guard_reads(body: Stmt, condition) -> Stmt:
-    """Guard the reads of a reduction as well as its store."""
-    parts = []
-    for s in body.body:
-        if isinstance(s, Alloc):
-            parts.append(s)
-        elif isinstance(s, For):
-            parts.append(_guard_innermost(s, condition))
-        else:
-            parts.append(ir.If(condition, s) if s is body.body[-1] else s)
-    return seq(*parts)
-
-
-def _guard_innermost(s: Stmt, condition) -> Stmt:
-    """All sums are stored, so that they stay in registers: what a masked store leaves in memory
-    would have to be there before it is read again."""
-    if isinstance(s, For):
-        return replace(s, body=_guard_innermost(s.body, condition))
-    return replace(s, value=select(condition, s.value, s.buffer[s.indices]))
