@@ -17,7 +17,7 @@ from tensorwright.ir.expr import Buffer, Expr, Symbol, is_const, sym, transform
 from tensorwright.ir.loop import Alloc, For, Stmt, Store, loop_symbol, seq
 from tensorwright.schedule import legal
 from tensorwright.schedule import primitives as p
-from tensorwright.schedule.nest import depends, loads_of, nest_of, stride_of
+from tensorwright.schedule.nest import depends, is_near, loads_of, nest_of, stride_of
 from tensorwright.schedule.roles import Tile
 from tensorwright.schedule.space import Choices
 
@@ -89,8 +89,7 @@ def broadcast_of(s: For) -> Expr | None:
     if len(own) != 1 or not depends(own[0], sym(s.var)):
         return None
     steps = [stride_of(x, sym(s.var)) for x in loads_of(own[0])]
-    near = all(x is not None and (is_const(x, 0) or is_const(x, 1)) for x in steps)
-    return own[0] if steps and near else None
+    return own[0] if steps and all(map(is_near, steps)) else None
 
 
 def in_groups(body: Stmt, v: Symbol, group: int, lanes: int) -> Stmt:

@@ -37,6 +37,7 @@ from tensorwright.schedule.nest import (
     Stage,
     affine,
     flat_index,
+    is_near,
     loads_of,
     read_stage,
     stages,
@@ -410,18 +411,19 @@ def _row_count(s: Stage) -> int:
 def is_row_reduction(s: Stage) -> bool:
     """Whether the innermost reduction loop walks through contiguous memory (or there is no better
     loop to vectorize)."""
-    last = sym(s.reduce[-1].var)
-    streams = [stride_of(e, last) for e in loads_of(s.step.value) if e.value is not s.acc]
-    return all(x is not None and (is_const(x, 1) or is_const(x, 0)) for x in streams)
+    return reads_along(s, sym(s.reduce[-1].var))
 
 
 def is_column_reduction(s: Stage) -> bool:
     """Whether the last axis of the output walks through contiguous memory of what is reduced."""
     if not s.spatial or bounds(s.spatial[-1].extent)[1] == 1:
         return False
-    last = s.variables[-1]
-    streams = [stride_of(e, last) for e in loads_of(s.step.value) if e.value is not s.acc]
-    return all(x is not None and (is_const(x, 1) or is_const(x, 0)) for x in streams)
+    return reads_along(s, s.variables[-1])
+
+
+def reads_along(s: Stage, v: Expr) -> bool:
+    """Whether all of what is reduced stays or goes to the next element along a loop."""
+    return all(is_near(stride_of(e, v)) for e in loads_of(s.step.value) if e.value is not s.acc)
 
 
 # ---- windows -----------------------------------------------------------------------------------

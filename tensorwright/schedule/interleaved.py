@@ -16,7 +16,7 @@ from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import Expr, Symbol, is_const, sym, walk
 from tensorwright.ir.loop import Stmt, Store
 from tensorwright.schedule import primitives as p
-from tensorwright.schedule.nest import affine, flat_index
+from tensorwright.schedule.nest import affine, flat_index, is_near
 from tensorwright.schedule.space import Choices
 
 QUAD = 4  # elements that are turned together
@@ -70,7 +70,7 @@ def lies_along(v: Symbol, last: Symbol, store: Store) -> bool:
     others = [affine(flat, sym(v)) for _, flat in flats if sym(last) not in walk(flat)]
     known = all(a is not None and is_const(a) for a in (written, *turned, *others))
     return (known and bool(turned) and written.value > 1 and all(a.value == 1 for a in turned)
-            and all(a.value in (0, 1) for a in others))  # fmt: skip
+            and all(map(is_near, others)))  # fmt: skip
 
 
 def in_blocks(

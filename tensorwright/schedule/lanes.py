@@ -17,8 +17,8 @@ from tensorwright.ir.expr import Buffer, Symbol, const, is_const, sym, walk
 from tensorwright.ir.loop import Alloc, For, Kernel, Seq, Stmt, Store
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.legal import why_not_parallel
-from tensorwright.schedule.maps import accesses, are_as_one, in_parallel, iterations, share
-from tensorwright.schedule.nest import affine
+from tensorwright.schedule.maps import are_as_one, in_parallel, iterations, share
+from tensorwright.schedule.nest import runs_along
 from tensorwright.schedule.rows import NEW_RUN
 from tensorwright.schedule.space import Choices
 from tensorwright.target.target import Target
@@ -72,10 +72,8 @@ def lie_together(lines: For) -> bool:
     inside = [x for x in ir.statements(lines.body) if isinstance(x, For)]
     if any(v in set(walk(f.begin, f.extent)) for f in inside):
         return False
-    steps = [affine(flat, v) for flat in accesses(lines)]
-    near = all(a is not None and (is_const(a, 0) or is_const(a, 1)) for a in steps)
     stores = [x for x in ir.statements(lines) if isinstance(x, Store) and x.buffer not in held]
-    return near and all(any(v in set(walk(i)) for i in x.indices) for x in stores)
+    return runs_along(lines) and all(any(v in set(walk(i)) for i in x.indices) for x in stores)
 
 
 def joined(body: Stmt, loops: list[Symbol]) -> tuple[Stmt, list[Symbol]]:

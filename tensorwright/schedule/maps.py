@@ -15,7 +15,7 @@ from tensorwright.ir.loop import For, Kernel, Stmt
 from tensorwright.ir.simplify import linear
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.interleaved import in_blocks, interleaved
-from tensorwright.schedule.nest import affine, flat_index, read_nest
+from tensorwright.schedule.nest import accesses, affine, flat_index, is_near, read_nest
 from tensorwright.schedule.padding import Padded, split_padding, split_panels
 from tensorwright.schedule.space import Choices
 from tensorwright.target.target import Target
@@ -77,13 +77,6 @@ def are_as_one(root: Stmt, outer: For, inner: For) -> bool:
         if a is None or b is None or a is not b * inner.extent:
             return False
     return not any(i in set(ir.walk(e)) or j in set(ir.walk(e)) for e in _other_uses(root))
-
-
-def accesses(root: Stmt) -> list[Expr]:
-    """Flat indices of every load and store."""
-    found = [flat_index(e.value, e.args) for e in ir.loads(root)]
-    return found + [flat_index(s.buffer, s.indices) for s in ir.statements(root)
-                    if isinstance(s, ir.Store)]  # fmt: skip
 
 
 def _other_uses(root: Stmt) -> list[Expr]:
@@ -470,7 +463,7 @@ def transposed_loop(body: Stmt, loops: list[Symbol]) -> Symbol | None:
         flat = flat_index(e.value, e.args)
         own = {v: affine(flat, sym(v)) for v in loops[:-1]}
         step = affine(flat, last)
-        if step is None or not is_const(step) or step.value in (0, 1) or e.dtype.bytes > 4:
+        if step is None or not is_const(step) or is_near(step) or e.dtype.bytes > 4:
             continue
         for v, a in own.items():
             if a is not None and is_const(a, 1) and bounds(p.find(body, v).extent)[1] not in (

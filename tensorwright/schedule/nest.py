@@ -147,6 +147,23 @@ def _factors(atom: Expr) -> list[Expr]:
     return [atom]
 
 
+def is_near(step: Expr | None) -> bool:
+    """Whether a step between addresses is known to lead to the same element or to the next one."""
+    return step is not None and (is_const(step, 0) or is_const(step, 1))
+
+
+def accesses(root: Stmt) -> list[Expr]:
+    """Flat indices of every load and store."""
+    found = [flat_index(e.value, e.args) for e in ir.loads(root)]
+    return found + [flat_index(s.buffer, s.indices) for s in ir.statements(root)
+                    if isinstance(s, Store)]  # fmt: skip
+
+
+def runs_along(f: For) -> bool:
+    """Whether every access of a loop stays where it is or goes to the next element."""
+    return all(is_near(affine(flat, sym(f.var))) for flat in accesses(f))
+
+
 def loads_of(e: Expr) -> list[Expr]:
     """Distinct loads inside an expression."""
     return [p for p in walk(e) if p.op == "load"]

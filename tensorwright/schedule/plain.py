@@ -15,13 +15,12 @@ from tensorwright.schedule import primitives as p
 from tensorwright.schedule.legal import why_not_parallel
 from tensorwright.schedule.maps import (
     PARALLEL_WORK,
-    accesses,
     iterations,
     lanes_for,
     schedule_map,
     vectorize_innermost,
 )
-from tensorwright.schedule.nest import affine, read_nest
+from tensorwright.schedule.nest import accesses, affine, read_nest, runs_along
 from tensorwright.schedule.space import Choices
 from tensorwright.target.target import Target
 
@@ -71,13 +70,7 @@ def is_short_reduction(f: For) -> bool:
     step = f.body
     if not is_const(f.extent) or not isinstance(step, Store) or ir.update(step) is None:
         return False
-    return step.buffer.scope == "local" and not step.indices and near(f)
-
-
-def near(f: For) -> bool:
-    """Whether every access of a loop stays where it is or goes to the next element."""
-    steps = [affine(flat, sym(f.var)) for flat in accesses(f)]
-    return all(a is not None and (is_const(a, 0) or is_const(a, 1)) for a in steps)
+    return step.buffer.scope == "local" and not step.indices and runs_along(f)
 
 
 def vectors_inside(s: Stmt, target: Target) -> Stmt:
@@ -90,6 +83,6 @@ def vectors_inside(s: Stmt, target: Target) -> Stmt:
         f = f.body if isinstance(f, For) else f.then
     if not isinstance(f, For) or f.kind != "serial" or why_not_parallel(f):
         return s
-    if not near(f) or not is_const(affine(accesses(f)[-1], sym(f.var)), 1):
+    if not runs_along(f) or not is_const(affine(accesses(f)[-1], sym(f.var)), 1):
         return s
     return vectorize_innermost(s, f.var, target)[0]

@@ -26,7 +26,7 @@ from tensorwright.ir.expr import (
     walk,
 )
 from tensorwright.ir.loop import For, Kernel, Pack
-from tensorwright.schedule.nest import Stage, depends, loads_of, stride_of
+from tensorwright.schedule.nest import Stage, depends, is_near, loads_of, stride_of
 
 
 class Tile(NamedTuple):
@@ -78,7 +78,7 @@ def find_roles(stage: Stage) -> Roles | None:
     big = [f for f in rows if not is_const(f.extent, 1)]
     row = big[-1] if big else None
     if row is not None and not is_const(row.extent):
-        row = next((f for f in reversed(big) if is_near(other, sym(f.var))), row)
+        row = next((f for f in reversed(big) if has_known_steps(other, sym(f.var))), row)
     outer = tuple(f for f in stage.spatial if f is not row and f is not column)
     run = 1 if other is None else run_along(other, j)
     return Roles(column, row, outer, weights, other, len(moving) == 1, run)
@@ -94,7 +94,7 @@ def run_along(e: Expr, j: Expr) -> int:
     return runs.pop()
 
 
-def is_near(e: Expr | None, i: Expr) -> bool:
+def has_known_steps(e: Expr | None, i: Expr) -> bool:
     """Whether what is read of an operand moves by known steps along a loop."""
     steps = [stride_of(x, i) for x in loads_of(e)] if e is not None else []
     return all(s is not None and is_const(s) for s in steps)
@@ -102,8 +102,7 @@ def is_near(e: Expr | None, i: Expr) -> bool:
 
 def is_streamed(e: Expr, j: Expr) -> bool:
     """Whether all loads of an operand move by one element (or stay) along `j`."""
-    return all(is_const(s, 0) or is_const(s, 1) for s in (stride_of(x, j) for x in loads_of(e))
-               if s is not None) and None not in [stride_of(x, j) for x in loads_of(e)]  # fmt: skip
+    return all(is_near(stride_of(x, j)) for x in loads_of(e))
 
 
 def choose_pack(

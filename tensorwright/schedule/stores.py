@@ -13,7 +13,7 @@ from tensorwright.ir.expr import is_const, sym
 from tensorwright.ir.loop import For, Stmt, Store
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.maps import nest_loops
-from tensorwright.schedule.nest import affine, flat_index
+from tensorwright.schedule.nest import affine, flat_index, is_near
 
 
 def store_rows(body: Stmt) -> Stmt:
@@ -33,7 +33,7 @@ def turned(body: Stmt, s: For) -> Stmt:
         return body
     flat = flat_index(inner.body.buffer, inner.body.indices)
     lane, first = affine(flat, sym(inner.var)), affine(flat, sym(s.var))
-    if lane is None or is_const(lane, 1) or is_const(lane, 0):
+    if lane is None or is_near(lane):
         return body
     if first is None or not is_const(first, 1) or ir.update(inner.body) is not None:
         return body
