@@ -669,38 +669,52 @@ _INFIX = {
 }  # fmt: skip
 
 
-def to_text(e, precedence: int = 0) -> str:
+_LOOSEST, _TIGHTEST = 0, 9  # of what goes into parentheses beside any operator, and beside none
+
+
+def to_text(e, precedence: int = _LOOSEST) -> str:
     """Python source of an expression, as the text form prints it."""
     if not isinstance(e, Expr):
         return str(e)
+    text = text_of(e) if e.dtype is index else _made_text(e)
+    return f"({text})" if _level(e) < precedence else text
+
+
+def text_of(e: Expr) -> str:
+    """`to_text(e)`, computed once a node. So are the parts of an index expression: sizes that are
+    computed share most of what they consist of."""
+    if e._text is None:
+        e._text = _made_text(e)
+    return e._text
+
+
+def _level(e: Expr) -> int:
+    """How tight an expression's operator binds what is beside it."""
+    if e.op == "select":
+        return _LOOSEST
+    if e.op in ("and", "or") and e.dtype is boolean:
+        return 2 if e.op == "and" else 1
+    return _INFIX[e.op][1] if e.op in _INFIX else _TIGHTEST
+
+
+def _made_text(e: Expr) -> str:
     if e.op == "const":
         return const_text(e)
     if e.op == "sym":
         return e.value.name
     if e.op == "load":
-        return f"{e.value.name}[{', '.join(to_text(i) for i in e.args) or '()'}]"
+        return f"{e.value.name}[{', '.join(map(to_text, e.args)) or '()'}]"
     if e.op == "select":
         cond, a, b = to_text(e.args[0], 1), to_text(e.args[1], 1), to_text(e.args[2])
-        return f"({a} if {cond} else {b})" if precedence else f"{a} if {cond} else {b}"
-    if e.op in ("and", "or") and e.dtype is boolean:
-        symbol, level = ("and", 2) if e.op == "and" else ("or", 1)
-    elif e.op in _INFIX:
-        symbol, level = _INFIX[e.op]
-    else:
+        return f"{a} if {cond} else {b}"
+    level = _level(e)
+    if level == _TIGHTEST:
         return _call_text(e)
-    a, b = e.args
+    symbol, (a, b) = _INFIX[e.op][0] if e.op in _INFIX else e.op, e.args
     if e.op == "add" and b.dtype is index:
         symbol, b = _minus(b)
     left = level + 1 if e.op in COMPARISONS else level  # Python would read a chain
-    text = f"{to_text(a, left)} {symbol} {to_text(b, level + 1)}"
-    return f"({text})" if level < precedence else text
-
-
-def text_of(e: Expr) -> str:
-    """`to_text(e)`, computed once a node."""
-    if e._text is None:
-        e._text = to_text(e)
-    return e._text
+    return f"{to_text(a, left)} {symbol} {to_text(b, level + 1)}"
 
 
 def _minus(b: Expr) -> tuple[str, Expr]:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tensorwright.ir import simplify
+from tensorwright.ir import expr, simplify
 from tensorwright.ir.dtype import index
 from tensorwright.ir.expr import (
     COMPARISONS,
@@ -315,3 +315,13 @@ def test_no_truth():
 
 def test_equal_expressions_are_one_object():
     assert sym(X.value) * 2 + 1 is 1 + 2 * sym(X.value)
+
+
+def test_parts_that_sizes_share_are_printed_once(monkeypatch):
+    made, real = [], expr._made_text
+    monkeypatch.setattr(expr, "_made_text", lambda e: made.append(e) or real(e))
+    a, b, c = (var(name) for name in "abc")
+    shared = a // (b * b + c)
+    sizes = [binary("max", shared * c, shared + n) % (shared * b + 7 + n) for n in range(20)]
+    assert len({str(s) for s in sizes}) == 20
+    assert sum(e is shared for e in made) == 1
