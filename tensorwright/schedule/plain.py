@@ -25,9 +25,12 @@ from tensorwright.schedule.space import Choices
 from tensorwright.target.target import Target
 
 
-def schedule_plain(k: Kernel, target: Target, trace: str = "as defined") -> Kernel:
+def schedule_plain(
+    k: Kernel, target: Target, choices: Choices, trace: str = "as defined"
+) -> Kernel:
     """Run outermost loops in parallel where their iterations are independent and many."""
-    return k.with_body(seq(*(part(k, s, target) for s in parts(k.body))), trace)
+    nests = (part(k, s, target, choices.within(f"nest{n}")) for n, s in enumerate(parts(k.body)))
+    return k.with_body(seq(*nests), trace)
 
 
 def parts(s: Stmt) -> list[Stmt]:
@@ -39,9 +42,9 @@ def parts(s: Stmt) -> list[Stmt]:
     return [s]
 
 
-def part(k: Kernel, s: Stmt, target: Target) -> Stmt:
+def part(k: Kernel, s: Stmt, target: Target, choices: Choices) -> Stmt:
     if is_plain_map(s):
-        return schedule_map(k.with_body(s), read_nest(s).spatial, target, Choices()).body
+        return schedule_map(k.with_body(s), read_nest(s).spatial, target, choices).body
     if isinstance(s, For) and iterations(s) >= PARALLEL_WORK and not why_not_parallel(s):
         s = p.set_kind(s, s.var, "parallel")
     return vectors_inside(reductions_inside(s, target), target)

@@ -47,12 +47,12 @@ def schedule_as(k: Kernel, target: Target, choices: Choices) -> Kernel:
     try:
         made = schedule_by_form(k, target, choices)
     except ScheduleError as e:  # correct as it stands, and the trace says what was not possible
-        if choices.given:
-            raise ChoiceError(f"the given choices do not apply: {e.message}") from e
         made, reason = None, f": {e.message}"
     if made is None:
         choices.forget()
-        made = schedule_plain(k, target, f"as defined{reason}")
+        made = schedule_plain(k, target, choices, f"as defined{reason}")
+        if reason and choices.left_over():
+            raise ChoiceError(f"the given choices do not apply{reason}")
     return made
 
 

@@ -77,11 +77,14 @@ class Choices:
 
     def check_used(self) -> None:
         """Raise ChoiceError for a given choice that no rule asked for."""
-        for name, value in self.given.items():
-            if name not in self.made:
-                known = ", ".join(self.made) or "nothing"
-                raise ChoiceError(f"{name} = {value} is not a choice of this kernel",
-                                  help=f"what is decided here: {known}")  # fmt: skip
+        for name in self.left_over():
+            known = ", ".join(self.made) or "nothing"
+            raise ChoiceError(f"{name} = {self.given[name]} is not a choice of this kernel",
+                              help=f"what is decided here: {known}")  # fmt: skip
+
+    def left_over(self) -> list[str]:
+        """The given choices that no rule asked for so far."""
+        return [name for name in self.given if name not in self.made]
 
     @property
     def cost(self) -> float:

@@ -53,7 +53,14 @@ def pooled() -> Kernel:
     return kernel_of(OP["reduce_max"](x, axes=(1,)), x)
 
 
-KERNELS = {f.__name__: f for f in (product, softmax, turned, pooled)}
+def put() -> Kernel:
+    """Rows put into a copy: a kernel without a form, of which the copy has choices."""
+    x, at, e = (param(n, tensor(t, *d)) for n, t, d in (
+        ("x", "f32", (50, 33)), ("at", "i64", (7, 1)), ("e", "f32", (7, 33))))  # fmt: skip
+    return kernel_of(OP["scatter_nd"](x, at, e), x, at, e)
+
+
+KERNELS = {f.__name__: f for f in (product, softmax, turned, pooled, put)}
 
 
 def run(k: Kernel, arrays: list[np.ndarray]) -> np.ndarray:
@@ -69,7 +76,7 @@ def run(k: Kernel, arrays: list[np.ndarray]) -> np.ndarray:
 @pytest.mark.parametrize("name", KERNELS)
 def test_every_point_means_the_same(name: str):
     k, random = KERNELS[name](), np.random.default_rng(0)
-    arrays = [random.normal(size=b.shape).astype(np.float32) for b in k.inputs]
+    arrays = [random.normal(size=b.shape).astype(b.dtype.numpy) for b in k.inputs]
     expected = run_kernel(k, arrays)[0]
     texts = set()
     for seed in range(8):
@@ -102,6 +109,13 @@ def test_choices_that_do_not_fit():
         schedule(product(), TARGET, Choices({"tile": (9, 9, 16)}))
     with pytest.raises(ChoiceError, match="block = 16 is not a choice of this kernel"):
         schedule(product(), TARGET, Choices({"block": 16}))
+    with pytest.raises(ChoiceError, match="lanes = 8 is not a choice of this kernel"):
+        schedule(put(), TARGET, Choices({"lanes": 8}))
+
+
+def test_what_has_no_form_takes_choices():
+    made = [to_text(schedule(put(), TARGET, Choices({"nest0.lanes": n}))) for n in (4, 8, 16)]
+    assert len(set(made)) == 3 and all("as defined" in text for text in made)
 
 
 def test_parts_have_names_of_their_own():
