@@ -18,6 +18,7 @@ from mpmath import mp, mpf
 TARGET = Path(__file__).parent.parent / "tensorwright/codegen/math_tables.py"
 HALF_LN2 = mp.log(2) / 2 * mpf("1.0005")
 SQRT_HALF, SQRT2 = mp.sqrt(mpf("0.5")), mp.sqrt(2)
+ROOTS = [float(np.float32(2 ** (j / 16))) for j in range(16)]  # `exp_root` reaches between them
 EIGHTH_TURN = mp.pi / 4 * mpf("1.016")
 
 
@@ -104,7 +105,7 @@ FITS = (
     Fit("exp", tail(mp.exp, lambda x: 1 + x, 2), relative(mp.expm1, 2),
         -HALF_LN2, HALF_LN2, 5, 10),
     Fit("exp_root", tail(mp.exp, lambda x: 1 + x, 2), relative(mp.exp, 2),
-        -HALF_LN2 / 16, HALF_LN2 / 16, 1, None),
+        -HALF_LN2 / len(ROOTS), HALF_LN2 / len(ROOTS), 1, None),
     Fit("exp2_wide", tail(two_to, lambda x: 1, 1), relative(two_to, 1), mpf(-1), mpf(1), 7, 13),
     Fit("log", tail(mp.log1p, lambda x: x - x * x / 2, 3), relative(mp.log1p, 3),
         SQRT_HALF - 1, SQRT2 - 1, 7, None),
@@ -202,6 +203,7 @@ def render(tables: dict[str, dict]) -> str:
              "math_core.py.", '"""', ""]  # fmt: skip
     lines += [f"ERF_CENTER = {float(ERF_CENTER)!r}", f"ERF_END = {float(ERF_END)!r}",
               f"ERFC_SCALE = {float(ERFC_SCALE)!r}", ""]  # fmt: skip
+    lines += ["ROOTS = (", *(f"    {v!r}," for v in ROOTS), ")", ""]
     for name, rows in (("F32", two_over_pi_f32()), ("F64", two_over_pi_f64())):
         lines += [f"TWO_OVER_PI_{name} = ("]
         lines += [f"    ({', '.join(map(repr, row))}),".replace("inf", 'float("inf")')

@@ -11,14 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tensorwright.codegen.math_tables import ROOTS
 from tensorwright.codegen.operations import literal
 from tensorwright.ir.dtype import bf16, f32, i32, u16, u32
 from tensorwright.ir.expr import Expr, binary, bitcast, cast, const, eq, fma, select, unary
 
 Operands = tuple[tuple[str, str], ...]  # LLVM's type and value of each
-
-# 2**(j / 16), rounded
-ROOTS = tuple(float(f32.numpy.type(2.0 ** (j / 16))) for j in range(16))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from tensorwright.codegen.math_tables import F32, F64
+from tensorwright.codegen.math_tables import F32, F64, ROOTS
 from tensorwright.ir.dtype import DType, f32, f64, i32, i64
 from tensorwright.ir.expr import Expr, binary, bitcast, call, cast, const, eq, fma, select, unary
 
@@ -199,8 +199,8 @@ def exp_scaled(x: Expr) -> Expr:
     their roots: exp(x) = 2**floor(n) 2**(j/16) (1 + (r + r**2 q(r))), where n is a multiple of 1/16
     with the fraction j/16 and |r| <= ln2/32, degree 3 in f32 (Tang 1989)."""
     F = format_of(x)
-    t = fma(x, F(F.log2e[0]), F(F.magic / 16))
-    n = t - F.magic / 16
+    t = fma(x, F(F.log2e[0]), F(F.magic / len(ROOTS)))
+    n = t - F.magic / len(ROOTS)
     r = fma(n, F(-F.ln2[1]), fma(n, F(-F.ln2[0]), x))
     root = call("root", F.dtype, (bits_of(t),))
     return call("scale", F.dtype, (fma(exp_reduced(r, "exp_root"), root, root), n))

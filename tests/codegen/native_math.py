@@ -13,7 +13,7 @@ import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 
-from tensorwright.codegen.instructions import ROOTS
+from tensorwright.codegen.math_tables import ROOTS
 from tensorwright.ir.expr import Expr, walk
 
 LANES = 16

@@ -5,7 +5,7 @@ evaluate(e, {x: values})  ->  array, bit for bit what a machine with fma compute
 
 import numpy as np
 
-from tensorwright.codegen.instructions import ROOTS
+from tensorwright.codegen.math_tables import ROOTS
 from tensorwright.ir.expr import Expr, walk
 
 OPERATIONS = {
