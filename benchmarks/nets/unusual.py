@@ -35,7 +35,8 @@ def convolutions() -> None:
         (1, 8, 3, 1, 96), (3, 3, 3, 1, 128), (3, 32, 7, 2, 96), (8, 1, 3, 1, 96), (8, 2, 3, 1, 96),
         (32, 1, 3, 1, 128), (30, 5, 3, 1, 48), (17, 33, 3, 1, 40), (5, 5, 11, 1, 48),
         (64, 3, 9, 1, 64), (64, 255, 1, 1, 26), (64, 64, 1, 2, 40), (512, 32, 3, 1, 7),
-        (3, 192, 16, 16, 112), (4, 4, 3, 1, 6), (16, 16, 3, 1, 300),
+        (3, 192, 16, 16, 112), (4, 4, 3, 1, 6), (16, 16, 3, 1, 300), (64, 192, 5, 1, 27),
+        (64, 64, 5, 2, 56), (64, 128, 3, 2, 80),
     ):  # fmt: skip
         make = partial(nn.Conv2d, before, after, window, step, window // 2 if step < 4 else 0)
         layer("conv", named(before, after, window, step, size), make, 1, before, size, size)
@@ -54,7 +55,8 @@ def convolutions() -> None:
         layer("grouped", named(groups, channels, window, size), make, 1, channels, size, size)
     for before, after, window, step, length, dilation in (
         (1, 16, 15, 1, 4000, 1), (16, 16, 3, 1, 1000, 8), (32, 1, 7, 1, 8192, 1),
-        (1, 64, 400, 160, 16000, 1), (512, 512, 10, 5, 200, 1),
+        (1, 64, 400, 160, 16000, 1), (512, 512, 10, 5, 200, 1), (80, 384, 3, 1, 3000, 1),
+        (384, 384, 3, 2, 3000, 1), (128, 128, 5, 1, 1000, 1), (256, 256, 7, 1, 500, 1),
     ):  # fmt: skip
         padding = window // 2 * dilation if step == 1 else 0
         make = partial(nn.Conv1d, before, after, window, step, padding, dilation=dilation)
