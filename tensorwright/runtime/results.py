@@ -31,7 +31,7 @@ MOST_BYTES = 64 << 20  # of smaller blocks that wait
 SPARE = 4  # a block may be larger than what it is taken for by 1 / SPARE
 
 _waiting: list[Block] = []
-_shelves: dict[int, list[Piece]] = {}  # smaller blocks that wait, by their size
+_shelves: dict[int, Shelf] = {}  # smaller blocks that wait, by their size
 
 
 class Block:
@@ -40,8 +40,10 @@ class Block:
     def __init__(self, nbytes: int) -> None:
         self.flat = region(nbytes)
         self.start = address(self.flat)
-        self.start += -self.start % PAGE
+        at = -self.start % PAGE
+        self.start += at
         self.nbytes = nbytes
+        self.memory = self.flat[at : at + nbytes].view(_Memory)
 
     def rest(self) -> None:
         """Let the system have the pages if it needs them; what they hold is lost then."""
@@ -59,18 +61,27 @@ class Piece:
     def __init__(self, nbytes: int) -> None:
         size = nbytes + SMALL_PAGE
         self.flat, self.start = aligned_empty((size,), np.dtype(np.uint8), size)
-        self.start += -self.start % SMALL_PAGE
+        at = -self.start % SMALL_PAGE
+        self.start += at
         self.nbytes = nbytes
+        self.memory = self.flat[at : at + nbytes].view(_Memory)
 
 
-class _Held:
-    """A block as NumPy wants to be told of it; it waits again when the last array over it dies."""
+class Shelf(list):
+    """Pieces of one size that wait; most: how many were when they were last counted."""
 
-    def __init__(self, block: Block | Piece, nbytes: int) -> None:
-        self.block = block
-        self.__array_interface__ = {
-            "version": 3, "typestr": "|u1", "shape": (nbytes,), "data": (block.start, False),
-        }  # fmt: skip
+    most = 0
+
+
+class _Memory(np.ndarray):
+    """The bytes of a block. A type of its own: of a view of a view of plain arrays NumPy keeps only
+    the array that both look at, and would forget the one in between that tells of the end."""
+
+
+class _Held(np.ndarray):
+    """What arrays over a block look at; the block waits again when the last of them dies."""
+
+    __slots__ = ("block",)
 
     def __del__(self) -> None:
         keep(self.block)
@@ -80,26 +91,36 @@ def result_empty(shape: tuple[int, ...], dtype: np.dtype, nbytes: int) -> tuple[
     """A new array on a 64-byte boundary, and its address."""
     if nbytes < MIDDLE:
         return aligned_empty(shape, dtype, nbytes)
-    if nbytes < LARGE:
-        block = _piece(nbytes)
-    else:
-        block = _take(nbytes) or _new(nbytes)
-    return np.ndarray(shape, dtype, np.asarray(_Held(block, nbytes))), block.start
+    block = _piece(nbytes) if nbytes < LARGE else _take(nbytes) or _new(nbytes)
+    held = block.memory.view(_Held)
+    held.block = block
+    return np.ndarray(shape, dtype, held), block.start
 
 
 def keep(block: Block | Piece) -> None:
     """A block that nobody uses waits; the one that has waited longest goes if there are many, or
     those of the size that was first seen."""
-    if isinstance(block, Piece):
-        _shelves.setdefault(block.nbytes, []).append(block)
-        while sum(n * len(shelf) for n, shelf in list(_shelves.items())) > MOST_BYTES:
-            _shelves.pop(next(iter(_shelves), 0), None)
+    if type(block) is Piece:
+        _put(block)
         return
     block.rest()
     _waiting.append(block)
     if len(_waiting) > MOST:
         with contextlib.suppress(IndexError):
             _waiting.pop(0)
+
+
+def _put(piece: Piece) -> None:
+    """Bytes are counted where more of a size wait than ever before."""
+    shelf = _shelves.get(piece.nbytes)
+    if shelf is None:
+        shelf = _shelves.setdefault(piece.nbytes, Shelf())
+    shelf.append(piece)
+    if len(shelf) <= shelf.most:
+        return
+    shelf.most = len(shelf)
+    while sum(n * other.most for n, other in list(_shelves.items())) > MOST_BYTES:
+        _shelves.pop(next(iter(_shelves), 0), None)
 
 
 def forget() -> None:
