@@ -91,8 +91,9 @@ def why_not_parallel(s: For) -> str:
             stored.setdefault(p.buffer, []).append(p.indices)
     for b, accesses in stored.items():
         loads = [e.args for e in ir.loads(s.body) if e.value is b]
-        pairs = taken_apart(accesses[0])
-        touched = [(*a, flat(a, b), *(rejoined(a, p) for p in pairs)) for a in (*accesses, *loads)]
+        pairs, run = taken_apart(accesses[0]), where_used(sym(s.var), accesses[0])
+        touched = [(*a, flat(a, b.shape), flat(a[run], b.shape[run]),
+                    *(rejoined(a, p) for p in pairs)) for a in (*accesses, *loads)]  # fmt: skip
         if not any(are_apart(list(place), s) for place in zip(*touched)):
             return f"{b.name} may be stored to at one place by two of them"
     return ""
@@ -112,10 +113,17 @@ def rejoined(indices: tuple[Expr, ...], pair: tuple[int, int, Expr]) -> Expr:
     return i.args[0] if whole else i * d + j
 
 
-def flat(indices: tuple[Expr, ...], b: Buffer) -> Expr:
+def where_used(v: Expr, indices: tuple[Expr, ...]) -> slice:
+    """From the first subscript that depends on `v` to the last: a place along these dimensions
+    alone."""
+    used = [n for n, i in enumerate(indices) if v in set(walk(i))]
+    return slice(used[0], used[-1] + 1) if used else slice(0, 0)
+
+
+def flat(indices: tuple[Expr, ...], shape: tuple) -> Expr:
     """The row-major position: where a fused loop is taken apart by // and %, it is the loop."""
     position = const(0)
-    for i, d in zip(indices, b.shape):
+    for i, d in zip(indices, shape):
         taken_apart = position.op == "floordiv" and i.op == "mod" and position.args == i.args
         whole = taken_apart and position.args[1] is as_expr(d)
         position = position.args[0] if whole else position * d + i

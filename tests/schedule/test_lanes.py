@@ -72,6 +72,14 @@ def test_the_best_of_rows(n, largest):
         np.testing.assert_array_equal(got, w)
 
 
+@pytest.mark.parametrize("shape, width", [((8, 3, 4, 40), 240), ((5, 2, 3, 4, 32), 384)])
+def test_all_loops_inside_of_the_axis_are_one(shape, width):
+    x = np.random.default_rng(3).integers(-9, 9, shape).astype(np.float32)
+    f = compiled(cumulative.cumsum, shape, axis=0)
+    assert f"lanes: strips of {width}" in rule(f)
+    np.testing.assert_array_equal(f(x), x.cumsum(0))
+
+
 def test_sizes_that_vary():
     sums = compiled(cumulative.cumsum, ("n", 6, "m"), axis=1)
     best = compiled(sort.top_k, ("n", "m"), k=2, axis=0)
