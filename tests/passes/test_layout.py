@@ -120,6 +120,17 @@ def test_depthwise_along_rows():
     assert kept == ["NLAST"] * 3
 
 
+@pytest.mark.parametrize("groups, window, order", [
+    (8, 1, "NC"), (4, 1, "NC"), (2, 1, "NLAST"), (8, 3, "NLAST"), (1, 1, "NLAST"),
+])  # fmt: skip
+def test_groups_of_few_channels_along_rows(groups, window, order):
+    """Of 2, 4 and 8 of 16 channels: where vectors of channels fill their lanes they are better."""
+    x, pad = x_of(1, 16, 20, 20), ((window // 2,) * 2,) * 2
+    y = conv_general(x, weight(16, 16 // groups, window, window), padding=pad, groups=groups)
+    m = check(y, x, transposes=0 if order == "NC" else 2)
+    assert [n.attrs["layout"] for n in m.main.nodes() if n.op is conv_general] == [order]
+
+
 def test_tokens_from_patches():
     """Flattened and transposed, channels are last already."""
     x = x_of(2, 3, 8, 8)
