@@ -18,10 +18,11 @@ from math import prod
 
 from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import Expr, Symbol, bounds, const, is_const, sym, walk
-from tensorwright.ir.loop import For, If, Kernel, Pack, Stmt, seq
+from tensorwright.ir.loop import For, Kernel, Pack, Stmt
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.elements import element_loops, multiply_by_element
 from tensorwright.schedule.form import EXPENSIVE, inverse
+from tensorwright.schedule.groups import guard_last
 from tensorwright.schedule.maps import LINE_BYTES, are_as_one, in_parallel, share, total
 from tensorwright.schedule.nest import (
     Stage,
@@ -331,7 +332,7 @@ def tile_nest(body: Stmt, roles: Roles, tile: Tile, target: Target, choices: Cho
 
 def spread_nest(body: Stmt, roles: Roles, tile: Tile, target: Target, choices: Choices) -> Stmt:
     at = panel_position(body, roles, tile.width, target, choices)
-    body, jo, ji = p.split(body, roles.column.var, tile.width, guard=guard_last)
+    body, jo, ji = p.split(body, roles.column.var, tile.width, guard=guard_last(roles.weights))
     body, jv, jl = p.split(body, ji, tile.lanes)
     outer = [f.var for f in roles.outer]
     outer.insert(at, jo)
@@ -391,13 +392,6 @@ def is_step(f: For) -> bool:
     stores = [s for s in inside if isinstance(s, ir.Store)]
     flat = all(s.kind in ("unroll", "vector") for s in inside if isinstance(s, For))
     return f.kind == "serial" and flat and all(map(ir.update, stores))
-
-
-def guard_last(body: Stmt, condition: Expr) -> Stmt:
-    """Guard only the final store of a stage: what accumulates for columns past the end reads padded
-    weights and is dropped."""
-    parts = body.body
-    return seq(*parts[:-1], If(condition, parts[-1]))
 
 
 def spread(body: Stmt, order: tuple[Symbol, ...]) -> Stmt:

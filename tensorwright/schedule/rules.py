@@ -12,6 +12,7 @@ from tensorwright.ir.loop import For, Kernel, Seq, seq
 from tensorwright.schedule.attention import schedule_attention
 from tensorwright.schedule.contraction import schedule_contraction
 from tensorwright.schedule.form import read_form
+from tensorwright.schedule.groups import groups_apart
 from tensorwright.schedule.lanes import schedule_lanes
 from tensorwright.schedule.legal import ScheduleError
 from tensorwright.schedule.maps import fill, schedule_map
@@ -66,7 +67,8 @@ def schedule_by_form(k: Kernel, target: Target, choices: Choices) -> Kernel | No
         made = schedule_map(form.kernel, form.stages[0].spatial, target, choices)
         return stream_results(made, target, choices)
     if form.kind == "contraction":
-        made = schedule_contraction(form.kernel, form.stages, target, choices)
+        apart, stages = groups_apart(form.kernel, form.stages, target)
+        made = schedule_contraction(apart, stages, target, choices)
         return made if made is None else finished(made, target)
     if form.kind == "winograd":
         made = schedule_winograd(form, target, choices)
