@@ -10,7 +10,8 @@ element by itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 from tensorwright.codegen.operations import llvm_storage
 from tensorwright.codegen.values import Values
@@ -45,7 +46,7 @@ class Columns(Values):
         """The copies of an unrolled loop's body."""
         columns = self.wanted_columns(s)
         step = self.step_of_lanes(s)
-        if step == s.extent.value and step <= FEWEST:
+        if step == s.extent.value and step <= FEWEST and self.mask is None:
             self.store_rows(s)
             return
         if step and self.part(s.body.buffer, s):
@@ -142,7 +143,7 @@ class Columns(Values):
         """How far from each other lanes store, where the copies of the body store one element after
         another for each of them; 0 for what is not stored so."""
         own, store = sym(s.var), s.body
-        if not isinstance(store, ir.Store) or self.mask is not None or self.lane_begin != "0":
+        if not isinstance(store, ir.Store) or self.lane_begin != "0":
             return 0
         if self.lane is None or s.extent.value < 2 or ir.update(store) is not None:
             return 0
@@ -195,7 +196,22 @@ class Columns(Values):
                 row = self.shuffled(parts[lane % count], parts[lane % count], wide, order)
                 here = {sym(self.lane): const(lane), sym(s.var): s.begin + k}
                 p = self.address(b, self.legal(transform(flat, here.get)))
-                self.emit(f"store <{count} x {element}> {row}, ptr {p}, align {b.dtype.bytes}")
+                with self.if_lane(lane):
+                    self.emit(f"store <{count} x {element}> {row}, ptr {p}, align {b.dtype.bytes}")
+
+    @contextlib.contextmanager
+    def if_lane(self, lane: int) -> Iterator[None]:
+        """What is done only if the mask, if there is one, has a lane."""
+        if self.mask is None:
+            yield
+            return
+        taken, done = self.label("lane"), self.label("done")
+        bit = self.op(f"extractelement <{self.lanes} x i1> {self.mask}, i32 {lane}")
+        self.emit(f"br i1 {bit}, label %{taken}, label %{done}")
+        self.open(taken)
+        yield
+        self.emit(f"br label %{done}")
+        self.open(done)
 
     def joined(self, parts: list[str], width: int, element: str) -> str:
         """One vector of several of `width` elements, pair by pair."""

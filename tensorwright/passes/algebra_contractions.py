@@ -153,6 +153,20 @@ def product_as_sum(node: Node, y: Node, z: Node) -> Node | None:
     return transpose(sums, perm=(*batch, last, last - 1))
 
 
+def vector_product_as_sum(node: Node, y: Node, z: Node) -> Node | None:
+    """The same for a vector, which is a row."""
+    batch = len(node.attrs["batch"][0])
+    if {y.rank, z.rank} != {batch + 1, batch + 2}:
+        return None
+    args, contract = [y, z], [list(axes) for axes in node.attrs["contract"]]
+    side = int(z.rank < y.rank)
+    args[side] = reshape(args[side], shape=(*args[side].shape[:batch], 1, args[side].shape[batch]))
+    contract[side] = [axis % (batch + 1) + 1 for axis in contract[side]]
+    made = with_attrs(node, tuple(args), contract=tuple(map(tuple, contract)))
+    sums = product_as_sum(made, *args)
+    return None if sums is None else reshape(sums, shape=node.shape)
+
+
 def is_large(many: Node, ahead: Shape) -> bool:
     """Whether a matrix, one alone, takes longer to lay in panels than to multiply."""
     alone = all(d == 1 for d in ahead) and all(isinstance(d, int) for d in many.shape)
@@ -189,6 +203,12 @@ CONTRACTIONS = (
         "product-as-sum",
         P.dot_general(y, z),
         product_as_sum,
+        when=lambda node: node.attrs["dtype"] in (None, f32),
+    ),
+    rule(
+        "vector-product-as-sum",
+        P.dot_general(y, z),
+        vector_product_as_sum,
         when=lambda node: node.attrs["dtype"] in (None, f32),
     ),
     rule("scale-of-sum", P.mul(once(P.add(once(y), b)), k), distributed),

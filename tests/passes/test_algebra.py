@@ -277,6 +277,16 @@ def test_few_rows_against_a_large_matrix_are_sums(rows):
     assert folded(dot_general(x, weight(40, 1000), contract=((1,), (0,))), x) == ["dot_general"]
 
 
+def test_a_vector_against_a_large_matrix_is_a_sum():
+    x, w, v = x_of(40), x_of(40, 1000, name="w"), x_of(1000, 40, name="w")
+    y = dot_general(x, w, contract=((0,), (0,)))
+    found = op_names(check(y, x, w, ops=None, tol=1e-5, special=False))
+    assert "reduce_sum" in found and "dot_general" not in found
+    y = dot_general(v, x, contract=((-1,), (-1,)))
+    check(y, v, x, ops=["dot_general"], tol=1e-5, special=False)
+    assert folded(dot_general(x, weight(40, 1000), contract=((0,), (0,))), x) == ["dot_general"]
+
+
 def test_scale_before():
     x = x_of(2, 3, 5, 5)
     y = mul(x, reshape(weight(3), shape=(3, 1, 1)))
