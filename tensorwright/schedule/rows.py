@@ -14,7 +14,7 @@ from dataclasses import replace
 from math import log2, prod
 
 from tensorwright.ir import loop as ir
-from tensorwright.ir.expr import Buffer, bounds, const, is_const, sym
+from tensorwright.ir.expr import Buffer, Symbol, bounds, const, is_const, sym
 from tensorwright.ir.loop import Alloc, For, Kernel, Seq, Stmt, loop_symbol, seq
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.contraction import (
@@ -41,6 +41,7 @@ ACCUMULATORS = (4, 2, 1, 8)
 LATENCY = 4  # of an addition
 SHORT, MOST_VECTORS = 64, 8  # elements of a window, and vectors of a tile
 ROWS_AT_ONCE = (4, 2, 8, 1)  # that are added to a strip of columns
+CACHED = 4  # of which part of the L3 cache what is summed up certainly is in it
 SHORT_RUNS = 4  # bytes that come from memory in a cycle where only a few of them lie together
 NEW_RUN = 50  # cycles until the next row comes as fast as memory gives it
 
@@ -199,35 +200,43 @@ def schedule_columns(k: Kernel, stage: Stage, target: Target, choices: Choices) 
     lanes = lanes_for(k.body, target)
     if in_strips(stage, lanes, target, choices):
         return schedule_strips(k, stage, target, choices)
-    n = stage.spatial[-1].extent
+    body, loops = columns_as_one(k, stage)
+    n = p.find(body, loops[-1]).extent
     product = Product(1, n.value if is_const(n) else 1024, reduction_length(stage))
     tile = choose_tile(product, target, lanes, choices)
+    body, jo, ji = p.split(body, loops[-1], tile.width, guard=p.guard_carried)
+    body, jv, jl = p.split(body, ji, tile.lanes)
+    body = p.set_kind(body, jl, "vector")
+    body = spread(body, (jl, jv))
+    body = share(body, [*loops[:-1], jo], choices)
+    return k.with_body(body, f"columns: {tile.vectors} x {tile.lanes}")
+
+
+def columns_as_one(k: Kernel, stage: Stage) -> tuple[Stmt, list[Symbol]]:
+    """The reduction with sums of its own, and its loops over results, those of one run of memory
+    fused."""
     body = k.body
     if stage.acc is stage.out:
         body = p.cache_write(body, stage.init)
     for f in stage.spatial:
         body = p.set_kind(body, f.var, "parallel")
-    body, jo, ji = p.split(body, stage.spatial[-1].var, tile.width, guard=p.guard_carried)
-    body, jv, jl = p.split(body, ji, tile.lanes)
-    body = p.set_kind(body, jl, "vector")
-    body = spread(body, (jl, jv))
-    loops = [f.var for f in stage.spatial[:-1]] + [jo]
-    return k.with_body(share(body, loops, choices), f"columns: {tile.vectors} x {tile.lanes}")
+    return collapse(body, [f.var for f in stage.spatial])
 
 
 def in_strips(stage: Stage, lanes: int, target: Target, choices: Choices) -> bool:
     """Whether sums of many columns are kept in the cache rather than those of few in registers:
-    what comes from beyond the L2 cache is read in long runs then, but sums are moved."""
+    what comes from memory is read in long runs then, but sums are moved."""
     reads = {e.value for e in loads_of(stage.step.value) if e.value is not stage.acc}
     if not all(isinstance(d, int) for b in reads for d in b.shape):
         return False
     size = sum(prod(b.shape) * b.dtype.bytes for b in reads)
-    near = size <= target.caches[1]
+    near = size <= target.caches[2] // CACHED
+    rate = target.l2_rate if size <= target.caches[1] else target.l3_rate
     together = target.memory_rate if is_short(stage, lanes) else SHORT_RUNS
     moved = 2 * reduction_length(stage) * prod(extent_of(f) for f in stage.spatial) / lanes
     cycles = {
-        "tiles": size / (target.l2_rate if near else together),
-        "strips": size / (target.l2_rate if near else target.memory_rate) + near * moved,
+        "tiles": size / (rate if near else together),
+        "strips": size / (rate if near else target.memory_rate) + near * moved,
     }
     return choices.pick("sums", cycles, cycles.get) == "strips"
 
@@ -243,12 +252,8 @@ def is_short(stage: Stage, lanes: int) -> bool:
 def schedule_strips(k: Kernel, stage: Stage, target: Target, choices: Choices) -> Kernel:
     """Sums of a strip of columns in the cache, to which rows are added: what is read lies together.
     Rows that do not follow each other are added several at once, so that the sums move less."""
-    lanes, body = lanes_for(k.body, target), k.body
-    if stage.acc is stage.out:
-        body = p.cache_write(body, stage.init)
-    for f in stage.spatial:
-        body = p.set_kind(body, f.var, "parallel")
-    body, loops = collapse(body, [f.var for f in stage.spatial])
+    lanes = lanes_for(k.body, target)
+    body, loops = columns_as_one(k, stage)
     n = p.find(body, loops[-1]).extent.value
     width = choose_strip(n, stage, lanes, target, choices)
     body, jo, ji = p.split(body, loops[-1], width, guard=p.guard_carried)
