@@ -195,13 +195,13 @@ def spread_out(t: Transformed, tiles: int, scope: str) -> Transformed:
     for b in (t.v, t.m):
         points, _, *widths = b.shape
         new[b] = Buffer(b.name, b.dtype, (points, tiles * prod(widths) + SPREAD), scope, 64)
-    inputs, products, results = t.inputs, t.products.root, t.results
-    for b, n in new.items():
-        flat = lambda i, b=b: (i[0], i[1] * prod(b.shape[2:]) + flat_place(i[2:], b.shape[2:]))
-        inputs, products, results = (
-            rename_accesses(s, b, n, flat) for s in (inputs, products, results)
-        )
-    return replace(t, inputs=inputs, products=products, results=results,
+
+    def renamed(s: For, b: Buffer) -> For:
+        flat = lambda i: (i[0], i[1] * prod(b.shape[2:]) + flat_place(i[2:], b.shape[2:]))
+        return rename_accesses(s, b, new[b], flat)
+
+    return replace(t, inputs=renamed(t.inputs, t.v), results=renamed(t.results, t.m),
+                   products=renamed(renamed(t.products.root, t.v), t.m),
                    v=new[t.v], m=new[t.m])  # fmt: skip
 
 
@@ -225,8 +225,8 @@ def in_blocks(
     blocks = (count + (size - 1)) // size
     block = loop_symbol("block", const(0), blocks)
     t = spread_out(t, size, "local")
-    first, last = (part_of(transform_part(s, target), t, sym(block), size, count)
-                   for s in (t.inputs, t.results))  # fmt: skip
+    first, last = (part_of(transform_part(s, target), passed, sym(block), size, count)
+                   for s, passed in ((t.inputs, t.v), (t.results, t.m)))  # fmt: skip
     middle = shortened(t.products, size)
     body = seq(Alloc(t.v), Alloc(t.m), first, middle, last)
     # blocks are parallel because tiles are
@@ -268,14 +268,13 @@ def in_part(t: Transformed, part: int, n: Expr) -> Transformed:
     return replace(t, inputs=inputs, products=read_nest(products), results=results, v=v, m=m)
 
 
-def part_of(nest: For, t: Transformed, block: Expr, size: int, count: Expr) -> For:
-    """The tiles of one block: what passes to other stages is counted from its first one."""
+def part_of(nest: For, passed: Buffer, block: Expr, size: int, count: Expr) -> For:
+    """The tiles of one block: what passes to or from other stages is counted from its first one."""
     i = loop_symbol(nest.var.name, const(0), const(size))
     at = block * size + sym(i)
     body = ir.substitute(nest.body, {sym(nest.var): at})
-    for b in (t.v, t.m):
-        width = (b.shape[1] - SPREAD) // size
-        body = rename_accesses(body, b, b, lambda x, w=width: (x[0], x[1] - block * (size * w)))
+    begin = block * (passed.shape[1] - SPREAD)
+    body = rename_accesses(body, passed, passed, lambda x: (x[0], x[1] - begin))
     return For(i, const(0), const(size), body if is_const(count % size, 0) else ir.If(
         compare("lt", at, count), body))  # fmt: skip
 
