@@ -7,12 +7,13 @@ runtime knows of a program: `from_json(to_json(m)) == m`.
 """
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from tensorwright.base.errors import ArtifactError
 
 FORMAT_VERSION = 3
+LONGEST = 32  # characters of a dimension that messages show
 
 Dim = int | str
 
@@ -33,6 +34,12 @@ class TensorInfo:
         if self.is_data:
             return self.dtype
         return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+
+    @property
+    def brief(self) -> str:
+        """As printed, with dots for dimensions that are long expressions."""
+        short = tuple(d if len(str(d)) <= LONGEST else "..." for d in self.shape)
+        return str(replace(self, shape=short))
 
     @property
     def is_data(self) -> bool:

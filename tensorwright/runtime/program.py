@@ -352,8 +352,8 @@ class Program:
         return tuple(values[name] for name in names)
 
     def _signature(self) -> str:
-        ins = ", ".join(map(str, self.inputs))
-        return f"{self.name}({ins}) -> ({', '.join(map(str, self.outputs))})"
+        ins, outs = (", ".join(i.brief for i in infos) for infos in (self.inputs, self.outputs))
+        return f"{self.name}({ins}) -> ({outs})"
 
     def _misuse(self, message: str) -> RunError:
         return RunError(

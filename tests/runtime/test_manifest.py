@@ -82,3 +82,10 @@ def test_damage_is_an_artifact_error(change):
 def test_not_a_manifest_at_all(data):
     with pytest.raises(ArtifactError, match="not a Tensorwright artifact"):
         from_json(data)
+
+
+def test_dimensions_that_are_long_expressions_are_dots():
+    long = "6 // (n * m) if n == 0 else n * m * 2"
+    info = TensorInfo("y", "f32", ("n", long, 4))
+    assert info.brief == "y: f32[n, ..., 4]"
+    assert str(info) == f"y: f32[n, {long}, 4]"
