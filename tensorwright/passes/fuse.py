@@ -36,6 +36,7 @@ from tensorwright.schedule.form import read_form
 MAX_GROUP = 40
 LONGEST_EPILOGUE = 8  # nodes from a contraction to the last one that it stores
 CONTRACTIONS = ("dot_general", "conv_general", "winograd")
+BEGINNINGS = CONTRACTIONS[:2]  # of kernels with several contractions
 SCALAR_ELEMENTS = 1  # constants up to this size are part of the group, as literals
 
 
@@ -79,7 +80,7 @@ class Fusion:
                 self.group_of[node] = target
             else:
                 self.group_of[node] = Group(node, [node], self.can_grow(node))
-            if node.op.name == "dot_general":
+            if node.op.name in BEGINNINGS:
                 self.reach_back(node)
         return self.rebuild(order)
 
@@ -146,13 +147,16 @@ class Fusion:
 
     def reach_back(self, node: Node) -> None:
         """Take in everything from an earlier contraction to this one, if the whole has a form where
-        its beginnings have none (attention)."""
+        its beginnings have none (attention, contractions strip by strip)."""
         group = self.group_of[node]
         between = self.chain(node.args[0], group)
         fits = group.fusable and len(group.nodes) + len(between) <= MAX_GROUP
         if between and fits and has_form([*group.nodes, *between], group.root, self.known):
             group.nodes += between
             self.group_of.update(dict.fromkeys(between, group))
+            for earlier in between:
+                if earlier.op.name in BEGINNINGS:
+                    self.reach_back(earlier)
 
     def chain(self, start: Node, group: Group) -> list[Node]:
         """The nodes from the nearest contraction to `start`, users first, if they are used by each
@@ -205,7 +209,7 @@ def leads_back(n: Node | None, depends: dict[Node, bool]) -> bool:
     if n is None or n.op in (PARAM, CONST) or n.op.name in HOST_OPS - {"reshape"}:
         return False
     if n not in depends and len(depends) < MAX_GROUP:
-        found = n.op.name == "dot_general" or any([leads_back(a, depends) for a in n.args])
+        found = n.op.name in BEGINNINGS or any([leads_back(a, depends) for a in n.args])
         depends[n] = found and n.op.lower is not None
     return depends.get(n, False)
 
@@ -248,7 +252,7 @@ def has_form(nodes: list[Node], root: Node, known: dict[tuple, bool]) -> bool:
     a product sums up is not asked."""
     body, _ = group_graph(nodes, root)
     key = structure(body)
-    if sum(n.op.name == "dot_general" for n in nodes) == 1:
+    if [n.op.name for n in nodes if n.op.name in CONTRACTIONS] == ["dot_general"]:
         key = without_depths(body, key)
     if key not in known:
         known[key] = read_form(define_kernel("trial", body)) is not None

@@ -28,14 +28,13 @@ from tensorwright.schedule.form import (
     MAX_ROW_BYTES,
     MAX_TILE_BYTES,
     Form,
-    inverse,
     row_shape,
     temps_in_order,
 )
 from tensorwright.schedule.legal import ScheduleError
 from tensorwright.schedule.maps import in_parallel, share, total
 from tensorwright.schedule.masked import skip_masked
-from tensorwright.schedule.nest import Stage, read_nest
+from tensorwright.schedule.nest import Stage, inverse, read_nest
 from tensorwright.schedule.pairs import pack_pairs, pair_variable
 from tensorwright.schedule.primitives_memory import pack
 from tensorwright.schedule.primitives_nests import (

@@ -13,7 +13,7 @@ two tile heights; a symbolic number of rows gets a guarded last tile.
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 
 from tensorwright.ir import loop as ir
@@ -21,7 +21,7 @@ from tensorwright.ir.expr import Expr, Symbol, bounds, const, is_const, sym, wal
 from tensorwright.ir.loop import For, Kernel, Pack, Stmt
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.elements import element_loops, multiply_by_element
-from tensorwright.schedule.form import EXPENSIVE, inverse
+from tensorwright.schedule.form import EXPENSIVE
 from tensorwright.schedule.groups import guard_last
 from tensorwright.schedule.maps import LINE_BYTES, are_as_one, in_parallel, share, total
 from tensorwright.schedule.nest import (
@@ -29,6 +29,7 @@ from tensorwright.schedule.nest import (
     affine,
     depends,
     flat_index,
+    inverse,
     loads_of,
     nest_of,
     stride_of,
@@ -75,12 +76,52 @@ def extent_of(f: For | None, default: int = 1) -> int:
     return min(high, 128) if high is not None else 128
 
 
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """How a contraction is computed: on which tiles, with which window written out, along which
+    variable in pairs, and in which panels it reads its weights."""
+
+    stage: Stage
+    roles: Roles
+    window: For | None
+    pairs: Expr | None
+    tile: Tile
+    pack: Pack | None
+
+
 def schedule_contraction(
     k: Kernel, stages: tuple[Stage, ...], target: Target, choices: Choices
 ) -> Kernel | None:
     """The kernel with its one contraction (and a map behind it) on register tiles; None if it has
     no such form."""
     stage = stages[0]
+    plan = plan_contraction(k, stage, target, choices)
+    if plan is None:
+        return None
+    body = k.body
+    if stage.acc is stage.out:
+        body = p.cache_write(body, stage.init)
+    work = total([*stage.spatial, *stage.reduce])
+    if in_parallel(work, choices, cycles_of(1, target)):
+        for f in stage.spatial:
+            body = p.set_kind(body, f.var, "parallel")
+    if len(stages) == 2:
+        body = p.fuse_epilogue(body, stage, stages[1], inverse(stage, stages[1]))
+    out = stages[-1].out
+    rolled = len(stages) == 2 and is_rolled(stages[1], choices)
+    if rolled:
+        body = p.stage_result(body, out)
+    k, body = on_tiles(k, body, plan, target, choices)
+    if rolled:
+        body = p.roll(body, out)
+    tile, pack = plan.tile, plan.pack
+    trace = f"contraction: {tile.rows} x {tile.vectors} x {tile.lanes} register tile"
+    trace += ", pairs of bf16" if pack is not None and pack.words >= 0 else ""
+    return k.with_body(body, trace)
+
+
+def plan_contraction(k: Kernel, stage: Stage, target: Target, choices: Choices) -> Plan | None:
+    """The choices for one contraction of the kernel; None if it is not one for register tiles."""
     roles = find_roles(stage)
     if roles is None:
         return None
@@ -99,42 +140,34 @@ def schedule_contraction(
     pack = choose_panels(k, stage, roles, tile, pairs, target, choices)
     if pack is None and not is_streamed(roles.weights, sym(roles.column.var)):
         return None
-    body = k.body
-    if stage.acc is stage.out:
-        body = p.cache_write(body, stage.init)
-    work = total([*stage.spatial, *stage.reduce])
-    if in_parallel(work, choices, cycles_of(1, target)):
-        for f in stage.spatial:
-            body = p.set_kind(body, f.var, "parallel")
-    if len(stages) == 2:
-        body = p.fuse_epilogue(body, stage, stages[1], inverse(stage, stages[1]))
-    out = stages[-1].out
-    rolled = len(stages) == 2 and is_rolled(stages[1], choices)
-    if rolled:
-        body = p.stage_result(body, out)
     if roles.run % tile.lanes == 0:  # nothing but single elements to slide over
         window = None
-    body = order_reduction(body, stage, roles, window)
-    if window is not None:
-        body = p.set_kind(body, window.var, "unroll")
-    body = order_spatial(body, stage, roles)
-    params, packs = k.params, k.packs
+    return Plan(stage, roles, window, pairs, tile, pack)
+
+
+def on_tiles(
+    k: Kernel, body: Stmt, plan: Plan, target: Target, choices: Choices
+) -> tuple[Kernel, Stmt]:
+    """The kernel with its weights in panels; `body`, the part of it with the planned contraction
+    alone, which accumulates in a local, on register tiles."""
+    body = order_reduction(body, plan.stage, plan.roles, plan.window)
+    if plan.window is not None:
+        body = p.set_kind(body, plan.window.var, "unroll")
+    body = order_spatial(body, plan.stage, plan.roles)
+    pack = plan.pack
     if pack is not None:
-        old = params[pack.param]
+        old = k.params[pack.param]
         new = packed_buffer(old, pack)
-        params = tuple(new if b is old else b for b in params)
-        packs = (*(given for given in packs if given.param != pack.param), pack)
+        params = tuple(new if b is old else b for b in k.params)
+        packs = (*(given for given in k.packs if given.param != pack.param), pack)
+        k = replace(k, params=params, packs=packs)
         if pack.words >= 0:
-            body = multiply_pairs(body, pairs, roles, new, pack)
+            body = multiply_pairs(body, plan.pairs, plan.roles, new, pack)
         else:
             body = p.relayout(body, old, new, lambda i: packed_index(i, pack))
-    body, roles = join_rows(body, roles)  # last: products of pairs are made of the roles' own loads
-    body = tile_nest(body, roles, tile, target, choices)
-    if rolled:
-        body = p.roll(body, out)
-    trace = f"contraction: {tile.rows} x {tile.vectors} x {tile.lanes} register tile"
-    trace += ", pairs of bf16" if pack is not None and pack.words >= 0 else ""
-    return replace(k.with_body(body, trace), params=params, packs=packs)
+    # last: products of pairs are made of the roles' own loads
+    body, roles = join_rows(body, plan.roles)
+    return k, tile_nest(body, roles, plan.tile, target, choices)
 
 
 def reduction_length(stage: Stage) -> int:

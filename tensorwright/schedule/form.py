@@ -6,6 +6,7 @@
     columns      one reduction across rows, vectors along the last axis
     windows      reductions of a few elements each and maps over the same results
     winograd     a contraction between two transforms, with an epilogue at the stores of the last
+    chain        contractions one behind the other, which strips of rows go through together
     attention    a contraction, reductions and maps along its rows, a contraction of what they make
 
 `read_form` first inlines intermediate maps where recomputing them costs less than storing them.
@@ -30,13 +31,14 @@ from tensorwright.ir.expr import (
     walk,
 )  # fmt: skip
 from tensorwright.ir.loop import For, Kernel
-from tensorwright.ir.simplify import linear
 from tensorwright.schedule import primitives as p
+from tensorwright.schedule.chain import read_chain
 from tensorwright.schedule.maps import index_conditions
 from tensorwright.schedule.nest import (
     Stage,
     affine,
     flat_index,
+    inverse,
     is_near,
     loads_of,
     read_stage,
@@ -118,7 +120,7 @@ def read_form(k: Kernel) -> Form | None:
     if len(found) == 1 and found[0].is_map:
         return Form("map", k, tuple(found))
     if found[0].is_contraction and not (is_sliding(found[0]) or is_dot(found[0])):
-        return _contraction(k, found) or _attention(k, found)
+        return _contraction(k, found) or _chain(k, found) or _attention(k, found)
     k, found = dots_in_order(k, found)
     if are_windows(found):
         return Form("windows", k, tuple(found), len(found[0].spatial))
@@ -153,6 +155,10 @@ def _epilogue(k: Kernel, producer: Stage, consumer: Stage) -> tuple[Kernel, Stag
     body = ir.seq(*(part for s in k.body.body for part in (
         parts if s is consumer.root else [s])))  # fmt: skip
     return k.with_body(body), padded.inside
+
+
+def _chain(k: Kernel, found: list[Stage]) -> Form | None:
+    return None if read_chain(found) is None else Form("chain", k, tuple(found))
 
 
 def _winograd(k: Kernel, whole: Transformed) -> Form | None:
@@ -257,48 +263,6 @@ def _points(s: Stage) -> Expr:
     for f in (*s.spatial, *s.reduce):
         total = total * f.extent
     return total
-
-
-# ---- epilogues ---------------------------------------------------------------------------------
-
-
-def inverse(producer: Stage, consumer: Stage) -> dict[Expr, Expr] | None:
-    """The consumer's variables as functions of the producer's, if it reads each element of the
-    producer's output exactly once: every subscript is a mixed-radix number of distinct
-    variables."""
-    reads = {e for e in ir.loads(consumer.root) if e.value is producer.out}
-    if len(reads) != 1:
-        return None
-    (read,) = reads
-    extents = {sym(f.var): f.extent for f in consumer.spatial}
-    solved: dict[Expr, Expr] = {v: const(0) for v, n in extents.items() if is_const(n, 1)}
-    variables = dict(zip(_axes(producer), producer.variables))
-    for axis, i in enumerate(read.args):
-        own = variables.get(axis, const(0))
-        terms, constant = linear(i)
-        if constant or any(t not in extents for t in terms):
-            return None
-        expected = const(1)
-        last = None
-        for t, c in sorted(terms.items(), key=lambda item: item[1]):
-            if (t in solved and not is_const(extents[t], 1)) or not is_const(expected, c):
-                return None
-            solved[t] = (own // c) if c > 1 else own
-            expected = const(c) * extents[t]
-            last = t
-            solved[t] = solved[t] % extents[t]
-        if last is not None:
-            c = terms[last]
-            solved[last] = own // c if c > 1 else own
-        size = as_expr(producer.out.shape[axis])
-        if size is not expected:
-            return None
-    return solved if set(solved) == set(extents) else None
-
-
-def _axes(s: Stage) -> list[int]:
-    """The output axis of each spatial loop."""
-    return [axis for v in s.variables for axis, i in enumerate(s.final.indices) if i is v]
 
 
 # ---- attention ---------------------------------------------------------------------------------

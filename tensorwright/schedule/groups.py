@@ -15,8 +15,7 @@ from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import Buffer, Expr, const, is_const, select
 from tensorwright.ir.loop import If, Kernel, Stmt, seq
 from tensorwright.schedule import primitives as p
-from tensorwright.schedule.form import inverse
-from tensorwright.schedule.nest import Stage, loads_of, read_nest
+from tensorwright.schedule.nest import Stage, inverse, loads_of, read_nest
 from tensorwright.schedule.roles import find_roles
 from tensorwright.target.target import Target
 

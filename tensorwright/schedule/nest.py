@@ -171,3 +171,42 @@ def loads_of(e: Expr) -> list[Expr]:
 
 def depends(e: Expr, v: Expr) -> bool:
     return v in set(walk(e))
+
+
+def inverse(producer: Stage, consumer: Stage) -> dict[Expr, Expr] | None:
+    """The consumer's variables as functions of the producer's, if it reads each element of the
+    producer's output exactly once: every subscript is a mixed-radix number of distinct
+    variables."""
+    reads = {e for e in ir.loads(consumer.root) if e.value is producer.out}
+    if len(reads) != 1:
+        return None
+    (read,) = reads
+    extents = {sym(f.var): f.extent for f in consumer.spatial}
+    solved: dict[Expr, Expr] = {v: const(0) for v, n in extents.items() if is_const(n, 1)}
+    variables = dict(zip(_axes(producer), producer.variables))
+    for axis, i in enumerate(read.args):
+        own = variables.get(axis, const(0))
+        terms, constant = linear(i)
+        if constant or any(t not in extents for t in terms):
+            return None
+        expected = const(1)
+        last = None
+        for t, c in sorted(terms.items(), key=lambda item: item[1]):
+            if (t in solved and not is_const(extents[t], 1)) or not is_const(expected, c):
+                return None
+            solved[t] = (own // c) if c > 1 else own
+            expected = const(c) * extents[t]
+            last = t
+            solved[t] = solved[t] % extents[t]
+        if last is not None:
+            c = terms[last]
+            solved[last] = own // c if c > 1 else own
+        size = as_expr(producer.out.shape[axis])
+        if size is not expected:
+            return None
+    return solved if set(solved) == set(extents) else None
+
+
+def _axes(s: Stage) -> list[int]:
+    """The output axis of each spatial loop."""
+    return [axis for v in s.variables for axis, i in enumerate(s.final.indices) if i is v]

@@ -24,6 +24,7 @@ from tensorwright.schedule.space import ChoiceError, Choices
 from tensorwright.schedule.steps import schedule_steps
 from tensorwright.schedule.stores import store_rows
 from tensorwright.schedule.streams import stream_results
+from tensorwright.schedule.strips import schedule_chain
 from tensorwright.schedule.windows import schedule_windows
 from tensorwright.schedule.winograd import schedule_winograd
 from tensorwright.target.target import Target
@@ -73,6 +74,8 @@ def schedule_by_form(k: Kernel, target: Target, choices: Choices) -> Kernel | No
     if form.kind == "winograd":
         made = schedule_winograd(form, target, choices)
         return finished(made, target)
+    if form.kind == "chain":
+        return finished(schedule_chain(form, target, choices), target)
     if form.kind == "attention":
         return schedule_attention(form, target, choices)
     if form.kind == "rows":

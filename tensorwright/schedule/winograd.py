@@ -25,9 +25,9 @@ from tensorwright.schedule.contraction import (
     reduction_length,
     tile_nest,
 )
-from tensorwright.schedule.form import Form, inverse
+from tensorwright.schedule.form import Form
 from tensorwright.schedule.maps import fuse_all
-from tensorwright.schedule.nest import Stage, nest_of, read_nest
+from tensorwright.schedule.nest import Stage, inverse, nest_of, read_nest
 from tensorwright.schedule.primitives_memory import pack
 from tensorwright.schedule.primitives_nests import rename_accesses
 from tensorwright.schedule.roles import choose_pack, find_roles

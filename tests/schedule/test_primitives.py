@@ -11,9 +11,8 @@ from tensorwright.ir.dtype import f32
 from tensorwright.ir.expr import Buffer, as_expr, const, sym
 from tensorwright.ir.loop import Alloc, For, If, Store, loops, seq
 from tensorwright.schedule import primitives as p
-from tensorwright.schedule.form import inverse
 from tensorwright.schedule.legal import ScheduleError
-from tensorwright.schedule.nest import stages
+from tensorwright.schedule.nest import inverse, stages
 from tests.schedule.nests import (
     N,
     assert_same,
