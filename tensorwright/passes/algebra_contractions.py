@@ -1,10 +1,8 @@
-"""Fold scales into the constant weights of convolutions and matrix products; products of few rows
-as sums.
+"""Fold scales into the constant weights of convolutions and matrix products.
 
     mul(conv_general(x, w), k: f32[8,1,1])   ->   conv_general(x, mul(w, reshape(k, (8,1,1,1))))
     mul(add(dot_general(x, w), b), k)        ->   add(dot_general(x, mul(w, k)), mul(b, k))
     dot_general(mul(x, k), w, contract=((1,),(0,)))   ->   dot_general(x, mul(reshape(k), w), ...)
-    dot_general(x: f32[1, 512], y: f32[512, 512], ...)   ->   reduce_sum(mul(y, reshape(x)), ...)
 
 A batch normalization after a convolution, once expanded, is such a scale and a shift, so that
 nothing of it is left but weights and a bias.
@@ -14,23 +12,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from tensorwright.ir.dtype import f32
 from tensorwright.ir.graph import CONST, Node, array_of
 from tensorwright.ir.match import P, V, once, rule
-from tensorwright.ir.type import Dim, Shape
 from tensorwright.ops.elementwise import add, mul
 from tensorwright.ops.linalg import free_axes
-from tensorwright.ops.movement import broadcast_to, reshape, transpose
-from tensorwright.ops.reduce import reduce_sum
+from tensorwright.ops.movement import broadcast_to, reshape
 from tensorwright.passes.fold_constants import fold_node
 from tensorwright.passes.layout_rules import with_attrs
 
 x, w, b, k = V("x"), V("w", const=True), V("b", const=True), V("k", const=True)
-y, z = V("y"), V("z")
-SHORTEST = 16  # elements of a row that is worth a sum of its own
-LARGE = 1 << 15  # elements of a matrix whose panels take longer than its product
-FEW_ROWS = (1, 2)  # that such a matrix is read once for each of
-ENDING, ADDING, TURNING = 30, 2, 0.7  # cycles: to end a sum, for a vector of it, to turn an element
+y = V("y")
 
 
 def is_ordinary(k: Node) -> bool:
@@ -122,68 +113,6 @@ def dot_of_scaled(node: Node, x: Node, w: Node, k: Node) -> Node | None:
     return None
 
 
-def product_as_sum(node: Node, y: Node, z: Node) -> Node | None:
-    """Few rows against a matrix, or such a product for each step of a batch (one token's scores),
-    as a sum: the matrix is read as it lies, where a contraction would turn it first. Constants are
-    turned at compile time, and stay."""
-    batch = tuple(range(len(node.attrs["batch"][0])))
-    plain = all(tuple(axes) == batch for axes in node.attrs["batch"])
-    plain = plain and len(node.attrs["contract"][0]) == 1
-    if not plain or any(a.rank != len(batch) + 2 or a.dtype is not f32 for a in (y, z)):
-        return None
-    own = [axis for (axis,) in dot_axes(node)]  # the free one of each
-    side = 0 if z.shape[own[1]] == 1 != y.shape[own[0]] else 1
-    many, few = (y, z)[side], (y, z)[1 - side]
-    rows, last = few.shape[own[1 - side]], many.rank - 1
-    ahead, along = many.shape[: len(batch)], own[side] != last
-    if many.op is CONST or (rows != 1 and own[1 - side] == last):
-        return None
-    if not along and is_large(many, ahead) and rows in FEW_ROWS:
-        columns = reshape(many, shape=(*ahead, 1, *many.shape[-2:]))
-        factors = reshape(few, shape=(*ahead, rows, many.shape[-2], 1))
-        return reshape(reduce_sum(mul(columns, factors), axes=(last,)), shape=node.shape)
-    if not along or not are_few(rows, many.shape[last], bool(batch)):
-        return None
-    if rows == 1:
-        factors = reshape(few, shape=(*ahead, 1, many.shape[last]))
-        return reshape(reduce_sum(mul(many, factors), axes=(last,)), shape=node.shape)
-    lines = reshape(many, shape=(*ahead, many.shape[-2], 1, many.shape[last]))
-    factors = reshape(few, shape=(*ahead, 1, rows, many.shape[last]))
-    sums = reduce_sum(mul(lines, factors), axes=(last + 1,))
-    return transpose(sums, perm=(*batch, last, last - 1))
-
-
-def vector_product_as_sum(node: Node, y: Node, z: Node) -> Node | None:
-    """The same for a vector, which is a row."""
-    batch = len(node.attrs["batch"][0])
-    if {y.rank, z.rank} != {batch + 1, batch + 2}:
-        return None
-    args, contract = [y, z], [list(axes) for axes in node.attrs["contract"]]
-    side = int(z.rank < y.rank)
-    args[side] = reshape(args[side], shape=(*args[side].shape[:batch], 1, args[side].shape[batch]))
-    contract[side] = [axis % (batch + 1) + 1 for axis in contract[side]]
-    made = with_attrs(node, tuple(args), contract=tuple(map(tuple, contract)))
-    sums = product_as_sum(made, *args)
-    return None if sums is None else reshape(sums, shape=node.shape)
-
-
-def is_large(many: Node, ahead: Shape) -> bool:
-    """Whether a matrix, one alone, takes longer to lay in panels than to multiply."""
-    alone = all(d == 1 for d in ahead) and all(isinstance(d, int) for d in many.shape)
-    return alone and many.type.size >= LARGE
-
-
-def are_few(rows: Dim, length: Dim, batched: bool) -> bool:
-    """Whether to add up a line for each of the rows takes less than to turn the line for them all.
-    A single row without a batch is left to the scheduler, which sums along rows."""
-    if not isinstance(rows, int) or not isinstance(length, int) or length < SHORTEST:
-        return False
-    if rows == 1:
-        return batched
-    vectors = length / SHORTEST  # in registers a tile multiplies two in a cycle
-    return rows * (vectors * ADDING + ENDING) < length * TURNING + rows * vectors / 2
-
-
 def is_weighted(node: Node) -> bool:
     """A contraction with constant weights."""
     return node.op.name in ("conv_general", "dot_general") and node.args[1].op is CONST
@@ -199,17 +128,5 @@ CONTRACTIONS = (
     rule("scale-before-convolution", P.conv_general(once(P.mul(x, k)), w), conv_of_scaled),
     rule("scale-into-product", P.mul(once(P.dot_general(x, w)), k), scaled_dot),
     rule("scale-before-product", P.dot_general(once(P.mul(x, k)), w), dot_of_scaled),
-    rule(
-        "product-as-sum",
-        P.dot_general(y, z),
-        product_as_sum,
-        when=lambda node: node.attrs["dtype"] in (None, f32),
-    ),
-    rule(
-        "vector-product-as-sum",
-        P.dot_general(y, z),
-        vector_product_as_sum,
-        when=lambda node: node.attrs["dtype"] in (None, f32),
-    ),
     rule("scale-of-sum", P.mul(once(P.add(once(y), b)), k), distributed),
 )
