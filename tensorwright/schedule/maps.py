@@ -25,6 +25,7 @@ MAX_PARTS = 64  # of a loop that reads different operands
 MOST_RUNS = 16  # operands that follow each other and get a nest each
 FEW_NESTS = 4  # that a map is written out as
 FEWEST_LANES = 4  # of a vector that goes over results again
+ROWS = (8, 7, 6, 5, 4, 3, 2, 1)  # that read at the same places, written out
 MAX_STRIDE = 4  # of lanes that are loaded together and put in order
 LINE_BYTES = 64
 BLOCK = LINE_BYTES // 4  # elements of a cache line
@@ -179,6 +180,7 @@ def schedule_map(k: Kernel, spatial: tuple[For, ...], target: Target, choices: C
             return schedule_side_by_side(k.with_body(body), loops, small, target, choices)
         return schedule_transposed(k.with_body(body), loops, along, small, target, choices)
     body, loops = lengthen(body, loops, target)
+    body, loops = looked_up_together(body, loops)
     innermost = p.find(body, loops[-1])
     inner = choices.within("", iterations(body) // max(iterations(innermost), 1))
     lanes = choose_lanes(innermost, innermost.extent, target, inner)
@@ -331,6 +333,24 @@ def lengthen(body: Stmt, loops: list[Symbol], target: Target) -> tuple[Stmt, lis
         body, both = p.fuse(body, loops[-2], loops[-1])
         loops = [*loops[:-2], both]
     return body, loops
+
+
+def looked_up_together(body: Stmt, loops: list[Symbol]) -> tuple[Stmt, list[Symbol]]:
+    """Some rows written out within the loop along them, where what they read lies at places that
+    are looked up along it, the same for all rows: the places are then worked out once for them."""
+    if len(loops) < 2:
+        return body, loops
+    row, last = p.find(body, loops[-2]), p.find(body, loops[-1])
+    if row.body is not last or not is_const(row.extent) or not isinstance(last.body, ir.Store):
+        return body, loops
+    places = [set(walk(i)) for e in ir.loads(last.body) for i in e.args]
+    found = [x for x in places if sym(last.var) in x and any(e.op == "load" for e in x)]
+    count = next(n for n in ROWS if row.extent.value % n == 0)
+    if count == 1 or not any(sym(row.var) not in x for x in found):
+        return body, loops
+    body, outer, inner = p.split(body, row.var, count)
+    body = p.set_kind(p.reorder(body, [outer, last.var, inner]), inner, "unroll")
+    return body, [*loops[:-2], outer, last.var]
 
 
 def padding_apart(k: Kernel, body: Stmt, loops: list[Symbol], turned: bool) -> Padded | None:

@@ -8,10 +8,12 @@ from tensorwright.codegen.llvm import ModuleText, emit_kernel
 from tensorwright.ir.expr import as_dim, as_expr, ceildiv, var
 from tensorwright.ir.graph import param
 from tensorwright.ir.interp import run_graph
+from tensorwright.ir.loop import For, statements
 from tensorwright.ir.type import tensor
 from tensorwright.ops.activations import relu
 from tensorwright.ops.conv import conv_general
 from tensorwright.ops.elementwise import mul
+from tensorwright.ops.index import gather
 from tensorwright.ops.movement import broadcast_to, concat, pad, reshape, transpose
 from tests.passes.equivalence import module, x_of
 
@@ -191,3 +193,18 @@ def test_short_rows_are_turned_strip_by_strip(channels, strips):
 def test_slices_that_follow_each_other_are_runs(shapes, axis, told):
     xs = [x_of(*s) for s in shapes]
     assert told in " ".join(check(concat(*xs, axis=axis), *xs))
+
+
+@pytest.mark.parametrize(("rows", "count"), [(16, 8), (7, 7), (11, 3)])
+@pytest.mark.parametrize("target", ["x86-64-avx512", "x86-64-avx2", "x86-64-sse4.2"])
+def test_rows_that_look_up_the_same_places(rows: int, count: int, target: str):
+    """The places are worked out once for several rows, which are written out within a vector."""
+    x, at = x_of(3, rows, 50), param("at", tensor("i64", 37))
+    program = tw.compile(module(relu(gather(x, at, axis=2)), x, at), target=target)
+    values = RNG.standard_normal((3, rows, 50)).astype(np.float32)
+    places = RNG.integers(-50, 50, 37)
+    wanted = np.maximum(values[..., places], 0)
+    np.testing.assert_array_equal(program(values, places), wanted)
+    bodies = [k.body for k in program.lowered.kernels.values()]
+    loops = [s for b in bodies for s in statements(b) if isinstance(s, For) and s.kind == "unroll"]
+    assert {f.extent.value for f in loops} == {count}
