@@ -54,9 +54,7 @@ def product_as_sum(node: Node, y: Node, z: Node, target: Target) -> Node | None:
     as a sum: the matrix is read as it lies, where a contraction would turn it first. Constants are
     turned at compile time, and stay."""
     batch = tuple(range(len(node.attrs["batch"][0])))
-    plain = all(tuple(axes) == batch for axes in node.attrs["batch"])
-    plain = plain and len(node.attrs["contract"][0]) == 1
-    if not plain or any(a.rank != len(batch) + 2 or a.dtype is not f32 for a in (y, z)):
+    if not is_plain(node) or any(a.rank != len(batch) + 2 or a.dtype is not f32 for a in (y, z)):
         return None
     own = [axis for (axis,) in dot_axes(node)]  # the free one of each
     side = 0 if z.shape[own[1]] == 1 != y.shape[own[0]] else 1
@@ -83,7 +81,7 @@ def product_as_sum(node: Node, y: Node, z: Node, target: Target) -> Node | None:
 def vector_product_as_sum(node: Node, y: Node, z: Node, target: Target) -> Node | None:
     """The same for a vector, which is a row."""
     batch = len(node.attrs["batch"][0])
-    if {y.rank, z.rank} != {batch + 1, batch + 2}:
+    if not is_plain(node) or {y.rank, z.rank} != {batch + 1, batch + 2}:
         return None
     args, contract = [y, z], [list(axes) for axes in node.attrs["contract"]]
     side = int(z.rank < y.rank)
@@ -92,6 +90,13 @@ def vector_product_as_sum(node: Node, y: Node, z: Node, target: Target) -> Node 
     made = with_attrs(node, tuple(args), contract=tuple(map(tuple, contract)))
     sums = product_as_sum(made, *args, target)
     return None if sums is None else reshape(sums, shape=node.shape)
+
+
+def is_plain(node: Node) -> bool:
+    """Whether a product sums along one axis, and its batch comes first in both operands."""
+    batch = tuple(range(len(node.attrs["batch"][0])))
+    first = all(tuple(axes) == batch for axes in node.attrs["batch"])
+    return first and len(node.attrs["contract"][0]) == 1
 
 
 FORMS = {"product-as-sum": product_as_sum, "vector-product-as-sum": vector_product_as_sum}
