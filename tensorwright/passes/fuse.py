@@ -31,12 +31,14 @@ from tensorwright.ir.type import TensorType, TupleType, type_symbols
 from tensorwright.ops.kernel import fused
 from tensorwright.passes.lower import HOST_OPS, define_kernel, joined_results
 from tensorwright.passes.share import without_depths
+from tensorwright.schedule import chain
 from tensorwright.schedule.form import read_form
 
 MAX_GROUP = 40
 LONGEST_EPILOGUE = 8  # nodes from a contraction to the last one that it stores
 CONTRACTIONS = ("dot_general", "conv_general", "winograd")
-BEGINNINGS = CONTRACTIONS[:2]  # of kernels with several contractions
+# what kernels with several contractions may begin with, by the one that they end with
+BEGINNINGS = {"dot_general": CONTRACTIONS[:1], "conv_general": CONTRACTIONS[:2]}
 SCALAR_ELEMENTS = 1  # constants up to this size are part of the group, as literals
 
 
@@ -80,8 +82,7 @@ class Fusion:
                 self.group_of[node] = target
             else:
                 self.group_of[node] = Group(node, [node], self.can_grow(node))
-            if node.op.name in BEGINNINGS:
-                self.reach_back(node)
+            self.reach_back(node)
         return self.rebuild(order)
 
     def can_grow(self, node: Node) -> bool:
@@ -148,21 +149,23 @@ class Fusion:
     def reach_back(self, node: Node) -> None:
         """Take in everything from an earlier contraction to this one, if the whole has a form where
         its beginnings have none (attention, contractions strip by strip)."""
+        beginnings = BEGINNINGS.get(node.op.name)
+        if beginnings is None or (node.op.name == "conv_general" and is_near(node.args[0])):
+            return
         group = self.group_of[node]
-        between = self.chain(node.args[0], group)
+        between = self.chain(node.args[0], group, beginnings)
         fits = group.fusable and len(group.nodes) + len(between) <= MAX_GROUP
         if between and fits and has_form([*group.nodes, *between], group.root, self.known):
             group.nodes += between
             self.group_of.update(dict.fromkeys(between, group))
             for earlier in between:
-                if earlier.op.name in BEGINNINGS:
-                    self.reach_back(earlier)
+                self.reach_back(earlier)
 
-    def chain(self, start: Node, group: Group) -> list[Node]:
-        """The nodes from the nearest contraction to `start`, users first, if they are used by each
-        other alone."""
+    def chain(self, start: Node, group: Group, beginnings: Sequence[str]) -> list[Node]:
+        """The nodes from the nearest contraction of these kinds to `start`, users first, if they
+        are used by each other alone."""
         depends: dict[Node, bool] = {}
-        leads_back(start, depends)
+        leads_back(start, beginnings, depends)
         inside = [n for n, found in depends.items() if found]
         inside.sort(key=self.place.__getitem__)  # a contraction may use what another one leads to
         allowed = {*inside, *group.nodes}
@@ -204,12 +207,19 @@ def hidden_sizes(nodes: list[Node], inputs: list[Node]) -> tuple[Expr, ...]:
     return tuple(map(sym, sorted(hidden, key=lambda s: (s.name, s.serial))))
 
 
-def leads_back(n: Node | None, depends: dict[Node, bool]) -> bool:
-    """Whether kernels may lead from a contraction to the node; `depends` collects the answers."""
+def is_near(node: Node) -> bool:
+    """Whether what a window slides over stays in an L2 cache: nothing is gained by strips of it."""
+    size = node.type.size if isinstance(node.type, TensorType) else 0
+    return not isinstance(size, int) or size * node.dtype.bytes < chain.MIN_BYTES
+
+
+def leads_back(n: Node | None, beginnings: Sequence[str], depends: dict[Node, bool]) -> bool:
+    """Whether kernels may lead from a contraction of these kinds to the node; `depends` collects
+    the answers."""
     if n is None or n.op in (PARAM, CONST) or n.op.name in HOST_OPS - {"reshape"}:
         return False
     if n not in depends and len(depends) < MAX_GROUP:
-        found = n.op.name in BEGINNINGS or any([leads_back(a, depends) for a in n.args])
+        found = n.op.name in beginnings or any([leads_back(a, beginnings, depends) for a in n.args])
         depends[n] = found and n.op.lower is not None
     return depends.get(n, False)
 
