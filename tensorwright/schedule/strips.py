@@ -2,8 +2,8 @@
 
     for strip in parallel:  border;  t' = f(x u) on register tiles;  y = t' w on register tiles
 
-How many strips there are is weighed: few compute little twice, an even number of them is shared by
-two threads. All that are considered stay in the L2 cache.
+How many strips there are is weighed: few compute little twice, and all threads should have as many
+of them. All that are considered stay in the L2 cache.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from tensorwright.target.target import Target
 
 BEGINNING = 500  # cycles, of a strip
 UNEVEN = 0.1  # of a strip, by which some threads end later than others
-THREADS = 2  # that are to have the same number of strips
 
 
 def schedule_chain(form: Form, target: Target, choices: Choices) -> Kernel:
@@ -46,7 +45,7 @@ def schedule_chain(form: Form, target: Target, choices: Choices) -> Kernel:
 
 def cycles(s: Strips, work: int, target: Target) -> float:
     """What depends on the number of strips: products computed again, waiting for other threads."""
-    idle = (-s.count % THREADS) / THREADS + UNEVEN
+    idle = (-s.count % target.cores) / target.cores + UNEVEN
     waiting = cycles_of(work, target) * idle / s.count
     return cycles_of(s.again, target) + waiting + BEGINNING * s.count
 
