@@ -31,7 +31,7 @@ from tensorwright.ir.type import TensorType, TupleType, type_symbols
 from tensorwright.ops.kernel import fused
 from tensorwright.passes.lower import HOST_OPS, define_kernel, joined_results
 from tensorwright.passes.share import without_depths
-from tensorwright.schedule import chain
+from tensorwright.schedule.chain import leaves_cache
 from tensorwright.schedule.form import read_form
 
 MAX_GROUP = 40
@@ -150,7 +150,7 @@ class Fusion:
         """Take in everything from an earlier contraction to this one, if the whole has a form where
         its beginnings have none (attention, contractions strip by strip)."""
         beginnings = BEGINNINGS.get(node.op.name)
-        if beginnings is None or (node.op.name == "conv_general" and is_near(node.args[0])):
+        if beginnings is None or (node.op.name == "conv_general" and not may_be_cut(node.args[0])):
             return
         group = self.group_of[node]
         between = self.chain(node.args[0], group, beginnings)
@@ -207,10 +207,10 @@ def hidden_sizes(nodes: list[Node], inputs: list[Node]) -> tuple[Expr, ...]:
     return tuple(map(sym, sorted(hidden, key=lambda s: (s.name, s.serial))))
 
 
-def is_near(node: Node) -> bool:
-    """Whether what a window slides over stays in an L2 cache: nothing is gained by strips of it."""
+def may_be_cut(node: Node) -> bool:
+    """Whether what a window slides over is so large that strips of it may pay."""
     size = node.type.size if isinstance(node.type, TensorType) else 0
-    return not isinstance(size, int) or size * node.dtype.bytes < chain.MIN_BYTES
+    return isinstance(size, int) and leaves_cache(size * node.dtype.bytes)
 
 
 def leads_back(n: Node | None, beginnings: Sequence[str], depends: dict[Node, bool]) -> bool:

@@ -117,7 +117,7 @@ def moving(node: Node, w: Node) -> tuple[Dim, Dim] | None:
 
 def error_of(both: Both) -> float:
     """Of the results, the root mean square."""
-    one, two = ERROR[max(both)]
+    one, two = next(ERROR[a] for a in both if a != SAME)
     return one if SAME in both else two
 
 
@@ -139,7 +139,9 @@ def algorithm(
     except ChoiceError as e:
         raise e.located((f"convolution {node.name or node.op.name}", *node.loc[:1])) from None
     told = ", ".join(f"{n} {cycles[n] / cycles[DIRECT]:.2f}" for n in found)
-    told = f"cycles, of those of the direct form: {told}" if told else "fast_math is 0"
+    none = f"none has rounding errors that fast_math = {target.fast_math} accepts"
+    none = none if target.fast_math else "fast_math is 0"
+    told = f"cycles, of those of the direct form: {told}" if told else none
     if name != DIRECT:
         told = f"{told}; rounding error {error_of(found[name]):.1e} of the results"
     trace.decision("winograd", node, name if name != DIRECT else "no", told)

@@ -90,12 +90,17 @@ class Strips:
 def read_chain(stages: Sequence[Stage]) -> tuple[Link, ...] | None:
     """The stages as a chain that is worth computing strip by strip, else None."""
     links = read_links(stages)
-    if links is None or any(size(b) < MIN_BYTES for b in between(links)):
+    if links is None or not all(leaves_cache(size(b)) for b in between(links)):
         return None
     if sum(map(weight_bytes, links)) > MAX_WEIGHTS:
         return None
     best = max((s.gain for s in candidates(links)), default=0)
     return links if best > 0 else None
+
+
+def leaves_cache(size: int) -> bool:
+    """Whether so many bytes between two contractions do not stay in an L2 cache."""
+    return size >= MIN_BYTES
 
 
 def read_links(stages: Sequence[Stage]) -> tuple[Link, ...] | None:

@@ -101,6 +101,14 @@ def test_larger_tiles_for_lower_demands():
     assert decisions(y, x, level=0) == [("no", "fast_math is 0")]
 
 
+def test_windows_whose_errors_are_too_large_say_so():
+    x = x_of(1, 24, 24, 64)
+    y = last(x, weight(7, 7, 64, 64), padding=((3, 3), (3, 3)))
+    said = "none has rounding errors that fast_math = 1 accepts"
+    assert decisions(y, x, level=1) == [("no", said)]
+    assert decisions(y, x, level=2)[0][0] == "F(2,7)"
+
+
 def test_small_results_take_small_tiles():
     x = x_of(1, 7, 7, 512)
     assert decisions(last(x, weight(3, 3, 512, 512)), x)[0][0] == "F(2,3)"
