@@ -60,9 +60,10 @@ CAUSES = {
     "matmul": "at 95 % of the FMA limit and more from 64 rows on, at 86 % with 16.",
     "matmul_1x": "bound by memory: one thread reads the weights at 29 GB/s, two at 31 to 40 in "
                  "different runs, as the peers do.",
-    "move_concat": CALL + "The copy itself (35 us of channels, 67 of rows) is bound by the L3 "
-                   "cache: by `rep movsb`, by the C library, four vectors at a time and with "
-                   "prefetches it took as long, past the caches 1.4 times as long (measured).",
+    "move_concat": CALL + "The copy itself (34 us of channels with one thread, 18 with two, 67 of "
+                   "rows) is bound by the L3 cache: by `rep movsb`, by the C library, four vectors "
+                   "at a time and with prefetches it took as long, past the caches 1.4 times as "
+                   "long (measured).",
     "move_embedding": CALL + "Rows of 3 KB come from the L3 cache and from memory; the indices are "
                       "checked before (0.2 us, profile).",
     "move_heads": CALL + "The copy itself takes 46 us: see move_concat_channels.",
@@ -75,8 +76,9 @@ CAUSES = {
     "unusual_cumsum_1000x1000_0": "bound by the L3 cache: 109 to 170 us by the same code, by "
                                   "where the operand lies; strips of 64 to 1008 columns take as "
                                   "long (measured).",
-    "unusual_depthwise_60x3x1x28x2": "a border of two elements at either end of each row "
-                                     "is computed element by element (read off the loops).",
+    "unusual_depthwise_72x5x2x28x1": "the convolution takes 16.5 of 29 us, the border written out "
+                                     "6 (profile): every second element is two loads and a "
+                                     "permutation for each of 25 products.",
     "unusual_linear_784x10x1": "the kernel takes 0.9 of 5.3 us, the call from Python the rest "
                                "(profile).",
     "unusual_product_1x1x1000x1000": "the kernel takes 62 of 71 us (profile), 65 GB/s from the L3 "
@@ -90,11 +92,14 @@ CAUSES = {
                                      "product 39 (profile).",
     "unusual_product_1x9x128x768": "laying the second operand in panels takes 10 to 14 of 32 us, "
                                    "the product 15 (profile).",
-    "unusual_resize_linear_odd_3": "four gathers a vector, in rows of 61, and places "
-                                   "looked up anew for every third row (read off the loops).",
+    "unusual_resize_linear_odd_3": "four gathers a vector, in rows of 61 (read off the loops): 15 "
+                                   "of 20 us are the kernel (profile).",
     "unusual_scatter_elements": "the kernel takes 4.9 of 14 us (profile), the call from Python and "
                                 "the result of 256 KB the rest.",
     "unusual_softmax": EXPONENTIALS,
+    "unusual_topk_1000x1000_1": "a row takes 1.4 us: 0.2 to look through it (measured with rows "
+                                "that fall), the rest for some 25 elements that beat the last of "
+                                "the best so far, which are not to be predicted.",
     "unusual_transposed_32x1x9": "the product takes 15.5 of 23.5 us (profile): its 81 columns "
                                  "are 6 vectors, the last with one column, turned where stored.",
 }  # fmt: skip

@@ -24,7 +24,7 @@ EIGHTH_TURN = mp.pi / 4 * mpf("1.016")
 
 @dataclass(frozen=True)
 class Fit:
-    """One table: P ~ g on [low, high], minimising |weight * (g - P)|."""
+    """One table: P ~ g on [low, high], of the least |weight * (g - P)|; exact at `through`."""
 
     name: str
     g: Function
@@ -33,6 +33,7 @@ class Fit:
     high: mpf
     f32: int | None
     f64: int | None
+    through: mpf | None = None
 
 
 def tail(f: Function, first, power: int, odd: bool = False) -> Function:
@@ -96,6 +97,7 @@ def erf_over_root(u):
 
 # both exact in f32, and chosen among their neighbours for the smallest error after rounding
 ERF_CENTER, ERF_END = mpf(float(np.float32(2.22))), mpf(float(np.float32(3.85)))
+NEAR_CENTER, NEAR_END = mpf("1.75"), mpf("3.25")
 ERFC_SCALE, ERFC_LAST = mpf(3), mpf("27.3")
 ODD = (lambda x: x, 3, True)
 
@@ -116,6 +118,8 @@ FITS = (
         mpf(0), EIGHTH_TURN**2, 2, 5),
     Fit("erf", lambda v: erf_over_x(v + ERF_CENTER), lambda v: 1 / erf_over_x(v + ERF_CENTER),
         -ERF_CENTER, ERF_END - ERF_CENTER, 16, None),
+    Fit("erf_near", lambda v: erf_over_x(v + NEAR_CENTER), lambda v: v + NEAR_CENTER,
+        -NEAR_CENTER, NEAR_END - NEAR_CENTER, 8, None, through=NEAR_END - NEAR_CENTER),
     Fit("erf_small", erf_over_root, lambda u: 1 / erf_over_root(u),
         mpf(0), mpf("0.5625"), None, 10),
     Fit("erfc", erfcx_of_t, lambda t: 1 / erfcx_of_t(t), mpf(-1),
@@ -136,9 +140,24 @@ FITS = (
 
 def fit(row: Fit, degree: int, bits: int) -> tuple[tuple[float, ...], float]:
     """Coefficients rounded to the type, and the error of the exact ones in ulps (2**-bits)."""
-    p, error = polynomial(row.g, row.weight, row.low, row.high, degree)
+    if row.through is None:
+        p, error = polynomial(row.g, row.weight, row.low, row.high, degree)
+    else:
+        p, error = polynomial_through(row, row.through, degree)
     kind = np.float32 if bits == 24 else np.float64
     return tuple(float(kind(mp.nstr(c, 40))) for c in p), float(error * mpf(2) ** bits)
+
+
+def polynomial_through(row: Fit, t: mpf, degree: int) -> tuple[list[mpf], mpf]:
+    """The best of those with P(t) = g(t): P = g(t) + (v - t) Q."""
+    at = row.g(t)
+
+    def step(v):  # off the removable singularity
+        return v - t if abs(v - t) > mpf("1e-9") else mpf("-1e-9")
+
+    slope, weight = lambda v: (row.g(t + step(v)) - at) / step(v), lambda v: row.weight(v) * step(v)
+    q, error = polynomial(slope, weight, row.low, row.high, degree - 1)
+    return [a - t * b for a, b in zip([at, *q], [*q, mpf(0)])], error
 
 
 def two_over_pi_f32() -> list[tuple[float, ...]]:
@@ -202,6 +221,7 @@ def render(tables: dict[str, dict]) -> str:
              "What each approximates is said in the row of that name there, and at its use in",
              "math_core.py.", '"""', ""]  # fmt: skip
     lines += [f"ERF_CENTER = {float(ERF_CENTER)!r}", f"ERF_END = {float(ERF_END)!r}",
+              f"NEAR_CENTER = {float(NEAR_CENTER)!r}", f"NEAR_END = {float(NEAR_END)!r}",
               f"ERFC_SCALE = {float(ERFC_SCALE)!r}", ""]  # fmt: skip
     lines += ["ROOTS = (", *(f"    {v!r}," for v in ROOTS), ")", ""]
     for name, rows in (("F32", two_over_pi_f32()), ("F64", two_over_pi_f64())):

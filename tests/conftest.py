@@ -1,5 +1,7 @@
 """Options of the test suite, and what holds in all of it."""
 
+import functools
+
 import pytest
 
 
@@ -14,6 +16,20 @@ def no_known_programs():
     """Every model is compiled, in processes of its own too; tests of known programs say so."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TW_CACHE_PROGRAMS", "0")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def promised_forms():
+    """No kernel has a form whose rule then fails: fusion relies on it."""
+    from tensorwright.schedule import rules
+
+    @functools.wraps(rules.refused)
+    def fail(k, e):
+        raise AssertionError(f"the form of {k.name} was read wrongly: {e.message}") from e
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rules, "refused", fail)
         yield
 
 

@@ -42,7 +42,7 @@ def convolutions() -> None:
         layer("conv", named(before, after, window, step, size), make, 1, before, size, size)
     for channels, window, step, size, dilation in (
         (3, 3, 1, 64, 1), (96, 7, 1, 14, 1), (24, 5, 2, 40, 1), (60, 3, 1, 28, 2),
-        (16, 31, 1, 28, 1), (1000, 3, 1, 4, 1),
+        (16, 31, 1, 28, 1), (1000, 3, 1, 4, 1), (120, 3, 1, 20, 3), (72, 5, 2, 28, 1),
     ):  # fmt: skip
         make = partial(nn.Conv2d, channels, channels, window, step, dilation * (window // 2),
                        dilation=dilation, groups=channels)  # fmt: skip
@@ -50,6 +50,7 @@ def convolutions() -> None:
         layer("depthwise", name, make, 1, channels, size, size)
     for groups, channels, window, size in (
         (2, 32, 3, 28), (3, 240, 1, 28), (4, 16, 1, 28), (16, 64, 5, 14), (64, 128, 3, 14),
+        (5, 20, 3, 28), (8, 240, 1, 28), (10, 20, 3, 28),
     ):  # fmt: skip
         make = partial(nn.Conv2d, channels, channels, window, 1, window // 2, groups=groups)
         layer("grouped", named(groups, channels, window, size), make, 1, channels, size, size)
@@ -61,6 +62,10 @@ def convolutions() -> None:
         padding = window // 2 * dilation if step == 1 else 0
         make = partial(nn.Conv1d, before, after, window, step, padding, dilation=dilation)
         layer("conv1d", named(before, after, window, step, length), make, 1, before, length)
+    several = partial(nn.Conv2d, 3, 12, 3, 1, 1, groups=3)
+    layer("grouped", "3x3to12x3x64", several, 1, 3, 64, 64)
+    along = partial(nn.Conv1d, 256, 256, 31, 1, 15, groups=256)
+    layer("depthwise", "1d_256x31x197", along, 1, 256, 197)
     for before, after, window, size in ((3, 16, 3, 16), (16, 16, 3, 12), (16, 1, 3, 24)):
         make = partial(nn.Conv3d, before, after, window, 1, window // 2)
         layer("conv3d", named(before, after, window, size), make, 1, before, size, size, size)
@@ -80,7 +85,7 @@ def products() -> None:
     for batch, m, n, k in (
         (1, 1, 1000, 1000), (1, 1000, 1, 1000), (1, 2, 1000, 1000), (1, 3, 7, 5000),
         (1, 5000, 7, 3), (1, 100, 100, 2), (64, 8, 8, 8), (64, 64, 1, 64), (200, 3, 3, 3),
-        (12, 128, 64, 128), (1, 17, 1001, 129), (1, 9, 128, 768),
+        (12, 128, 64, 128), (1, 17, 1001, 129), (1, 9, 128, 768), (96, 1, 200, 64),
     ):  # fmt: skip
         name = named(batch, m, n, k)
         op("product", name, torch.matmul, (batch, m, k), (batch, k, n))
@@ -132,7 +137,8 @@ def windows() -> None:
     ):
         layer("pool", name, make, *shape)
     for name, how in {
-        "nearest": {"scale_factor": 2}, "linear": {"scale_factor": 2, "mode": "bilinear"},
+        "nearest": {"scale_factor": 2}, "nearest_thrice": {"scale_factor": 3},
+        "linear": {"scale_factor": 2, "mode": "bilinear"},
         "cubic": {"scale_factor": 2, "mode": "bicubic"},
         "linear_odd": {"size": (45, 61), "mode": "bilinear"},
     }.items():  # fmt: skip
@@ -179,6 +185,7 @@ def choices() -> None:
     op("sort", "rows", lambda x: x.sort(-1)[0], (100, 500))
     op("argmax", "words", lambda x: x.argmax(-1), (4, 50257))
     op("topk", "words", lambda x: x.topk(40)[0], (1, 50257))
+    op("topk", "boxes", lambda x: x.topk(300)[0], (1, 8400))
     op("grid", "sample", lambda x, g: F.grid_sample(x, g.tanh(), align_corners=False),
        (1, 16, 40, 40), (1, 40, 40, 2))  # fmt: skip
 

@@ -39,6 +39,8 @@ class Block:
         self.safe: dict[Expr, frozenset[Symbol] | None] = {}
         self.strides: dict = {}  # of sums, by the variable of the lanes
         self.flats: dict = {}
+        self.bases: dict = {}  # of what is flat, without constants
+        self.steps: dict[Buffer, list[int] | None] = {}  # elements from one index to the next
         self.inside: dict[Expr, bool] = {}
         self.loaded: dict[Expr, Mapping[Expr, None]] = {}
         self.outer_masks: list[str | None] = []  # enclosing the present one

@@ -18,7 +18,7 @@ from tensorwright.codegen.values import Values
 from tensorwright.ir import loop as ir
 from tensorwright.ir.dtype import boolean
 from tensorwright.ir.expr import Buffer, Expr, const, is_const, sym, transform, walk
-from tensorwright.ir.simplify import linear
+from tensorwright.ir.simplify import terms_of
 from tensorwright.ir.sums import put
 
 PART_BYTES = 16  # shuffled together: a part of a vector that shuffles do not leave
@@ -92,7 +92,7 @@ class Columns(Values):
             known = self.is_inside(e) or (self.mask is None and e in certain(value))
             if self.part(e.value, s) and e.value in self.readonly and known and (
                     strided is not None and strided[0] not in (0, 1)
-                    and linear(flat)[0].get(sym(s.var)) == 1):  # fmt: skip
+                    and terms_of(flat)[0].get(sym(s.var)) == 1):  # fmt: skip
                 found.append(e)
         return found
 
@@ -148,9 +148,9 @@ class Columns(Values):
         if self.lane is None or s.extent.value < 2 or ir.update(store) is not None:
             return 0
         value, flat = self.legal(store.value), self.flat(store.buffer, store.indices)
-        strided, step = self.lane_stride(flat), linear(flat)[0].get(own)
+        strided, step = self.lane_stride(flat), terms_of(flat)[0].get(own)
         near = strided is None or strided[0] in (0, 1)
-        alone = all(own is t or own not in walk(t) for t in linear(flat)[0])
+        alone = all(own is t or own not in walk(t) for t in terms_of(flat)[0])
         reads = any(e.value is store.buffer for e in self.loads_of(value))
         fits = self.varies(flat) and not near and step == 1 and alone and not reads
         return strided[0] if fits else 0

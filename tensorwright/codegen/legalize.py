@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from tensorwright.base.errors import CompileError
 from tensorwright.codegen.instructions import INSTRUCTIONS
-from tensorwright.codegen.math import expand_math
+from tensorwright.codegen.math import expand_math, expand_near
 from tensorwright.codegen.narrow import NARROW_FLOATS, NIBBLES, expand_cast, low_bits
 from tensorwright.ir.dtype import DType, boolean, dtype, f16, f32, i32, index, u32
 from tensorwright.ir.expr import (
@@ -91,15 +91,22 @@ class Legalizer:
                 if not part.args or (part.dtype is index and is_affine(part)):
                     memo[part] = part
                 else:
-                    missing = [a for a in part.args if a not in memo]
+                    args = self.operands(part)
+                    missing = [a for a in args if a not in memo]
                     if missing:
                         missing.reverse()
                         stack += missing
                         continue
-                    found = self.step(rebuild(part, tuple([memo[a] for a in part.args])))
+                    found = self.step(rebuild(part, tuple([memo[a] for a in args])))
                     memo[part] = memo[found] = found
             stack.pop()
         return memo[e]
+
+    def operands(self, e: Expr) -> tuple[Expr, ...]:
+        """What a node is computed of, as exact as it needs to be."""
+        if e.op == "call" and e.value == "round_bf16":
+            return (expand_near(e.args[0], self.fused, self.scaling),)
+        return e.args
 
     def step(self, e: Expr) -> Expr:
         """One node whose arguments are legal already."""

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from tensorwright.codegen import math_exp, math_power, math_special, math_trig
 from tensorwright.codegen.math_core import FORMATS
 from tensorwright.ir.dtype import f32
-from tensorwright.ir.expr import Expr, rebuild, unary, walk
+from tensorwright.ir.expr import Expr, rebuild, transform, unary, walk
 
 # function -> largest error in units of the last place for f32 and f64, checked by the tests.
 _BOUNDS: dict[str, tuple[float, float]] = {
@@ -54,6 +54,13 @@ BY_SCALING: dict[str, Callable[..., Expr]] = {
 }  # fmt: skip
 
 
+# Of f32, where the result is rounded to bf16 at once: their error, of 1 or of larger results.
+NEAR: dict[str, Callable[..., Expr]] = {"erf": math_special.erf_near}
+NEAR_BY_SCALING: dict[str, Callable[..., Expr]] = {**NEAR, "exp": math_exp.exp_near}
+NEAR_BOUNDS = {"erf": 3e-5, "exp": 2.5e-4}  # rounding to bf16 costs up to 2e-3
+LINEAR = ("add", "sub", "mul", "fma", "neg")
+
+
 def expand_math(e: Expr, fused: bool = True, scaling: bool = False) -> Expr | None:
     """The node in simpler operations, or None if it is not a float function expanded here.
 
@@ -65,6 +72,20 @@ def expand_math(e: Expr, fused: bool = True, scaling: bool = False) -> Expr | No
     shorter = BY_SCALING.get(e.op) if scaling and e.dtype is f32 else None
     expanded = (shorter or EXPANSIONS[e.op])(*e.args)
     return expanded if fused else without_fma(expanded, e.args)
+
+
+def expand_near(e: Expr, fused: bool = True, scaling: bool = False) -> Expr:
+    """What is rounded to bf16, with the functions of `NEAR` that only sums and products lie behind
+    expanded so; `e` itself where there are none."""
+    known = NEAR_BY_SCALING if scaling else NEAR
+
+    def near(part: Expr) -> Expr | None:
+        if part.op in known and part.dtype is f32:
+            expanded = known[part.op](*part.args)
+            return expanded if fused else without_fma(expanded, part.args)
+        return None if part.op in LINEAR else part
+
+    return transform(e, near)
 
 
 def without_fma(e: Expr, operands: tuple[Expr, ...]) -> Expr:

@@ -10,6 +10,7 @@ can be read off the low bits of the sum, without a float-to-integer conversion:
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 
@@ -199,11 +200,24 @@ def exp_scaled(x: Expr) -> Expr:
     their roots: exp(x) = 2**floor(n) 2**(j/16) (1 + (r + r**2 q(r))), where n is a multiple of 1/16
     with the fraction j/16 and |r| <= ln2/32, degree 3 in f32 (Tang 1989)."""
     F = format_of(x)
-    t = fma(x, F(F.log2e[0]), F(F.magic / len(ROOTS)))
-    n = t - F.magic / len(ROOTS)
+    n, root = split_roots(x)
     r = fma(n, F(-F.ln2[1]), fma(n, F(-F.ln2[0]), x))
-    root = call("root", F.dtype, (bits_of(t),))
     return call("scale", F.dtype, (fma(exp_reduced(r, "exp_root"), root, root), n))
+
+
+def exp_near_scaled(x: Expr) -> Expr:
+    """The same with 1 + r for exp(r): to (ln2/32)**2 / 2 of the result."""
+    F = format_of(x)
+    n, root = split_roots(x)
+    r = fma(n, F(-math.log(2)), x)
+    return call("scale", F.dtype, (fma(r, root, root), n))
+
+
+def split_roots(x: Expr) -> tuple[Expr, Expr]:
+    """n, the multiple of 1/16 next to x / ln2, and 2 to the power of its fraction."""
+    F = format_of(x)
+    t = fma(x, F(F.log2e[0]), F(F.magic / len(ROOTS)))
+    return t - F.magic / len(ROOTS), call("root", F.dtype, (bits_of(t),))
 
 
 def exp2_in_range(x: Expr, rest: Expr | None = None) -> Expr:

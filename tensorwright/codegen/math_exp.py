@@ -16,6 +16,7 @@ from tensorwright.codegen.math_core import (
     clamp,
     exp2_in_range,
     exp_in_range,
+    exp_near_scaled,
     exp_reduced,
     exp_scaled,
     format_of,
@@ -41,6 +42,11 @@ def exp_by_scaling(x: Expr) -> Expr:
     """As exp, with instructions for powers of two and their 16th roots: degree 3 (f32) on
     |r| <= ln2/32."""
     return exp_scaled(clamp(x, *format_of(x).exp_range))
+
+
+def exp_near(x: Expr) -> Expr:
+    """As exp_by_scaling, with 1 + r in place of exp(r) on |r| <= ln2/32."""
+    return exp_near_scaled(clamp(x, *format_of(x).exp_range))
 
 
 def exp2(x: Expr) -> Expr:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import contextmanager
 from functools import cache, reduce
-from operator import or_
+from operator import mul, or_
 
 from tensorwright.base.errors import InternalError
 from tensorwright.codegen.instructions import INSTRUCTIONS, Instruction
@@ -32,8 +32,8 @@ from tensorwright.ir.expr import (
     symbols_in,
     transform,
 )
-from tensorwright.ir.simplify import from_linear, linear
-from tensorwright.ir.sums import offset_of, weighted
+from tensorwright.ir.simplify import from_linear, terms_of
+from tensorwright.ir.sums import offset_of, shifted, weighted
 
 LINE = 64  # bytes of a cache line
 NEAR = 4  # vectors that are read and shuffled instead of fetching elements one by one
@@ -54,15 +54,23 @@ def lane_numbers(lanes: int) -> str:
 
 def row_major(shape: tuple, indices: tuple[Expr, ...]) -> Expr:
     """The place of an element in memory, in elements."""
+    steps = steps_of(shape)
+    if steps is not None:
+        return weighted(indices, steps)
     total = const(0)
+    for i, d in zip(indices, shape):
+        total = total * as_expr(d) + i
+    return total
+
+
+def steps_of(shape: tuple) -> list[int] | None:
+    """Elements from one index to the next, in each dimension; None if a size is not known."""
     if not all([type(d) is int for d in shape]):
-        for i, d in zip(indices, shape):
-            total = total * as_expr(d) + i
-        return total
-    steps = [1]
+        return None
+    steps = [1] if shape else []
     for d in reversed(shape[1:]):
         steps.append(steps[-1] * d)
-    return weighted(indices, reversed(steps))
+    return steps[::-1]
 
 
 class Values(Operations):
@@ -108,8 +116,23 @@ class Values(Operations):
         key = (b, indices)
         found = self.flats.get(key)
         if found is None:
-            found = self.flats[key] = self.legal(row_major(b.shape, indices))
+            found = self.flats[key] = self.new_flat(b, indices)
         return found
+
+    def new_flat(self, b: Buffer, indices: tuple[Expr, ...]) -> Expr:
+        """The same. Copies of a loop's body differ in constants, which leave the rest of the sum as
+        it is."""
+        if b not in self.steps:
+            self.steps[b] = steps_of(b.shape)
+        steps = self.steps[b]
+        if steps is None or not indices:
+            return self.legal(row_major(b.shape, indices))
+        rests, constants = zip(*[offset_of(i) for i in indices])
+        base = self.bases.get((b, rests))
+        if base is None:
+            terms = [const(0) if r is None else r for r in rests]
+            base = self.bases[b, rests] = self.legal(weighted(terms, steps))
+        return shifted(base, sum(map(mul, constants, steps)))
 
     def address(self, b: Buffer, flat: Expr) -> str:
         """Pointer to an element; constant parts of the offset stay literal for the addressing."""
@@ -121,7 +144,7 @@ class Values(Operations):
             if found is None:
                 found, t = self.fresh(), llvm_storage(b.dtype)
                 self.emit(f"{found} = getelementptr inbounds {t}, ptr {p}, i64 {self.scalar(base)}")
-                self.cache[-1][key] = found
+                self.remember(key, base, found)
             p = found
         if offset == 0:
             return p
@@ -148,7 +171,7 @@ class Values(Operations):
 
     def sum_stride(self, e: Expr) -> tuple[int, Expr] | None:
         """`lane_stride` of a sum without a constant."""
-        terms, offset = linear(e)
+        terms, offset = terms_of(e)
         stride, rest = 0, {}
         for atom, c in terms.items():
             if atom.op == "sym" and atom.value is self.lane:

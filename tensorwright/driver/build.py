@@ -37,6 +37,7 @@ from tensorwright.runtime.manifest import (
     TensorInfo,
 )  # fmt: skip
 from tensorwright.runtime.program import Program
+from tensorwright.schedule.rules import refusal
 from tensorwright.target.target import Target
 
 
@@ -212,7 +213,7 @@ def entry_info(g: Graph) -> EntryInfo:
 def kernel_info(k: Kernel) -> KernelInfo:
     flops, moved = (0, 0) if k.work is None else map(as_dim, k.work)
     return KernelInfo(k.name, *(dim_text(d) if isinstance(d, Expr) else d for d in (flops, moved)),
-                      k.sources)  # fmt: skip
+                      k.sources, refusal(k))  # fmt: skip
 
 
 def _name(s: Symbol) -> str:

@@ -18,7 +18,7 @@ from tensorwright.ir.printer import to_text
 from tensorwright.ir.verify import verify as check
 from tensorwright.passes.attention import recognise_attention
 from tensorwright.passes.captures import inline_captures
-from tensorwright.passes.convolutions import drop_unmet, shape_convolutions
+from tensorwright.passes.convolutions import shape_convolutions
 from tensorwright.passes.cse import merge_equal
 from tensorwright.passes.expand import expand_composites
 from tensorwright.passes.functions import resolve_functions
@@ -35,6 +35,7 @@ from tensorwright.passes.schedule_kernels import schedule_kernels
 from tensorwright.passes.shapes import simplify_shapes
 from tensorwright.passes.simplify import clean, simplify
 from tensorwright.passes.specialize import specialize
+from tensorwright.passes.unmet import drop_unmet, separate_places
 from tensorwright.passes.windows import separate_windows
 from tensorwright.passes.winograd import choose_algorithms
 from tensorwright.target.target import Target
@@ -57,12 +58,12 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("captures", lambda m, t: inline_captures(m)),
     ("layout", lambda m, t: clean(drop_unmet(recorded_layouts(m, t)))),
     ("winograd", choose_algorithms),
-    ("convolutions", lambda m, t: clean(shape_convolutions(m))),
+    ("convolutions", lambda m, t: clean(shape_convolutions(separate_places(m)))),
     ("windows", lambda m, t: clean(separate_windows(m))),
     ("precision", lambda m, t: merge_equal(compute_in(m, t))),
     ("indices", lambda m, t: check_indices(m)),
     ("masks", lambda m, t: place_masks(m)),
-    ("fuse", lambda m, t: fuse(m)),
+    ("fuse", fuse),
     ("lower", lambda m, t: lower(m)),
     ("inplace", lambda m, t: update_in_place(m)),
     ("schedule", schedule_kernels),

@@ -15,6 +15,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import UnionType
 
 import numpy as np
@@ -59,7 +60,9 @@ class Converter:
     values: bool  # takes sequences, optionals and strings, not only tensors
     pure: bool  # constant operands give a constant result
 
-    def parameters(self):
+    @cached_property
+    def parameters(self) -> list[inspect.Parameter]:
+        """Those of operands and attributes."""
         return list(inspect.signature(self.function).parameters.values())[1:]
 
 
@@ -185,7 +188,7 @@ TypeOf = ValueRecord
 def bind(row: Converter, record: NodeRecord, args: Sequence[Value], attrs: dict) -> tuple:
     """(positional, keyword) arguments of the converter; FrontendError where the node does not fit
     the operator's signature."""
-    parameters = row.parameters()
+    parameters = row.parameters
     fixed = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
     if len(args) > len(fixed) and not variadic:

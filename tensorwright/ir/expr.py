@@ -34,6 +34,7 @@ import math
 import struct
 import weakref
 from collections.abc import Callable, Iterable
+from hashlib import sha256
 from operator import is_
 
 from tensorwright.ir.dtype import DType, boolean, dtype, index
@@ -59,7 +60,8 @@ class Expr:
     """
 
     __slots__ = (
-        "__weakref__", "_bounds", "_linear", "_symbols", "_text", "args", "dtype", "op", "value",
+        "__weakref__", "_bounds", "_key", "_linear", "_reads", "_symbols", "_text", "args", "dtype",
+        "op", "value",
     )  # fmt: skip
 
     op: str
@@ -225,7 +227,7 @@ def make(op: str, dtype_: DType, args: tuple[Expr, ...] = (), value=None) -> Exp
             return found
     e = Expr.__new__(Expr)
     e.op, e.dtype, e.args, e.value = op, dtype_, args, value
-    e._bounds = e._text = e._linear = e._symbols = None
+    e._bounds = e._key = e._linear = e._reads = e._symbols = e._text = None
     entry = _Entry(e, _drop)
     entry.key = key
     _INTERNED[key] = entry
@@ -233,11 +235,14 @@ def make(op: str, dtype_: DType, args: tuple[Expr, ...] = (), value=None) -> Exp
 
 
 def _value_key(value):
+    kind = type(value)
+    if kind is Symbol or kind is Buffer:
+        return (kind, id(value))
     if isinstance(value, float):
         return struct.pack("<d", value)
     if isinstance(value, (bool, int, str, type(None))):
-        return (type(value), value)
-    return (type(value), id(value))
+        return (kind, value)
+    return (kind, id(value))
 
 
 _SMALL: dict[int, Expr] = {}  # index constants met so far, if they are small
@@ -589,19 +594,6 @@ def transform(e: Expr, leaf: Callable[[Expr], Expr | None], memo: dict | None = 
     return new
 
 
-def map_loads(e: Expr, made: Callable[[Buffer, tuple[Expr, ...]], Expr | None], memo: dict) -> Expr:
-    """`e` with each load b[i] replaced by made(b, i), the loads in i first; None keeps it."""
-    found = memo.get(e)
-    if found is not None:
-        return found
-    args = tuple([map_loads(a, made, memo) for a in e.args]) if e.args else ()
-    new = made(e.value, args) if e.op == "load" else None
-    if new is None:
-        new = rebuild(e, args) if args else e
-    memo[e] = new
-    return new
-
-
 def substitute(e: Expr, values: dict[Expr, Expr], memo: dict | None = None) -> Expr:
     """`e` with every sub-expression that is a key of `values` replaced."""
     return transform(e, values.get, memo) if values else e
@@ -670,13 +662,14 @@ _INFIX = {
 
 
 _LOOSEST, _TIGHTEST = 0, 9  # of what goes into parentheses beside any operator, and beside none
+LONG = 1000  # characters of a text by which expressions are ordered
 
 
 def to_text(e, precedence: int = _LOOSEST) -> str:
     """Python source of an expression, as the text form prints it."""
     if not isinstance(e, Expr):
         return str(e)
-    text = text_of(e) if e.dtype is index else _made_text(e)
+    text = text_of(e) if e.dtype is index else _made_text(e, to_text)
     return f"({text})" if _level(e) < precedence else text
 
 
@@ -684,8 +677,25 @@ def text_of(e: Expr) -> str:
     """`to_text(e)`, computed once a node. So are the parts of an index expression: sizes that are
     computed share most of what they consist of."""
     if e._text is None:
-        e._text = _made_text(e)
+        known = order_of(e)
+        e._text = known if len(known) <= LONG else _made_text(e, to_text)
     return e._text
+
+
+def order_of(e: Expr) -> str:
+    """By what expressions are ordered: their text; its beginning and a digest, if it is long. What
+    is computed from parts that have parts in common may have a text that no memory holds. Cached
+    in the node."""
+    if e._key is None:
+        text = _made_text(e, _order_in)
+        rest = f"#{sha256(text.encode()).hexdigest()}" if len(text) > LONG else ""
+        e._key = text[:LONG] + rest
+    return e._key
+
+
+def _order_in(e: Expr, precedence: int = _LOOSEST) -> str:
+    """The same as a part of something else."""
+    return f"({order_of(e)})" if _level(e) < precedence else order_of(e)
 
 
 def _level(e: Expr) -> int:
@@ -697,24 +707,25 @@ def _level(e: Expr) -> int:
     return _INFIX[e.op][1] if e.op in _INFIX else _TIGHTEST
 
 
-def _made_text(e: Expr) -> str:
+def _made_text(e: Expr, part: Callable[..., str]) -> str:
+    """The text of an expression from those of its arguments: part(argument, precedence)."""
     if e.op == "const":
         return const_text(e)
     if e.op == "sym":
         return e.value.name
     if e.op == "load":
-        return f"{e.value.name}[{', '.join(map(to_text, e.args)) or '()'}]"
+        return f"{e.value.name}[{', '.join(map(part, e.args)) or '()'}]"
     if e.op == "select":
-        cond, a, b = to_text(e.args[0], 1), to_text(e.args[1], 1), to_text(e.args[2])
+        cond, a, b = part(e.args[0], 1), part(e.args[1], 1), part(e.args[2])
         return f"{a} if {cond} else {b}"
     level = _level(e)
     if level == _TIGHTEST:
-        return _call_text(e)
+        return _call_text(e, list(map(part, e.args)))
     symbol, (a, b) = _INFIX[e.op][0] if e.op in _INFIX else e.op, e.args
     if e.op == "add" and b.dtype is index:
         symbol, b = _minus(b)
     left = level + 1 if e.op in COMPARISONS else level  # Python would read a chain
-    return f"{to_text(a, left)} {symbol} {to_text(b, level + 1)}"
+    return f"{part(a, left)} {symbol} {part(b, level + 1)}"
 
 
 def _minus(b: Expr) -> tuple[str, Expr]:
@@ -727,8 +738,7 @@ def _minus(b: Expr) -> tuple[str, Expr]:
     return "+", b
 
 
-def _call_text(e: Expr) -> str:
-    args = [to_text(a) for a in e.args]
+def _call_text(e: Expr, args: list[str]) -> str:
     if e.op in ("cast", "bitcast"):
         return f"{e.op}({args[0]}, {e.dtype})"
     if e.op == "call":

@@ -27,7 +27,8 @@ from tensorwright.ir.expr import (
     symbols_in,
     walk,
 )  # fmt: skip
-from tensorwright.ir.expr import map_loads as map_loads_in
+from tensorwright.ir.reads import loads_in
+from tensorwright.ir.reads import map_loads as map_loads_in
 from tensorwright.ir.sums import put
 
 KINDS = ("serial", "parallel", "vector", "unroll", "outline", "block", "thread")
@@ -287,11 +288,14 @@ def children(s: Stmt) -> tuple[Stmt, ...]:
 
 def expressions(s: Stmt) -> tuple[Expr, ...]:
     """The expressions that stand in `s` itself."""
-    if type(s) is Store:
+    kind = type(s)
+    if kind is Store:
         return (*s.indices, s.value)
+    if kind is For:
+        return (s.begin, s.extent)
+    if kind is Seq:
+        return ()
     match s:
-        case For(begin=begin, extent=extent):
-            return (begin, extent)
         case While(cond=cond) | If(cond=cond):
             return (cond,)
         case Let(value=value):
@@ -318,15 +322,13 @@ def statements(root: Stmt) -> Iterator[Stmt]:
     while stack:
         s = stack.pop()
         yield s
-        stack.extend(reversed(children(s)))
+        stack += children(s)[::-1]
 
 
 def loads(root: Stmt) -> Iterator[Expr]:
     """Every distinct load of each statement."""
     for s in statements(root):
-        for e in walk(*expressions(s)):
-            if e.op == "load":
-                yield e
+        yield from loads_in(*expressions(s))
 
 
 def stored_buffers(root: Stmt) -> set[Buffer]:
@@ -385,17 +387,20 @@ def map_own_expressions(s: Stmt, f: Callable[[Expr], Expr]) -> Stmt:
         new = tuple([f(e) for e in old])
         return old if all(map(is_, old, new)) else new
 
+    kind = type(s)
+    if kind is Store:
+        indices, value = several(s.indices), f(s.value)
+        if indices is s.indices and value is s.value:
+            return s
+        return Store(s.buffer, indices, value)
+    if kind is For:
+        begin, extent = f(s.begin), f(s.extent)
+        if begin is s.begin and extent is s.extent:
+            return s
+        return For(s.var, begin, extent, s.body, s.kind)
+    if kind is Seq:
+        return s
     match s:
-        case Store():
-            indices, value = several(s.indices), f(s.value)
-            if indices is s.indices and value is s.value:
-                return s
-            return Store(s.buffer, indices, value)
-        case For():
-            begin, extent = f(s.begin), f(s.extent)
-            if begin is s.begin and extent is s.extent:
-                return s
-            return For(s.var, begin, extent, s.body, s.kind)
         case While() | If():
             cond = f(s.cond)
             return s if cond is s.cond else replace(s, cond=cond)
@@ -431,6 +436,23 @@ def map_loads(root: Stmt, made: Callable[[Buffer, tuple[Expr, ...]], Expr | None
     """`root` with each load b[i] replaced by made(b, i), the loads in i first; None keeps it."""
     memo: dict = {}
     return map_expressions(root, lambda e: map_loads_in(e, made, memo))
+
+
+def map_accesses(root: Stmt, made: Callable[[Buffer, tuple[Expr, ...]], tuple | None]) -> Stmt:
+    """`root` loading and storing c[j] in place of each b[i], with (c, j) = made(b, i), the loads in
+    i first; None keeps it."""
+    memo: dict = {}
+
+    def load(b: Buffer, at: tuple[Expr, ...]) -> Expr | None:
+        place = made(b, at)
+        return None if place is None else place[0][place[1]]
+
+    def visit(s: Stmt) -> Stmt:
+        s = map_own_expressions(s, lambda e: map_loads_in(e, load, memo))
+        place = made(s.buffer, s.indices) if type(s) is Store else None
+        return s if place is None else Store(*place, s.value)
+
+    return rewrite(root, visit)
 
 
 def replace_buffers(root: Stmt, new: dict[Buffer, Buffer]) -> Stmt:

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 
 from tensorwright.ir.dtype import boolean, index
-from tensorwright.ir.expr import INDEX_RULES, Expr, bounds, const, make, text_of, walk
+from tensorwright.ir.expr import INDEX_RULES, Expr, bounds, const, make, order_of, walk
 
 MOST = 1 << 31  # of a number that comes from several: expressions are evaluated in 64 bits
 Linear = tuple[dict[Expr, int], int]  # atoms with their non-zero coefficients, and the constant
@@ -27,11 +27,11 @@ Linear = tuple[dict[Expr, int], int]  # atoms with their non-zero coefficients, 
 
 def linear(e: Expr) -> Linear:
     """The terms of a canonical index expression; the dict is the caller's."""
-    terms, constant = _terms(e)
+    terms, constant = terms_of(e)
     return dict(terms), constant
 
 
-def _terms(e: Expr) -> Linear:
+def terms_of(e: Expr) -> Linear:
     """`linear`, computed once a node; nobody changes the dict."""
     found = e._linear
     if found is None:
@@ -94,7 +94,7 @@ def _recombine(quotient: Expr, terms: dict[Expr, int]) -> Expr | None:
             continue
         left = {t: k for t, k in terms.items() if t is not quotient}
         for remainder in (make("mod", index, (a, b)), _mod(a, b)):  # in any form that it may have
-            parts, constant = _terms(_mul(remainder, const(c // b.value)))
+            parts, constant = terms_of(_mul(remainder, const(c // b.value)))
             if not constant and all(left.get(t) == k for t, k in parts.items()):
                 rest = from_linear({t: k for t, k in left.items() if t not in parts})
                 return _add(rest, _mul(a, const(c // b.value)))
@@ -107,7 +107,7 @@ def _recombine_symbolic(remainder: Expr, terms: dict[Expr, int]) -> Expr | None:
     (x, d), c = remainder.args, terms[remainder]
     if not (_is_above(d, 0) or _is_empty_without(x, d)):
         return None
-    whole, constant = _terms(_mul(_mul(_floordiv(x, d), d), const(c)))
+    whole, constant = terms_of(_mul(_mul(_floordiv(x, d), d), const(c)))
     if constant or not whole or any(terms.get(a) != k for a, k in whole.items()):
         return None
     rest = {a: k for a, k in terms.items() if a is not remainder and a not in whole}
@@ -131,7 +131,7 @@ def _is_empty_without(x: Expr, d: Expr) -> bool:
 
 def _is_multiple(e: Expr, d: Expr) -> bool:
     """Whether e is q * d, distributed, for a single term q."""
-    (te, _), (td, _) = _terms(e), _terms(d)
+    (te, _), (td, _) = terms_of(e), terms_of(d)
     ((first, scale), *_) = td.items()
     for atom, c in te.items():
         left = factors(atom)
@@ -149,7 +149,7 @@ def _is_multiple(e: Expr, d: Expr) -> bool:
 
 def _order(atom: Expr) -> tuple:
     """A stable order of atoms: by text, so that printing and parsing give the same sum."""
-    return (len(atom.args) > 0, text_of(atom))
+    return (len(atom.args) > 0, order_of(atom))
 
 
 def _in_order(atoms: list[Expr]) -> list[Expr]:
@@ -158,7 +158,7 @@ def _in_order(atoms: list[Expr]) -> list[Expr]:
     if len(atoms) < 2:
         return atoms
     ordered = sorted(atoms, key=_order)
-    if any(a._text == b._text for a, b in pairwise(ordered)):
+    if any(a._key == b._key for a, b in pairwise(ordered)):
         ordered.sort(key=lambda a: (_order(a), _ages(a)))
     return ordered
 
@@ -180,8 +180,8 @@ def _add(a: Expr, b: Expr) -> Expr:
         if a.op == "add" and a.args[1].op == "const":
             a, b = a.args[0], const(a.args[1].value + b.value)
         return a if b.value == 0 else make("add", index, (a, b))
-    terms, constant = _terms(a)
-    more, other = _terms(b)
+    terms, constant = terms_of(a)
+    more, other = terms_of(b)
     terms = dict(terms)
     for atom, c in more.items():
         terms[atom] = terms.get(atom, 0) + c
@@ -200,14 +200,14 @@ def _mul(a: Expr, b: Expr) -> Expr:
             return const(a.value * b.value)
         if b.value in (0, 1):
             return a if b.value else const(0)
-        terms, constant = _terms(a)
+        terms, constant = terms_of(a)
         return from_linear({t: c * b.value for t, c in terms.items()}, constant * b.value)
     return _product(a, b)
 
 
 def _product(a: Expr, b: Expr) -> Expr:
     """The product of two non-constants, distributed over sums."""
-    (ta, ca), (tb, cb) = _terms(a), _terms(b)
+    (ta, ca), (tb, cb) = terms_of(a), terms_of(b)
     if len(ta) == 1 and ca == 0 and len(tb) == 1 and cb == 0:
         (x, cx), (y, cy) = *ta.items(), *tb.items()
         ordered = _in_order([*factors(x), *factors(y)])
@@ -251,7 +251,7 @@ def rule(*ops: str) -> Callable[[Rule], Rule]:
 
 def multiple_of(e: Expr) -> int:
     """A positive integer known to divide `e` (0 divides only zero)."""
-    terms, constant = _terms(e)
+    terms, constant = terms_of(e)
     result = abs(constant)
     for atom, c in terms.items():
         result = math.gcd(result, known_multiple(atom, c))
@@ -260,8 +260,8 @@ def multiple_of(e: Expr) -> int:
 
 def _divides(e: Expr, d: Expr) -> Expr | None:
     """e / d if d divides every term of e, for a symbolic d."""
-    terms, constant = _terms(e)
-    (td, cd) = _terms(d)
+    terms, constant = terms_of(e)
+    (td, cd) = terms_of(d)
     if cd or len(td) != 1:
         return const(1) if e is d else None
     ((atom, scale),) = td.items()
@@ -295,7 +295,7 @@ def known_multiple(atom: Expr, c: int) -> int:
 
 def _split_by(a: Expr, d: int) -> tuple[Expr, Expr]:
     """a = d * quotient + rest, taking into the quotient every term that d divides."""
-    terms, constant = _terms(a)
+    terms, constant = terms_of(a)
     quotient, rest = {}, {}
     for t, c in terms.items():
         if c % d == 0:
@@ -349,7 +349,7 @@ def mod_drops_multiples(a, b):
     """(d*q + r) % d = r % d; r % d = r if 0 <= r < d"""
     if b.op != "const" or b.value <= 0:
         return None
-    terms, constant = _terms(a)
+    terms, constant = terms_of(a)
     rest = {t: c for t, c in terms.items() if known_multiple(t, c) % b.value}
     dropped = len(rest) < len(terms) or not 0 <= constant < b.value
     rest = from_linear(rest, constant % b.value)
@@ -364,7 +364,7 @@ def div_common_factor(a, b):
     """(g*x + s) // (g*d) = x // d if 0 <= s < g"""
     if b.op != "const" or b.value <= 1:
         return None
-    terms, constant = _terms(a)
+    terms, constant = terms_of(a)
     coefficients = [math.gcd(c, b.value) for c in terms.values()]
     for g in sorted({c for c in coefficients if c > 1}, reverse=True):
         outer = {t: c // g for t, c in terms.items() if c % g == 0}
@@ -380,7 +380,7 @@ def mod_common_factor(a, b):
     """(g*x + s) % (g*d) = g * (x % d) + s if 0 <= s < g"""
     if b.op != "const" or b.value <= 1:
         return None
-    terms, constant = _terms(a)
+    terms, constant = terms_of(a)
     for g in sorted({math.gcd(c, b.value) for c in terms.values()} - {1}, reverse=True):
         outer = {t: c // g for t, c in terms.items() if c % g == 0}
         inner = from_linear({t: c for t, c in terms.items() if c % g}, constant % g)
@@ -397,7 +397,7 @@ def div_of_div(a, b):
     what is made of them fits 64 bits"""
     if b.op != "const" or b.value <= 0:
         return None
-    terms, k = _terms(a)
+    terms, k = terms_of(a)
     inner = next(iter(terms)) if list(terms.values()) == [1] else a
     if inner.op != "floordiv" or inner.args[1].op != "const":
         return None
@@ -420,7 +420,7 @@ def mod_of_mod(a, b):
     """(s + k * (x % m)) % c = (s + k * x) % c for c > 0, if c divides k * m"""
     if b.op != "const" or b.value <= 0:
         return None
-    terms, constant = _terms(a)
+    terms, constant = terms_of(a)
     within = [t for t, k in terms.items() if t.op == "mod" and t.args[1].op == "const"
               and t.args[1].value > 0 and k * t.args[1].value % b.value == 0]  # fmt: skip
     if not within:
@@ -436,7 +436,7 @@ def mod_of_negative(a, b):
     """-x % c = (x + c - 1) // c * c - x for c > 0: what is missing to a multiple of c"""
     if b.op != "const" or b.value <= 0:
         return None
-    terms, constant = _terms(a)
+    terms, constant = terms_of(a)
     if constant % b.value or not terms or any(c > 0 for c in terms.values()):
         return None
     x = from_linear({t: -c for t, c in terms.items()})
@@ -459,7 +459,7 @@ def mod_symbolic_multiple(a, b):
 def _symbolic_divmod(a, b, pick):
     if b.op == "const":
         return None
-    terms, constant = _terms(a)
+    terms, constant = terms_of(a)
     quotient, rest = const(0), const(constant)
     for t, c in terms.items():
         term = from_linear({t: c})
@@ -485,7 +485,7 @@ def is_positive(e: Expr) -> bool:
         lo = bounds(e)[0]
         if lo is not None and lo > 0:
             return True
-        for t, c in _terms(e)[0].items():
+        for t, c in terms_of(e)[0].items():
             worst = _worst(t, c)
             if worst is not None:
                 e = _add(_sub(e, from_linear({t: c})), worst)
@@ -522,7 +522,7 @@ def _worst_quotient(x: Expr, d: int, c: int) -> Expr | None:
         return _mul(x if c < 0 else _sub(x, const(d - 1)), const(c // d))
     if c > 0:
         return None
-    terms, constant = _terms(x)
+    terms, constant = terms_of(x)
     top = const(constant)
     for t, k in terms.items():
         if k > 0 and t.op == "sym" and t.value.upper is not None:
@@ -581,7 +581,7 @@ def _equality(a, b, when_equal):
     d = _sub(a, b)
     if d.op == "const":
         return const((d.value == 0) == when_equal, boolean)
-    terms, constant = _terms(d)
+    terms, constant = terms_of(d)
     g = 0
     for t, c in terms.items():
         g = math.gcd(g, c * (t.value.multiple_of if t.op == "sym" else 1))

@@ -1,6 +1,7 @@
 """What is asked again and again of canonical index expressions: sums of terms and a constant.
 
 offset_of(i * 8 + j + 3)                   ->  i * 8 + j, 3
+shifted(i * 8 + 3, 2)                      ->  i * 8 + 5
 weighted((i, j + 1), (8, 1))               ->  i * 8 + j + 1
 put(i * 8 + j, i, const(2), {}, {})        ->  j + 16
 """
@@ -10,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tensorwright.ir.dtype import index
-from tensorwright.ir.expr import Expr, Symbol, rebuild, symbols_in
-from tensorwright.ir.simplify import from_linear, linear
+from tensorwright.ir.expr import Expr, Symbol, const, make, rebuild, symbols_in
+from tensorwright.ir.simplify import from_linear, terms_of
 
 
 def is_affine(e: Expr) -> bool:
     """Whether an index expression is a sum of symbols with constant factors, and a constant."""
-    return all([atom.op == "sym" for atom in linear(e)[0]])
+    return all([atom.op == "sym" for atom in terms_of(e)[0]])
 
 
 def offset_of(e: Expr) -> tuple[Expr | None, int]:
@@ -28,12 +29,21 @@ def offset_of(e: Expr) -> tuple[Expr | None, int]:
     return e, 0
 
 
+def shifted(e: Expr, by: int) -> Expr:
+    """e + by: the terms of the sum stay as they are."""
+    rest, constant = offset_of(e)
+    constant += by
+    if rest is None:
+        return const(constant)
+    return make("add", index, (rest, const(constant))) if constant else rest
+
+
 def weighted(terms: Iterable[Expr], factors: Iterable[int]) -> Expr:
     """The sum of index expressions times numbers."""
     total: dict[Expr, int] = {}
     constant = 0
     for e, factor in zip(terms, factors):
-        more, other = linear(e)
+        more, other = terms_of(e)
         constant += other * factor
         for atom, c in more.items():
             total[atom] = total.get(atom, 0) + c * factor
@@ -57,7 +67,8 @@ def put(e: Expr, v: Symbol, value: Expr, memo: dict, parts: dict) -> Expr:
                 part = parts[e] = _without(e, v)
             if part:
                 rest, factor = part
-                found = rest + value * factor
+                known = value.op == "const"
+                found = shifted(rest, value.value * factor) if known else rest + value * factor
         if found is None:
             found = rebuild(e, tuple([put(a, v, value, memo, parts) for a in e.args]))
         memo[e] = found
@@ -66,7 +77,7 @@ def put(e: Expr, v: Symbol, value: Expr, memo: dict, parts: dict) -> Expr:
 
 def _without(e: Expr, v: Symbol) -> tuple[Expr, int] | tuple[()]:
     """(rest, c) if e = rest + v * c with no other v in it."""
-    terms, constant = linear(e)
+    terms, constant = terms_of(e)
     factor = next((c for a, c in terms.items() if a.op == "sym" and a.value is v), None)
     rest = {a: c for a, c in terms.items() if a.op != "sym" or a.value is not v}
     if factor is None or any(v in symbols_in(a) for a in rest):

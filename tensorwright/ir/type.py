@@ -14,10 +14,11 @@ from dataclasses import dataclass
 
 from tensorwright.ir import simplify  # noqa: F401  (fills the index rules that shapes rely on)
 from tensorwright.ir.dtype import DType, dtype
-from tensorwright.ir.expr import Expr, as_dim, as_expr, const, symbols_of, text_of
+from tensorwright.ir.expr import Expr, as_dim, as_expr, const, order_of, symbols_of, text_of
 
 Dim = int | Expr
 Shape = tuple[Dim, ...]
+BRIEF = 300  # characters of a size in a message
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,12 @@ def product(dims: Iterable) -> Dim:
 
 def dim_text(d: Dim) -> str:
     return text_of(d) if isinstance(d, Expr) else str(d)
+
+
+def brief_text(d: Dim) -> str:
+    """A dimension in a message: dots for the rest of a text that nobody reads to its end."""
+    text = order_of(d) if isinstance(d, Expr) else str(d)
+    return text if len(text) <= BRIEF else f"{text[:BRIEF]}..."
 
 
 def leaves(t: Type) -> tuple[Type, ...]:

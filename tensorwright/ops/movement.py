@@ -20,7 +20,7 @@ from tensorwright.ir.expr import minimum as min_of
 from tensorwright.ir.expr import select as select_expr
 from tensorwright.ir.graph import Node
 from tensorwright.ir.loop import Stmt
-from tensorwright.ir.type import Dim, Shape, TensorType, dim_text, product, shape_of
+from tensorwright.ir.type import Dim, Shape, TensorType, brief_text, dim_text, product, shape_of
 from tensorwright.ops.define import (
     broadcast_dims,
     broadcast_load,
@@ -39,7 +39,8 @@ PAD_MODES = ("constant", "edge", "reflect", "wrap")
 
 
 def text(shape: Shape) -> str:
-    return f"({', '.join(map(dim_text, shape))})"
+    """For messages, with dots in place of what is too long to be read."""
+    return f"({', '.join(map(brief_text, shape))})"
 
 
 # ---- broadcast, reshape, transpose -------------------------------------------------------------

@@ -2,8 +2,8 @@
 
     order = argsort(x, axis=1); y = gather_elements(x, order, axis=1)      # sort
 
-Sorting is a stable merge sort of positions. NaN counts as greater than every number. In descending
-order equal elements keep their order too.
+Sorting is a stable merge sort of keys, or of positions (`sorting.py`). NaN counts as greater than
+every number. In descending order equal elements keep their order too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from tensorwright.ir.dtype import NUMERIC, boolean, i32, i64, index
 from tensorwright.ir.expr import (
     Buffer,
     Expr,
-    Symbol,
     all_of,
     any_of,
     as_dim,
@@ -27,17 +26,15 @@ from tensorwright.ir.expr import (
     compare,
     const,
     is_const,
-    sym,
     unary,
     var,
 )  # fmt: skip
-from tensorwright.ir.expr import minimum as min_expr
 from tensorwright.ir.expr import select as choose
 from tensorwright.ir.graph import Node
-from tensorwright.ir.loop import Alloc, If, Let, Stmt, While, loop, loops, seq, store
+from tensorwright.ir.loop import Alloc, If, Stmt, While, loop, loops, seq, store
 from tensorwright.ir.type import Dim, TensorType, TupleType, dim_text, product
 from tensorwright.ops.control import item
-from tensorwright.ops.cumulative import along_axis, better, cumsum
+from tensorwright.ops.cumulative import along_axis, cumsum
 from tensorwright.ops.define import (
     check_dtype,
     define,
@@ -69,74 +66,18 @@ from tensorwright.ops.index import (
 from tensorwright.ops.movement import reshape, transpose
 from tensorwright.ops.positions import nonzero_indices, zeros_like
 from tensorwright.ops.reduce import reduce_any
+from tensorwright.ops.sorting import (
+    Heap,
+    goes_first,
+    have_keys,
+    key,
+    local_i64,
+    merge_runs,
+    merge_sort,
+    position_of,
+)  # fmt: skip
 
 SORTABLE = (*NUMERIC, boolean)
-
-
-def goes_first(descending: bool) -> Callable[[Expr, Expr], Expr]:
-    """Whether a must stand before b; false for equals. NaN is the greatest."""
-    if descending:
-        return better("gt")
-
-    def before(a: Expr, b: Expr) -> Expr:
-        if a.dtype is boolean:
-            return all_of((unary("not", a), b))
-        smaller = compare("lt", a, b)
-        if not a.dtype.is_float:
-            return smaller
-        number = unary("not", unary("isnan", a))
-        return any_of((smaller, all_of((unary("isnan", b), number))))
-
-    return before
-
-
-def local_i64(name: str) -> Buffer:
-    return Buffer(name, i64, (), "local")
-
-
-def merge_sort(order: Buffer, spare: Buffer, n: Dim, first: Callable) -> Stmt:
-    """Sort the positions 0..n-1 in `order` (i64[n]); the rest as in `merge_runs`."""
-    fill = loop("k", n, lambda k: store(order, k, cast(k, i64)))
-    return seq(fill, merge_runs(order, spare, n, first))
-
-
-def merge_runs(order: Buffer, spare: Buffer, n: Dim, first: Callable) -> Stmt:
-    """Sort the first n of the positions that stand in `order` (i64). first(a, b) gives statements
-    to run and whether position a must stand before position b. Widths double; each pass merges into
-    `spare`."""
-    width, low, left, right = map(local_i64, ("width", "low", "left", "right"))
-    n = as_expr(n)
-    at = lambda b: cast(b[()], index)
-    step = lambda b: store(b, (), b[()] + 1)
-
-    def merge(mid: Expr, high: Expr) -> Callable[[Expr], Stmt]:
-        def place(k: Expr) -> Stmt:
-            compare_them, wins = first(order[at(right)], order[at(left)])
-            take_left = seq(store(spare, k, order[at(left)]), step(left))
-            take_right = seq(store(spare, k, order[at(right)]), step(right))
-            contest = seq(compare_them, If(wins, take_right, take_left))
-            return If(at(right) >= high, take_left, If(at(left) >= mid, take_right, contest))
-
-        return place
-
-    mid, high, begin = Symbol("mid", min=0), Symbol("high", min=0), Symbol("begin", min=0)
-    pair = seq(
-        Let(begin, at(low)),
-        Let(mid, min_expr(at(low) + at(width), n)),
-        Let(high, min_expr(at(low) + at(width) * 2, n)),
-        store(left, (), low[()]), store(right, (), cast(sym(mid), i64)),
-        loop("k", sym(high) - sym(begin), lambda k: merge(sym(mid), sym(high))(sym(begin) + k)),
-        store(low, (), cast(sym(high), i64)),
-    )  # fmt: skip
-    passes = seq(
-        store(low, (), const(0, i64)), While(at(low) < n, pair),
-        loop("k", n, lambda k: store(order, k, spare[k])),
-        store(width, (), width[()] * 2),
-    )  # fmt: skip
-    return seq(
-        Alloc(width), Alloc(low), Alloc(left), Alloc(right),
-        store(width, (), const(1, i64)), While(at(width) < n, passes),
-    )  # fmt: skip
 
 
 # ---- argsort, sort -----------------------------------------------------------------------------
@@ -162,16 +103,29 @@ def _comparable(x):
 
 def _lower_argsort(out: Buffer, x: Buffer, *, axis, descending, stable) -> Stmt:
     axis = normalize_axis("argsort", axis, x.rank)
-    n, wins = x.shape[axis], goes_first(descending)
+    n = x.shape[axis]
 
     def row(at: Callable) -> Stmt:
-        order, spare = Buffer("order", i64, (n,), "temp"), Buffer("spare", i64, (n,), "temp")
-        value = lambda p: x[at(cast(p, index))]
-        body = merge_sort(order, spare, n, lambda a, b: (None, wins(value(a), value(b))))
-        return seq(Alloc(order), Alloc(spare), body,
-                   loop("r", n, lambda r: store(out, at(r), order[r])))  # fmt: skip
+        order, body, place = sorted_row(x, n, at, descending)
+        return seq(body, loop("r", n, lambda r: store(out, at(r), place(order[r]))))
 
     return along_axis(out, axis, row)
+
+
+def sorted_row(
+    x: Buffer, n: Dim, at: Callable, descending: bool
+) -> tuple[Buffer, Stmt, Callable[[Expr], Expr]]:
+    """A row of x sorted: a buffer (i64[n]), what fills it, and the position that an element of it
+    stands for."""
+    order, spare = Buffer("order", i64, (n,), "temp"), Buffer("spare", i64, (n,), "temp")
+    value, buffers = lambda p: x[at(cast(p, index))], seq(Alloc(order), Alloc(spare))
+    if have_keys(x.dtype, n):
+        fill = loop("k", n, lambda k: store(order, k, key(x[at(k)], cast(k, i64), descending)))
+        merged = merge_runs(order, spare, n, lambda a, b: (None, compare("lt", a, b)))
+        return order, seq(buffers, fill, merged), position_of
+    wins = goes_first(descending)
+    merged = merge_sort(order, spare, n, lambda a, b: (None, wins(value(a), value(b))))
+    return order, seq(buffers, merged), lambda p: p
 
 
 SORT_SAMPLES = (
@@ -234,43 +188,51 @@ def _reference_top_k(x, k=1, axis=-1, largest=True, sorted=True):
     return np.take_along_axis(x, order, axis), order
 
 
-INSERTION_LIMIT = 256  # up to this k, inserting into a short sorted list beats sorting everything
+INSERTED = 32  # up to this k, what is found moves up a list; above, it sinks into a heap
 CARRIED = 8  # up to this k, what is found along an axis with others inside is carried in vectors
 BLOCK = 16  # elements that are compared with the last of the list at once
 
 
 def _lower_top_k(out, x: Buffer, *, k, axis, largest, sorted) -> Stmt:
     axis = normalize_axis("top_k", axis, x.rank)
-    row = _sort_row
-    if isinstance(k, int) and k <= INSERTION_LIMIT:
-        row = _carry_row if 0 < k <= CARRIED and axis < x.rank - 1 else _select_row
+    row = _row_of(x, axis, k)
     others = [a for a in range(x.rank) if a != axis]
 
     def nest(*i: Expr) -> Stmt:
         at = lambda r: (*i[:axis], as_expr(r), *i[axis:])
-        return row(out, x, x.shape[axis], as_expr(k), at, goes_first(largest))
+        return row(out, x, x.shape[axis], as_expr(k), at, largest)
 
     return loops(names(len(others)), [x.shape[a] for a in others], nest)
 
 
-def _sort_row(out, x: Buffer, n, k: Expr, at: Callable, wins: Callable) -> Stmt:
+def _row_of(x: Buffer, axis: int, k: Dim) -> Callable[..., Stmt]:
+    """How the best of a row are found: where they are few, they alone are kept in order."""
+    n, has_keys = x.shape[axis], have_keys(x.dtype, x.shape[axis])
+    if not isinstance(k, int):
+        return _sort_row
+    if k <= INSERTED or (not has_keys and k <= 8 * INSERTED):
+        return _carry_row if 0 < k <= CARRIED and axis < x.rank - 1 else _select_row
+    return _heap_row if has_keys and (not isinstance(n, int) or 2 * k <= n) else _sort_row
+
+
+def _sort_row(out, x: Buffer, n, k: Expr, at: Callable, largest: bool) -> Stmt:
     values, indices = out
-    order, spare = Buffer("order", i64, (n,), "temp"), Buffer("spare", i64, (n,), "temp")
-    value = lambda p: x[at(cast(p, index))]
-    copy = lambda r: seq(store(values, at(r), value(order[r])), store(indices, at(r), order[r]))
-    body = merge_sort(order, spare, n, lambda a, b: (None, wins(value(a), value(b))))
-    return seq(Alloc(order), Alloc(spare), body, loop("r", k, copy))
+    order, body, place = sorted_row(x, n, at, largest)
+    spot = local_i64("spot")
+    copy = lambda r: seq(
+        store(spot, (), place(order[r])),
+        store(values, at(r), x[at(cast(spot[()], index))]), store(indices, at(r), spot[()]),
+    )  # fmt: skip
+    return seq(Alloc(spot), body, loop("r", k, copy))
 
 
-def _select_row(out, x: Buffer, n, k: Expr, at: Callable, wins: Callable) -> Stmt:
-    """Keep the best k so far in order; an element that beats the last one moves up into place. Only
-    blocks in which some element does are looked through."""
+def _select_row(out, x: Buffer, n, k: Expr, at: Callable, largest: bool) -> Stmt:
+    """Keep the best k so far in order; an element that beats the last one moves up into place."""
     values, indices = out
     if is_const(k, 0):
         return seq()
-    place, found = local_i64("place"), Buffer("found", i32, (), "local")
+    place, wins = local_i64("place"), goes_first(largest)
     here = cast(place[()], index)
-    beats = lambda r: wins(x[at(r)], values[at(k - 1)])
 
     def insert(r: Expr, last: Expr) -> Stmt:
         up = seq(
@@ -285,7 +247,16 @@ def _select_row(out, x: Buffer, n, k: Expr, at: Callable, wins: Callable) -> Stm
             store(values, at(here), x[at(r)]), store(indices, at(here), cast(r, i64)),
         )  # fmt: skip
 
-    visit = lambda r: If(beats(r), insert(r, k - 1))
+    beats = lambda r: wins(x[at(r)], values[at(k - 1)])
+    rest = _look_through(k, n, beats, lambda r: insert(r, k - 1))
+    return seq(Alloc(place), loop("r", k, lambda r: insert(r, r)), rest)
+
+
+def _look_through(k: Expr, n: Dim, beats: Callable, take: Callable) -> Stmt:
+    """Take what beats the last of the best so far, of the elements from the k-th on. Only blocks in
+    which some element does are looked through."""
+    found = Buffer("found", i32, (), "local")
+    visit = lambda r: If(beats(r), take(r))
 
     def block(b: Expr) -> Stmt:
         r = lambda l: k + b * BLOCK + l
@@ -299,17 +270,36 @@ def _select_row(out, x: Buffer, n, k: Expr, at: Callable, wins: Callable) -> Stm
     blocks = (as_expr(n) - k) // BLOCK
     first = k + blocks * BLOCK
     return seq(
-        Alloc(place), Alloc(found), loop("r", k, lambda r: insert(r, r)), loop("b", blocks, block),
+        Alloc(found), loop("b", blocks, block),
         loop("r", as_expr(n) - first, lambda r: visit(first + r)),
     )  # fmt: skip
 
 
-def _carry_row(out, x: Buffer, n, k: Expr, at: Callable, wins: Callable) -> Stmt:
+def _heap_row(out, x: Buffer, n, k: Expr, at: Callable, largest: bool) -> Stmt:
+    """Keep the keys of the best k so far in a heap, the worst of them first, whose place an element
+    takes that beats it."""
+    values, indices = out
+    heap, spot = Heap(k), local_i64("spot")
+    worst, wins = Buffer("worst", x.dtype, (), "local"), goes_first(largest)
+    one = lambda r: key(x[at(r)], cast(r, i64), largest)
+    place = lambda p: store(spot, (), position_of(heap.keys[p]))
+    found = x[at(cast(spot[()], index))]
+    look = seq(place(const(1)), store(worst, (), found))
+    take = lambda r: seq(heap.replace_first(one(r)), look)
+    copy = lambda r: seq(place(r + 1), store(values, at(r), found), store(indices, at(r), spot[()]))
+    return seq(
+        heap.allocs, Alloc(worst), Alloc(spot), heap.build(one), look,
+        _look_through(k, n, lambda r: wins(x[at(r)], worst[()]), take),
+        heap.sort(), loop("r", k, copy),
+    )  # fmt: skip
+
+
+def _carry_row(out, x: Buffer, n, k: Expr, at: Callable, largest: bool) -> Stmt:
     """The same without branches: what an element beats moves one place down, the last of the list
     out of it, for all lines that lie next to each other at once."""
     values, indices = out
     most = bounds(as_expr(n))[1]
-    kind = i32 if most is not None and most <= i32.max else i64
+    kind, wins = i32 if most is not None and most <= i32.max else i64, goes_first(largest)
     own = lambda name, t: Buffer(name, t, (), "local")
     kept = [(own(f"kept{p}", x.dtype), own(f"kept{p}_at", kind)) for p in range(k.value)]
     element = own("element", x.dtype)
@@ -353,7 +343,9 @@ top_k = define(
     gradient=_gradient_top_k, dtypes=NUMERIC,
     samples=("f32[3,7] k=3", "f32[3,7] k=2 largest=False", "f32[5,3] k=5 axis=0",
              "f32[n] k=1 n=1,9", "f32[n] k=n//2 n=1,9", "i32[20]@0:3 k=6", "f32[16]@special k=9",
-             "f64[300] k=280", "f32[4] k=0", "f16[9] k=4"),
+             "f64[300] k=280", "f32[4] k=0", "f16[9] k=4", "f32[200] k=40",
+             "f32[2,99,3] k=33 axis=1", "i32[90]@0:3 k=40", "f32[96]@special k=40 largest=False",
+             "f32[50] k=49"),
     doc="The k greatest (or smallest) elements along an axis in order, and their positions.",
 )  # fmt: skip
 

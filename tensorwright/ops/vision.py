@@ -49,7 +49,7 @@ from tensorwright.ops.define import (
 )  # fmt: skip
 from tensorwright.ops.index import bind_size
 from tensorwright.ops.movement import slice
-from tensorwright.ops.sort import goes_first, local_i64, merge_runs
+from tensorwright.ops.sorting import goes_first, local_i64, merge_runs
 
 # ---- roi_align ---------------------------------------------------------------------------------
 

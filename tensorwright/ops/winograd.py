@@ -4,6 +4,7 @@
     y = winograd(x: f32[1,18,18,64], u: f32[36,8,8,4], ..)                     8 groups
     y = winograd(x: f32[1,33,33,64], u: f32[36,64,32], .., stride=(2,2))
     y = winograd(x: f32[1,18,64], u: f32[6,64,32], tile=(4,), window=(3,), size=(16,))
+    y = winograd(x: f32[1,20,20,64], u: f32[24,64,32], tile=(4,2), .., size=(16,16), dilation=(2,2))
 
 A tile of m results needs m + r - 1 products a pair of channels instead of m r: its inputs d and the
 weights g go through small fixed matrices, y = A' (G g * B' d) (Lavin and Gray, "Fast Algorithms for
@@ -17,6 +18,10 @@ A window that moves by two sees even inputs with its even weights and odd ones w
 convolutions, neither of which skips anything. For r = 3, the first takes m + 1 products and the
 second, by a single weight, m, instead of 3 m: 0.56 of them in two dimensions for m = 4. The single
 weight is the same for m points, so that there are fewer weights than points.
+
+A window dilated by d sees every d-th element: the results are those of d images (d * d, in two
+dimensions) that lie between each other, each with a window that is not dilated. So tiles read and
+write every d-th element, and are as many as those of the d images.
 """
 
 from __future__ import annotations
@@ -60,12 +65,18 @@ Matrix = tuple[tuple[Fraction, ...], ...]
 
 
 class Along(NamedTuple):
-    """F(tile, window) along one dimension, of a window that moves by `stride`. By default the
-    dimension stays as it is."""
+    """F(tile, window) along one dimension, of a window that moves by `stride` or is dilated. By
+    default the dimension stays as it is."""
 
     tile: int = 1
     window: int = 1
     stride: int = 1
+    dilation: int = 1
+
+    @property
+    def plain(self) -> Along:
+        """The same of a window that is not dilated: it has the same matrices and errors."""
+        return self._replace(dilation=1)
 
     @property
     def reach(self) -> int:
@@ -78,12 +89,19 @@ class Along(NamedTuple):
         return len(matrices(self)[1])
 
     def tiles(self, size: Dim) -> Dim:
-        """Of a result of this size."""
-        return (size + (self.tile - 1)) // self.tile
+        """Of a result of this size: as many of each image as of the longest."""
+        step = self.tile * self.dilation
+        return (size + (step - 1)) // step * self.dilation
 
     def padded(self, size: Dim) -> Dim:
         """What x must be along the dimension, so that every tile is whole."""
-        return self.tiles(size) * (self.tile * self.stride) + (self.window - self.stride)
+        around = (self.window - self.stride) * self.dilation
+        return self.tiles(size) * (self.tile * self.stride) + around
+
+    def first(self, tile: Expr) -> Expr:
+        """The first result of a tile; the others follow by steps of the dilation."""
+        d = self.dilation
+        return tile // d * (self.tile * d) + tile % d
 
 
 # Root mean square error of a result over that of the results, along one dimension and along two, on
@@ -198,25 +216,26 @@ def in_groups(u: np.ndarray, groups: int) -> np.ndarray:
     return np.ascontiguousarray(split.transpose(0, 2, 1, 3))
 
 
-def algorithms(tile, window, stride) -> tuple[Along, Along]:
+def algorithms(tile, window, stride, dilation) -> tuple[Along, Along]:
     """Those of both dimensions of an image; a sequence is one that is one element high."""
-    return (SAME, *map(Along, tile, window, stride))[-2:]
+    return (SAME, *map(Along, tile, window, stride, dilation or (1,) * len(tile)))[-2:]
 
 
 # ---- the operator ------------------------------------------------------------------------------
 
 
-def _infer(x: TensorType, u: TensorType, *, tile, window, size, stride) -> TensorType:
+def _infer(x: TensorType, u: TensorType, *, tile, window, size, stride, dilation=None):
     op = "winograd"
     check_dtype(op, x, (f32,))
     check_dtype(op, u, (f32,))
     require(x.rank in (3, 4) and u.rank in (3, 4), f"{op}: x has rank {x.rank}, u {u.rank}")
-    lengths = {len(a) for a in (tile, window, size, stride)}
+    lengths = {len(a) for a in (tile, window, size, stride, dilation or size)}
     require(lengths == {x.rank - 2}, f"{op}: x has {x.rank - 2} dimensions with windows")
-    both = algorithms(tile, window, stride)
+    both = algorithms(tile, window, stride, dilation)
     known = ", ".join(map(name_of, ERROR))
     for a in both:
-        require(a == SAME or a in ERROR, f"{op}: there is no {name_of(a)}, only {known}")
+        require(a == SAME or a.plain in ERROR, f"{op}: there is no {name_of(a)}, only {known}")
+        require(1 in (a.stride, a.dilation), f"{op}: a dilated window moves by {a.stride}")
     require(all(isinstance(d, int) for d in (x.shape[-1], *u.shape)),
             f"{op}: the numbers of channels must be known")  # fmt: skip
     needed = shape_of(a.padded(d) for a, d in zip(both[-len(size) :], size))
@@ -234,9 +253,11 @@ def name_of(a: Along) -> str:
     return f"F({a.tile},{a.window})" + (f"/{a.stride}" if a.stride > 1 else "")
 
 
-def _lower(out: Buffer, x: Buffer, u: Buffer, *, tile, window, size, stride) -> Stmt:
+def _lower(
+    out: Buffer, x: Buffer, u: Buffer, *, tile, window, size, stride, dilation=None
+) -> Stmt:  # fmt: skip
     """Three nests over the tiles: inputs transformed, products, results transformed back."""
-    high, wide = algorithms(tile, window, stride)
+    high, wide = algorithms(tile, window, stride, dilation)
     size = (1, *size)[-2:]
     grid = (x.shape[0], high.tiles(size[0]), wide.tiles(size[1]))
     points, count, t = points_of(high, wide), product(grid), out.dtype
@@ -251,16 +272,13 @@ def _lower(out: Buffer, x: Buffer, u: Buffer, *, tile, window, size, stride) -> 
         """Of an element of x or of the result."""
         return (n, w, c) if x.rank == 3 else (n, h, w, c)
 
-    def number(n: Expr, i: Expr, j: Expr) -> Expr:
-        return (n * grid[1] + i) * grid[2] + j
-
     def inputs(t: Expr, c: Expr) -> Stmt:
         """By number: with sizes that vary, that each has a place of its own is plain to see."""
         n, i, j = t // (rows * columns), t // columns % rows, t % columns
-        h, w = i * (high.tile * high.stride), j * (wide.tile * wide.stride)
+        h, w = high.first(i) * high.stride, wide.first(j) * wide.stride
         body = Lets()
-        seen = [[x[place(n, h + r, w + k, c)] for k in range(wide.reach)]
-                for r in range(high.reach)]  # fmt: skip
+        seen = [[x[place(n, h + r * high.dilation, w + k * wide.dilation, c)]
+                 for k in range(wide.reach)] for r in range(high.reach)]  # fmt: skip
         found = body.both(into, into_wide, seen)
         return body.then(store(v, (p, t, c), found[i][j]) for p, (i, j) in enumerate(points))
 
@@ -272,9 +290,9 @@ def _lower(out: Buffer, x: Buffer, u: Buffer, *, tile, window, size, stride) -> 
         return accumulate(m, (p, i, *o), 0, [taken], step)
 
     def results(n: Expr, *at: Expr) -> Stmt:
-        *i, j, o = at
-        i = i[0] if i else const(0)
-        h, w, t = i * high.tile, j * wide.tile, number(n, i, j)
+        *at, o = at
+        i, j = (const(0), *numbers_of(at, along))[-2:]
+        h, w, t = high.first(i), wide.first(j), (n * grid[1] + i) * grid[2] + j
         body = Lets()
         column = (o // outputs, o % outputs) if groups else (o,)
         seen = [[m[number_of[r, k], t, *column] for k in range(wide.reach)]
@@ -282,29 +300,49 @@ def _lower(out: Buffer, x: Buffer, u: Buffer, *, tile, window, size, stride) -> 
         found = body.both(back, back_wide, seen)
 
         def result(r: int, k: int) -> Stmt:
-            s = store(out, place(n, h + r, w + k, o), found[r][k])
-            return inside((h + r, w + k), size, (high, wide), (r, k), s)
+            at = h + r * high.dilation, w + k * wide.dilation
+            s = store(out, place(n, *at, o), found[r][k])
+            return inside(at, size, (high, wide), (r, k), s)
 
         return body.then(itertools.starmap(result, np.ndindex(high.tile, wide.tile)))
 
-    names, extents = "nijo"[:1] + "nijo"[4 - out.rank + 1 :], (*grid[:1], *grid[5 - out.rank :])
+    along = (high, wide)[4 - out.rank :]
+    names, extents = loops_over(along, grid[5 - out.rank :])
     return seq(
         Alloc(v), Alloc(m), loops(("t", "c"), (count, x.shape[-1]), inputs),
         loops(("p", "t", *("g" for _ in groups), "o"), m.shape, products),
-        loops(names, (*extents, out.shape[-1]), results),
+        loops(("n", *names, "o"), (grid[0], *extents, out.shape[-1]), results),
     )  # fmt: skip
 
 
-def inside(place, size, along, offset, s: Stmt) -> Stmt:
-    """`s` where a result of a tile exists: the last tiles may be cut off."""
-    unsure = [compare("lt", i, as_expr(d)) for i, d, a, k in zip(place, size, along, offset)
-              if not _is_whole(as_dim(as_expr(d) % a.tile), k)]  # fmt: skip
+def loops_over(along: Sequence[Along], tiles: Sequence[Dim]) -> tuple[list[str], list[Dim]]:
+    """Names and extents of loops over so many tiles along dimensions: of dilated windows, over the
+    places of tiles and over images, whose results never meet."""
+    names, extents = [], []
+    for name, a, count in zip("ij"[-len(along) :], along, tiles):
+        names += [name, "image"][: 1 + (a.dilation > 1)]
+        extents += [count // a.dilation, a.dilation][: 1 + (a.dilation > 1)]
+    return names, extents
+
+
+def numbers_of(at: Sequence[Expr], along: Sequence[Along]) -> list[Expr]:
+    """The numbers of tiles along dimensions, of what goes through `loops_over` them."""
+    left = iter(at)
+    image = lambda a: next(left) if a.dilation > 1 else 0
+    return [next(left) * a.dilation + image(a) for a in along]
+
+
+def inside(place, size, along, number, s: Stmt) -> Stmt:
+    """`s` where a result of a tile, of this number, exists: the last tiles may be cut off."""
+    unsure = [compare("lt", i, as_expr(d)) for i, d, a, k in zip(place, size, along, number)
+              if not _is_whole(d, a, k)]  # fmt: skip
     return If(all_of(unsure), s) if unsure else s
 
 
-def _is_whole(rest: Dim, offset: int) -> bool:
-    """Whether every tile has results at an offset, if the last one has `rest` (0: it is whole)."""
-    return isinstance(rest, int) and not 0 < rest <= offset
+def _is_whole(size: Dim, a: Along, number: int) -> bool:
+    """Whether every tile has a result of this number."""
+    rest = as_dim(as_expr(size) % (a.tile * a.dilation))  # of the last tiles of all images
+    return isinstance(rest, int) and not 0 < rest < (number + 1) * a.dilation
 
 
 class Lets:
@@ -431,16 +469,16 @@ def combination(row: Terms, values: Sequence[Expr]) -> Expr:
     return total
 
 
-def _reference(x, u, tile, window, size, stride):
-    high, wide = algorithms(tile, window, stride)
+def _reference(x, u, tile, window, size, stride, dilation=None):
+    high, wide = algorithms(tile, window, stride, dilation)
     (back, _, into), (back_wide, _, into_wide) = (
         tuple(np.array(m, np.float64) for m in matrices(a)) for a in (high, wide)
     )
     whole = (1, *size)[-2:]
     rows, columns = high.tiles(whole[0]), wide.tiles(whole[1])
-    h, w = high.tile * high.stride, wide.tile * wide.stride
     exact = (x if x.ndim == 4 else x[:, None]).astype(np.float64)
-    d = np.array([[exact[:, i * h : i * h + high.reach, j * w : j * w + wide.reach]
+    seen = lambda a, t: np.arange(a.reach) * a.dilation + a.first(as_expr(t)).value * a.stride
+    d = np.array([[exact[:, seen(high, i)[:, None], seen(wide, j)]
                    for j in range(columns)] for i in range(rows)])  # fmt: skip
     d = d.reshape(rows, columns, x.shape[0], high.reach, wide.reach, x.shape[-1])
     v = np.einsum("pi,qj,rsnijc->pqrsnc", into, into_wide, d)
@@ -449,7 +487,11 @@ def _reference(x, u, tile, window, size, stride):
     for p, at in enumerate(points_of(high, wide)):
         taken = v[at].reshape(*v.shape[2:5], *u.shape[1:3])
         m[at] = np.einsum("rsngc,gco->rsngo", taken, u[weights_at(as_expr(p), high, wide).value])
-    y = np.einsum("ip,jq,pqrsngo->nrisjgo", back, back_wide, m)
+    # tiles count by first place, then by image; results by first place, number in tile, image
+    images = high.dilation, wide.dilation
+    places = rows // images[0], images[0], columns // images[1], images[1]
+    m = m.reshape(*m.shape[:2], *places, *m.shape[4:])
+    y = np.einsum("ip,jq,pqrasbngo->nriasjbgo", back, back_wide, m)
     outputs = u.shape[1] * u.shape[3]
     y = y.reshape(x.shape[0], rows * high.tile, columns * wide.tile, outputs)
     return y[:, : whole[0], : whole[1]].reshape(len(x), *size, outputs).astype(x.dtype)
@@ -477,6 +519,11 @@ winograd = define(
         "f32[1,6,8,3] f32[36,3,4] tile=(2,2) window=(5,5) size=(2,3) stride=(1,1)",
         "f32[1,19,3] f32[11,3,4] tile=(4,) window=(5,) size=(7,) stride=(2,)",
         "f32[1,1,13,3] f32[13,3,4] tile=(1,4) window=(1,7) size=(1,4) stride=(1,2)",
+        "f32[2,12,14,3] f32[24,3,4] tile=(2,4) window=(3,3) size=(7,9) stride=(1,1) "
+        "dilation=(2,1)",
+        "f32[1,(h+11)//12*12+6,8,2] f32[24,2,3] tile=(4,2) window=(3,3) size=(h,4) stride=(1,1) "
+        "dilation=(3,2) h=5,13",
+        "f32[2,32,3] f32[8,3,4] tile=(4,) window=(5,) size=(9,) stride=(1,) dilation=(4,)",
     ),
     doc="Channels-last convolution on tiles of results; x is padded, u transformed, its second of "
         "four dimensions, if it has four, counts groups of channels.",

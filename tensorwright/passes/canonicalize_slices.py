@@ -212,22 +212,33 @@ def gather_of_range(node: Node, x: Node, c: Node, axis: int) -> Node | None:
     at = array_of(c).astype(np.int64)
     if at.ndim > 1 or at.size == 0:
         return None
-    places = [_place(int(v), x.shape[axis]) for v in at.reshape(-1)]
-    if None in places:
+    places = _places(at.reshape(-1), x.shape[axis])
+    if places is None:
         return None
-    gaps = {as_dim(as_expr(b) - as_expr(a)) for a, b in pairwise(places)} or {1}
-    step = gaps.pop()
-    if gaps or not isinstance(step, int) or step < 1:
+    step = _distance(*places[:2]) if len(places) > 1 else 1
+    if not isinstance(step, int) or step < 1:
+        return None
+    if any(_distance(a, b) != step for a, b in pairwise(places[1:])):
         return None
     stop = as_dim(as_expr(places[-1]) + 1)
     part = slice_axis(x, axis, places[0], stop, step)
     return typed(part if at.ndim else reshape(part, shape=node.shape), node)
 
 
+def _places(at: np.ndarray, extent: Dim) -> list[Dim] | None:
+    """Where indices point; None if that is not known of all."""
+    if isinstance(extent, int):
+        return np.clip(np.where(at < 0, at + extent, at), 0, extent - 1).tolist()
+    places = [_place(int(v), extent) for v in at]
+    return None if None in places else places
+
+
+def _distance(a: Dim, b: Dim) -> Dim:
+    return b - a if isinstance(a, int) and isinstance(b, int) else as_dim(as_expr(b) - as_expr(a))
+
+
 def _place(v: int, extent: Dim) -> Dim | None:
     """Where an index points; None if that is not known (it may have to be clamped)."""
-    if isinstance(extent, int):
-        return min(max(v + extent if v < 0 else v, 0), extent - 1)
     at = as_expr(extent) + v if v < 0 else as_expr(v)
     return as_dim(at) if proved("le", 0, at) and proved("lt", at, extent) else None
 

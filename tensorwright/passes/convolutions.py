@@ -4,7 +4,6 @@
     conv_general(x, w, padding=((1,1),(1,1)))   ->   conv_general(pad(x, low=(0,1,1,0), ...), w)
     conv_general(x, w: f32[4,8,4], lhs_dilation=(2,))   ->   convolutions by w[0::2] and w[1::2],
                                                              their results interleaved
-    conv_general(x: f32[1,1,9,9,8], w: f32[3,1,1,8,4], padding=((1,1), ...))   ->   by w[1:2]
 
 A window of one element is a matrix product, and so is one over a single element. Padding is written
 out, so that no kernel tests for borders. A convolution of a spread-out tensor is one for each phase
@@ -16,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from operator import mul
 from typing import NamedTuple
 
 from tensorwright.base import trace
@@ -36,6 +36,8 @@ from tensorwright.passes.pointwise import POINTWISE, is_pointwise
 
 x, w = V("x"), V("w")
 FEW_CHANNELS = 8
+SOME_CHANNELS = 9  # of a group that is multiplied faster in tiles, its operand laid in panels
+TESTED = 3  # elements that are copied in the time of one that a window sees behind tests
 
 
 def shape_convolutions(m: Module) -> Module:
@@ -67,6 +69,10 @@ def is_last(node: Node) -> bool:
     return node.attrs["layout"] == "NLAST" and node.rank > 2
 
 
+def along_rows(node: Node) -> bool:
+    return node.attrs["layout"] == "NC" and node.rank > 2
+
+
 # ---- matrix products ---------------------------------------------------------------------------
 
 
@@ -88,6 +94,22 @@ def pointwise_product(node: Node, x: Node, w: Node) -> Node | None:
     channels, outputs = w.shape[-2:]
     rows = reshape(x, shape=(product(x.shape[:-1]), channels))
     y = dot_general(rows, reshape(w, shape=(channels, outputs)), contract=((1,), (0,)),
+                    dtype=node.attrs["dtype"])  # fmt: skip
+    return reshape(y, shape=node.shape)
+
+
+def products_of_groups(node: Node, x: Node, w: Node) -> Node | None:
+    """Groups of some channels each, which a window of one element takes along rows: a product for
+    each group, whose columns are the positions."""
+    a, groups = Windows(node), node.attrs["groups"]
+    outputs, channels = w.shape[:2]
+    if a.is_padded or a.is_spread or any(d != 1 for d in (*a.sizes, *a.strides)):
+        return None
+    if groups == 1 or x.shape[0] != 1 or not isinstance(channels, int) or channels < SOME_CHANNELS:
+        return None
+    columns = reshape(x, shape=(groups, channels, product(x.shape[2:])))
+    rows = reshape(w, shape=(groups, outputs // groups, channels))
+    y = dot_general(rows, columns, batch=((0,), (0,)), contract=((2,), (1,)),
                     dtype=node.attrs["dtype"])  # fmt: skip
     return reshape(y, shape=node.shape)
 
@@ -116,52 +138,6 @@ def product_of_element(node: Node, x: Node, w: Node) -> Node | None:
     return reshape(y, shape=node.shape)
 
 
-# ---- windows larger than what they slide over ---------------------------------------------------
-
-
-def drop_unmet(m: Module) -> Module:
-    """`m` with windows cut to the elements that meet more than padding. What is cut would multiply
-    zeros only: frames beside a single one, the outer ring of a window dilated beyond an image."""
-    return map_graphs(m, lambda g: rewrite(g, UNMET))
-
-
-def without_unmet(node: Node, x: Node, w: Node) -> Node | None:
-    a = Windows(node)
-    if a.is_spread or not all(isinstance(size, int) for size in a.sizes):
-        return None
-    extents = zip(x.shape[1:-1], node.shape[1:-1], a.sizes, a.strides, a.dilation, a.padding)
-    met = [_met(*e) for e in extents]
-    if all(len(taps) == size for taps, size in zip(met, a.sizes)):
-        return None
-    starts, stops = tuple(t.start for t in met), tuple(t.stop for t in met)
-    inner = slice(w, starts=(*starts, 0, 0), stops=(*stops, *w.shape[-2:]), steps=(1,) * w.rank)
-    padding = tuple(
-        (low - t.start * d, high - (size - t.stop) * d)
-        for (low, high), t, size, d in zip(a.padding, met, a.sizes, a.dilation)
-    )
-    trace.decision("convolution", node, "cut window", f"{a.sizes} to {inner.shape[:-2]}")
-    return with_attrs(node, (x, inner), padding=padding)
-
-
-def _met(
-    extent: Dim, results: Dim, size: int, stride: int, dilation: int, padding: tuple[Dim, Dim]
-) -> range:
-    """The elements of a window, in one dimension, between the first and the last that meet any of
-    the `extent` elements; all where sizes vary."""
-    low = padding[0]
-    if not all(isinstance(v, int) for v in (extent, results, low)):
-        return range(size)
-
-    def meets(k: int) -> bool:
-        result = max(0, -((k * dilation - low) // stride))  # the first that lies behind the start
-        return result < results and k * dilation - low + result * stride < extent
-
-    first, last = -((results - 1) * stride - low) // dilation, (extent - 1 + low) // dilation
-    near = range(max(0, first), min(size, last + 1))
-    found = [next(filter(meets, ks), None) for ks in (near, reversed(near))]
-    return range(size) if None in found else range(found[0], found[1] + 1)
-
-
 # ---- padding -----------------------------------------------------------------------------------
 
 
@@ -184,6 +160,25 @@ def padded(x: Node, low: tuple, high: tuple) -> Node:
     back = tuple(perm.index(k) for k in range(len(perm)))
     inner = pad(x.args[0], low=tuple(low[k] for k in back), high=tuple(high[k] for k in back))
     return transpose(inner, perm=perm)
+
+
+def padded_rows(node: Node, x: Node, w: Node) -> Node | None:
+    """The same for one that runs along rows, where testing the border costs more than a copy does:
+    results whose windows leave a row are computed one by one."""
+    a = Windows(node)
+    n, size, step, dilation = x.shape[-1], a.sizes[-1], a.strides[-1], a.dilation[-1]
+    low, high = zip(*a.padding)
+    known = (n, size, *a.sizes, low[-1], high[-1])
+    if not a.is_padded or a.is_spread or not all(isinstance(v, int) for v in known):
+        return None
+    begins = range(-low[-1], n + high[-1] - (size - 1) * dilation, step)
+    leaving = sum(b < 0 or b + (size - 1) * dilation >= n for b in begins)
+    copied = (n + low[-1] + high[-1]) * (a.strides[-2] if len(a.strides) > 1 else 1)
+    if TESTED * leaving * product(a.sizes) <= copied:
+        return None
+    trace.decision("convolution", node, "padded", f"{leaving} of {len(begins)} leave a row")
+    around = pad(x, low=(0, 0, *low), high=(0, 0, *high))
+    return with_attrs(node, (around, w), padding=((0, 0),) * len(low))
 
 
 # ---- spread-out tensors (transposed convolutions) ----------------------------------------------
@@ -396,7 +391,8 @@ def is_product(node: Node) -> bool:
     rank = node.rank
     while is_pointwise(node) and node.rank == rank:
         node = node.args[0]
-    return node.rank == rank and (node.op is winograd or (node.op is dot_general and rank == 2))
+    matrix = rank == 2 + len(node.attrs["batch"][0]) if node.op is dot_general else False
+    return node.rank == rank and (node.op is winograd or matrix)
 
 
 def _as_shape(a: Node, node: Node, target: tuple[Dim, ...]) -> Node | None:
@@ -407,9 +403,37 @@ def _as_shape(a: Node, node: Node, target: tuple[Dim, ...]) -> Node | None:
         kept += 1
     if a.rank <= kept and broadcast_shapes("sink", target, a.shape) == target:
         return a
-    if a.shape != node.shape or is_epilogue(a):
+    if a.shape != node.shape:
+        shape = _regrouped(a.shape, node.shape, target)
+        return None if shape is None else reshape(a, shape=shape)
+    if is_epilogue(a):
         return None
     return a.args[0] if a.op is reshape and a.args[0].shape == target else reshape(a, shape=target)
+
+
+def _regrouped(
+    shape: tuple[Dim, ...], whole: tuple[Dim, ...], target: tuple[Dim, ...]
+) -> tuple[Dim, ...] | None:
+    """The shape of an operand that repeats along dimensions of `whole`, where these are joined and
+    parted to be `target`; None if it repeats along some part of what is one dimension there, or
+    sizes vary."""
+    if not all(isinstance(d, int) and d > 0 for d in (*whole, *target)):
+        return None
+    aligned, found, i = (1,) * (len(whole) - len(shape)) + shape, [], 0
+    before, after = list(itertools.accumulate(whole, mul)), list(itertools.accumulate(target, mul))
+    for j, end in enumerate(after):
+        found.append(target[j])
+        if end not in before[i:]:
+            continue
+        stop = before.index(end, i) + 1
+        parts = [(d, w) for d, w in zip(aligned[i:stop], whole[i:stop]) if w != 1]
+        begin = max((k + 1 for k in range(j) if after[k] in before[:i]), default=0)
+        if all(d == 1 for d, _ in parts):
+            found[begin:] = [1] * (j + 1 - begin)
+        elif any(d != w for d, w in parts):
+            return None
+        i = stop
+    return tuple(found)
 
 
 def is_epilogue(node: Node) -> bool:
@@ -425,7 +449,8 @@ RULES = (
     rule("convolution-by-phases", P.conv_general(x, w), by_phases, when=is_last),
     rule("spread-written-out", P.conv_general(x, w), spread_first, when=is_last),
     rule("padding-written-out", P.conv_general(x, w), padded_first, when=is_last),
+    rule("groups-of-one", P.conv_general(x, w), products_of_groups, when=along_rows),
+    rule("padding-of-rows", P.conv_general(x, w), padded_rows, when=along_rows),
     rule("window-of-one", P.conv_general(x, w), pointwise_product, when=is_last),
     *(rule("sink-reshape", getattr(P, op.name)(Rest("xs")), sink_reshape) for op in POINTWISE),
 )
-UNMET = (rule("window-beyond-operand", P.conv_general(x, w), without_unmet, when=is_last),)

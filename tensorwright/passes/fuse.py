@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from tensorwright.base import trace
-from tensorwright.ir.expr import Expr, sym
+from tensorwright.ir.expr import Expr, as_expr, sym
 from tensorwright.ir.graph import (
     CONST,
     PARAM,
@@ -31,8 +31,10 @@ from tensorwright.ir.type import TensorType, TupleType, type_symbols
 from tensorwright.ops.kernel import fused
 from tensorwright.passes.lower import HOST_OPS, define_kernel, joined_results
 from tensorwright.passes.share import without_depths
-from tensorwright.schedule.chain import leaves_cache
+from tensorwright.schedule.chain import least
 from tensorwright.schedule.form import read_form
+from tensorwright.schedule.strips import leaves_cache, pays
+from tensorwright.target.target import Target
 
 MAX_GROUP = 40
 LONGEST_EPILOGUE = 8  # nodes from a contraction to the last one that it stores
@@ -51,15 +53,17 @@ class Group:
     fusable: bool = True
 
 
-def fuse(m: Module) -> Module:
+def fuse(m: Module, target: Target) -> Module:
     """`m` with the nodes of each group replaced by one `fused` node."""
     known: dict[tuple, bool] = {}
-    return map_graphs(m, lambda g: Fusion(g, known).run())
+    return map_graphs(m, lambda g: Fusion(g, target, known).run())
 
 
 class Fusion:
-    def __init__(self, g: Graph, known: dict[tuple, bool]):
-        self.graph, self.known = g, known
+    """known: which groups rules would schedule, by structure."""
+
+    def __init__(self, g: Graph, target: Target, known: dict[tuple, bool]):
+        self.graph, self.machine, self.known = g, target, known
         self.users = users(g)
         self.outputs = {*g.results, *g.binders}
         self.joined = joined_results(g)
@@ -88,7 +92,7 @@ class Fusion:
     def can_grow(self, node: Node) -> bool:
         if isinstance(node.type, TupleType) or node.op.lower is None:
             return False
-        return node.op.name != "reshape" and has_form([node], node, self.known)
+        return node.op.name != "reshape" and self.has_form([node], node)
 
     def target(self, node: Node) -> Group | None:
         """The group that the node joins, if any; why not is recorded."""
@@ -114,7 +118,7 @@ class Fusion:
             return f"the kernel of {group.root} would compute its elements again and again"
         if picks_elements(node) and is_smaller(node, group.root):
             return f"the kernel of {group.root} would pick its elements again and again"
-        if not has_form([*group.nodes, node], group.root, self.known):
+        if not self.has_form([*group.nodes, node], group.root):
             return f"no rule schedules {node.op.name} together with the kernel of {group.root}"
         if self.is_epilogue(node, group):
             return f"{node.op.name} is done where a contraction stores, once for each element"
@@ -126,8 +130,24 @@ class Fusion:
         chain = self.path(node, node, LONGEST_EPILOGUE)
         if not chain or len(chain) == 1 or chain[-1].dtype.bytes < node.dtype.bytes:
             return False
-        alone = self.can_grow(node) and has_form(chain, node, self.known)
-        return alone and not has_form([*group.nodes, *chain], group.root, self.known)
+        if self.has_form([*group.nodes, *chain], group.root):  # most often
+            return False
+        return self.can_grow(node) and self.has_form(chain, node)
+
+    def has_form(self, nodes: list[Node], root: Node) -> bool:
+        """Whether the rules would schedule the group, faster than its parts. How much a product
+        sums up is not asked."""
+        if is_amid_others(nodes):
+            return False
+        body, _ = group_graph(nodes, root)
+        key = structure(body)
+        if [n.op.name for n in nodes if n.op.name in CONTRACTIONS] == ["dot_general"]:
+            key = without_depths(body, key)
+        if key not in self.known:
+            form = read_form(define_kernel("trial", body))
+            is_chain = form is not None and form.chain is not None
+            self.known[key] = pays(form.chain, self.machine) if is_chain else form is not None
+        return self.known[key]
 
     def path(self, node: Node, last: Node, steps: int) -> list[Node]:
         """The nodes from this one to a contraction, which are used by one another alone and as
@@ -150,12 +170,14 @@ class Fusion:
         """Take in everything from an earlier contraction to this one, if the whole has a form where
         its beginnings have none (attention, contractions strip by strip)."""
         beginnings = BEGINNINGS.get(node.op.name)
-        if beginnings is None or (node.op.name == "conv_general" and not may_be_cut(node.args[0])):
+        if beginnings is None or (
+            node.op.name == "conv_general" and not may_be_cut(node.args[0], self.machine)
+        ):
             return
         group = self.group_of[node]
         between = self.chain(node.args[0], group, beginnings)
         fits = group.fusable and len(group.nodes) + len(between) <= MAX_GROUP
-        if between and fits and has_form([*group.nodes, *between], group.root, self.known):
+        if between and fits and self.has_form([*group.nodes, *between], group.root):
             group.nodes += between
             self.group_of.update(dict.fromkeys(between, group))
             for earlier in between:
@@ -207,10 +229,11 @@ def hidden_sizes(nodes: list[Node], inputs: list[Node]) -> tuple[Expr, ...]:
     return tuple(map(sym, sorted(hidden, key=lambda s: (s.name, s.serial))))
 
 
-def may_be_cut(node: Node) -> bool:
+def may_be_cut(node: Node, target: Target) -> bool:
     """Whether what a window slides over is so large that strips of it may pay."""
-    size = node.type.size if isinstance(node.type, TensorType) else 0
-    return isinstance(size, int) and leaves_cache(size * node.dtype.bytes)
+    if not isinstance(node.type, TensorType):
+        return False
+    return leaves_cache(least(map(as_expr, node.shape)) * node.dtype.bytes, target)
 
 
 def leads_back(n: Node | None, beginnings: Sequence[str], depends: dict[Node, bool]) -> bool:
@@ -257,13 +280,13 @@ def group_graph(nodes: list[Node], root: Node) -> tuple[Graph, list[Node]]:
     return Graph("group", tuple(params), (new[root],)), inputs
 
 
-def has_form(nodes: list[Node], root: Node, known: dict[tuple, bool]) -> bool:
-    """Whether the rules would schedule the group; `known` remembers answers by structure. How much
-    a product sums up is not asked."""
-    body, _ = group_graph(nodes, root)
-    key = structure(body)
-    if [n.op.name for n in nodes if n.op.name in CONTRACTIONS] == ["dot_general"]:
-        key = without_depths(body, key)
-    if key not in known:
-        known[key] = read_form(define_kernel("trial", body)) is not None
-    return known[key]
+def is_amid_others(nodes: list[Node]) -> bool:
+    """Whether a convolution on transformed tiles is in the group, and behind something else or with
+    another contraction. It begins every form that it is in, and maps alone follow, so that there is
+    no need to look at its long nests."""
+    contractions = [n for n in nodes if n.op.name in CONTRACTIONS]
+    inside = set(nodes)
+    return any(
+        n.op.name == "winograd" and (len(contractions) > 1 or not inside.isdisjoint(n.args))
+        for n in contractions
+    )

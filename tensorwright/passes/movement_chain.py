@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from tensorwright.ir.expr import Expr, as_dim, as_expr, const, is_const, text_of
+from tensorwright.ir.expr import Expr, as_dim, as_expr, const, is_const, order_of
 from tensorwright.ir.graph import Node
 from tensorwright.ir.simplify import factors, linear
 from tensorwright.ir.type import Dim, Shape, product
@@ -153,7 +153,7 @@ def _leading(e: Expr) -> tuple[list[Expr], int]:
     terms, constant = linear(e)
     if not terms:
         return [], constant
-    atom = max(terms, key=lambda t: (len(factors(t)), text_of(t)))
+    atom = max(terms, key=lambda t: (len(factors(t)), order_of(t)))
     return factors(atom), terms[atom]
 
 

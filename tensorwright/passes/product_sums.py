@@ -63,7 +63,7 @@ def product_as_sum(node: Node, y: Node, z: Node, target: Target) -> Node | None:
     ahead, along = many.shape[: len(batch)], own[side] != last
     if many.op is CONST or (rows != 1 and own[1 - side] == last):
         return None
-    if not along and is_large(many, ahead, target) and rows in FEW_ROWS:
+    if not along and is_read_once(many, ahead, rows, target):
         columns = reshape(many, shape=(*ahead, 1, *many.shape[-2:]))
         factors = reshape(few, shape=(*ahead, rows, many.shape[-2], 1))
         return reshape(reduce_sum(mul(columns, factors), axes=(last,)), shape=node.shape)
@@ -102,10 +102,14 @@ def is_plain(node: Node) -> bool:
 FORMS = {"product-as-sum": product_as_sum, "vector-product-as-sum": vector_product_as_sum}
 
 
-def is_large(many: Node, ahead: Shape, target: Target) -> bool:
-    """Whether a matrix, one alone, takes longer to lay in panels than to multiply."""
-    alone = all(d == 1 for d in ahead) and all(isinstance(d, int) for d in many.shape)
-    return alone and many.type.size * f32.bytes >= LARGE * target.caches[0]
+def is_read_once(many: Node, ahead: Shape, rows: Dim, target: Target) -> bool:
+    """Whether a matrix takes longer to lay in panels than to multiply: a large one, or one of a
+    batch that meets a single row."""
+    if not all(isinstance(d, int) for d in many.shape):
+        return False
+    if any(d != 1 for d in ahead):
+        return rows == 1
+    return rows in FEW_ROWS and many.type.size * f32.bytes >= LARGE * target.caches[0]
 
 
 def are_few(rows: Dim, length: Dim, batched: bool, target: Target) -> bool:

@@ -3,16 +3,17 @@
     conv_general(x, w: f32[3,3,64,32], padding=((1,1),(1,1)))     # f32[1,14,14,32]
 ->  winograd(pad(x, low=(0,1,1,0), high=(0,3,3,0)), u: f32[36,64,32], tile=(4,4), window=(3,3), ..)
 
-Windows of 3, 5 or 7 elements, square or along one dimension, that move by one or two. A sequence is
-an image one element high, and a window of k x 3 x 3 is one of 3 x 3 over k frames, whose channels
-lie beside each other.
+Windows of 3, 5 or 7 elements, square or along one dimension, that move by one or two, or move by
+one and are dilated. A sequence is an image one element high, and a window of k x 3 x 3 is one of
+3 x 3 over k frames, whose channels lie beside each other. Tiles may differ along the two dimensions
+of an image.
 
 The weights are transformed here, so they must be constant. The algorithm is a choice of the
-convolution's schedule like those of kernels: `direct`, `F(2,3)`, `F(4,3)/2` and so on, as far as
-the option `fast_math` accepts their rounding errors. The default is that of the least cycles,
-estimated at usual sizes where they vary: multiply-adds, vectors that the transforms load, compute
-and store, and weights that come from memory. An infinity or NaN reaches all results of the tiles
-that it lies in.
+convolution's schedule like those of kernels: `direct`, `F(2,3)`, `F(4x2,3)`, `F(4,3)/2` and so on,
+as far as the option `fast_math` accepts their rounding errors. The default is that of the least
+cycles, estimated at usual sizes where they vary: multiply-adds, vectors that the transforms load,
+compute and store, and weights that come from memory. An infinity or NaN reaches all results of the
+tiles that it lies in.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from tensorwright.ops.winograd import (
 )
 from tensorwright.passes.convolutions import Windows, is_last
 from tensorwright.passes.lower import define_kernel
+from tensorwright.passes.unmet import share_met
 from tensorwright.schedule.records import ALGORITHM, Record, identity, recorded, report_unused
 from tensorwright.schedule.space import ChoiceError, Choices
 from tensorwright.target.target import Target
@@ -99,10 +101,20 @@ def has_window(w: Node) -> bool:
 
 def candidates(node: Node, w: Node, accepted: float) -> dict[str, Both]:
     """Algorithms by name, of rounding errors that are accepted."""
-    window = image_window(w)
-    along = lambda a: tuple(SAME if size == 1 else a for size in window)
-    found = {name_of(a): along(a) for a in ERROR if (a.window, a.stride) == moving(node, w)}
-    return {name: both for name, both in found.items() if error_of(both) <= accepted}
+    tiled = [a for a in ERROR if (a.window, a.stride) == moving(node, w)]
+    dilation = (1, *Windows(node).dilation)[-2:]
+    along = [[SAME] if size == 1 else [a._replace(dilation=d) for a in tiled]
+             for size, d in zip(image_window(w), dilation)]  # fmt: skip
+    every = ((high, wide) for wide in along[1] for high in along[0])
+    return {name_of_both(both): both for both in every if error_of(both) <= accepted}
+
+
+def name_of_both(both: Both) -> str:
+    """F(4,3), F(4,3)/2; of tiles that are not square F(4x2,3)."""
+    high, wide = both
+    if SAME in both or high.tile == wide.tile:
+        return name_of(max(both))
+    return name_of(high).replace(f"({high.tile},", f"({high.tile}x{wide.tile},")
 
 
 def moving(node: Node, w: Node) -> tuple[Dim, Dim] | None:
@@ -116,9 +128,9 @@ def moving(node: Node, w: Node) -> tuple[Dim, Dim] | None:
 
 
 def error_of(both: Both) -> float:
-    """Of the results, the root mean square."""
-    one, two = next(ERROR[a] for a in both if a != SAME)
-    return one if SAME in both else two
+    """Of the results, the root mean square; of tiles that are not square, that of the larger one
+    on both sides, which is more."""
+    return max(ERROR[a.plain][SAME not in both] for a in both if a != SAME)
 
 
 def algorithm(
@@ -170,8 +182,10 @@ def on_tiles(node: Node, x: Node, w: Node, both: Both) -> Node:
         weights = np.moveaxis(weights, 0, 2).reshape(*weights.shape[1:3], -1, w.shape[-1])
     u = transformed_weights(weights, *both)
     u = constant(u if groups == 1 else in_groups(u, groups), w.name)
-    tile, window, stride = zip(*along)
-    y = winograd(around, u, tile=tile, window=window, size=tuple(size), stride=stride)
+    tile, window, stride, dilation = zip(*along)
+    dilation = dilation if max(dilation) > 1 else None
+    y = winograd(around, u, tile=tile, window=window, size=tuple(size), stride=stride,
+                 dilation=dilation)  # fmt: skip
     return y if y.shape == node.shape else reshape(y, shape=node.shape)
 
 
@@ -194,8 +208,10 @@ def obstacle(node: Node, w: Node) -> str:
     a = Windows(node)
     if moving(node, w) not in {(f.window, f.stride) for f in ERROR}:
         return f"its window moves by {' and '.join(map(str, a.strides[-2:]))}"
-    if any(s != 1 for s in (*a.dilation[-2:], *a.spread)):
-        return "its window or what it sees is spread"
+    if any(s != 1 for s in a.spread):
+        return "what it sees is spread"
+    if any(s > 1 and d > 1 for s, d in zip(a.strides[-2:], a.dilation[-2:])):
+        return "its window is dilated and skips results"
     if a.sizes[0] > 1 and node.rank == 5 and node.attrs["groups"] > 1:
         return "its groups see several frames"
     if not (node.dtype is f32 and node.args[0].dtype is f32):
@@ -232,7 +248,8 @@ def cycles_of(node: Node, w: Node, found: dict[str, Both], target: Target) -> di
     *lead, high, wide = (1, *(usual_size(d) for d in node.shape[:-1]))
     batch = prod(lead)
     depth = prod(image) * channels
-    direct = direct_cycles(batch * high * wide, depth, outputs, groups, target)
+    met = share_met(node, node.args[0])
+    direct = direct_cycles(met * batch * high * wide, depth, outputs, groups, target)
     size, on = f32.bytes * channels * outputs, {DIRECT: direct}
     for name, (over, across) in found.items():
         points, own = over.reach * across.reach, over.weights * across.weights
@@ -249,7 +266,7 @@ def vector_cycles(lanes: int, target: Target) -> float:
     return max(lanes * f32.bits / target.cycle_bits, 0.5)
 
 
-def direct_cycles(points: int, depth: int, outputs: int, groups: int, target: Target) -> float:
+def direct_cycles(points: float, depth: int, outputs: int, groups: int, target: Target) -> float:
     """Multiply-adds of vectors, each of two products of bf16 where those are asked for (transformed
     tiles stay in f32: their rounding would grow). depth: products that a result adds up."""
     lanes = target.lanes(f32)

@@ -54,12 +54,14 @@ class TensorInfo:
 @dataclass(frozen=True, slots=True)
 class KernelInfo:
     """A row of the profile: the work of one call, which may depend on sizes ("4096*n"), and the
-    model's operators it stands for."""
+    model's operators it stands for. refused: why it runs on plain loops although a rule of the
+    compiler is meant to make it fast; "" where it does not."""
 
     name: str
     flops: Dim = 0
     bytes: Dim = 0
     sources: tuple[str, ...] = ()
+    refused: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +193,9 @@ def _symbol(data: dict[str, Any]) -> SymbolInfo:
 
 def _kernel(data: dict[str, Any]) -> KernelInfo:
     return KernelInfo(
-        _text(data["name"]), _dim(data["flops"]), _dim(data["bytes"]), _texts(data["sources"])
-    )
+        _text(data["name"]), _dim(data["flops"]), _dim(data["bytes"]), _texts(data["sources"]),
+        _text(data.get("refused", "")),
+    )  # fmt: skip
 
 
 def _text(value: Any) -> str:

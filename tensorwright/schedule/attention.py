@@ -32,7 +32,7 @@ from tensorwright.schedule.form import (
     temps_in_order,
 )
 from tensorwright.schedule.legal import ScheduleError
-from tensorwright.schedule.maps import in_parallel, share, total
+from tensorwright.schedule.maps import LINE_BYTES, in_parallel, share, total
 from tensorwright.schedule.masked import skip_masked
 from tensorwright.schedule.nest import Stage, inverse, read_nest
 from tensorwright.schedule.pairs import pack_pairs, pair_variable
@@ -47,6 +47,7 @@ from tensorwright.schedule.primitives_nests import (
 )  # fmt: skip
 from tensorwright.schedule.roles import choose_pack, find_roles
 from tensorwright.schedule.rows import schedule_inside
+from tensorwright.schedule.softmax import divide_behind, greatest_number
 from tensorwright.schedule.space import Choices
 from tensorwright.schedule.tiles import Product, choose_tile
 from tensorwright.target.target import Target
@@ -56,6 +57,7 @@ MANY_KEYS = 512  # likewise keys, of which a tile of rows holds the scores
 RUNS = 16  # of tiles, each with memory of its own for scores whose number has no bound
 MAX_ROWS = 48
 WIDE_ROWS = 12  # of a tile whose rows are long
+FEW_LINES = 4  # of a cache, that a row of scores fills
 MIN_ROWS = 4  # of a tile, unless there is no room for as many
 
 
@@ -65,6 +67,8 @@ def schedule_attention(form: Form, target: Target, choices: Choices) -> Kernel:
     values = next(s for s in reversed(form.stages) if s.is_contraction)
     body, temps = k.body, temps_in_order(k.body)
     body, parts = together(body, form, values, temps)
+    body = p.replace_loop(body, parts[-1].var, divide_behind)
+    parts = [p.find(body, f.var) for f in parts]
     loops, row = [f.var for f in parts[:-1]], parts[-1]
     work = total([*parts, *form.stages[0].spatial[rows:], *form.stages[0].reduce])
     if in_parallel(work, choices):
@@ -108,9 +112,17 @@ def together(body: Stmt, form: Form, values: Stage, temps: list[Buffer]) -> tupl
     own = []
     for b in temps:
         if b in ir.buffers(body):
-            body, small = privatize(body, loops[-1], b, row_shape(b, form.rows))
+            body, small = privatize(body, loops[-1], b, whole_lines(row_shape(b, form.rows)))
             own.append(small)
     return reuse_rows(body, own), [p.find(body, v) for v in loops]
+
+
+def whole_lines(row: tuple) -> tuple:
+    """A row's shape where each row begins with a cache line; short rows would grow too much."""
+    *others, last = row
+    line = LINE_BYTES // 4
+    long = isinstance(last, int) and last > FEW_LINES * line
+    return (*others, -(-last // line) * line) if long else row
 
 
 def is_behind(s: Stage, values: Stage, form: Form) -> bool:
@@ -196,7 +208,7 @@ def rows_part(s: For, target: Target, choices: Choices) -> For:
     parts = s.body.body if isinstance(s.body, Seq) else (s.body,)
     done = [x if isinstance(x, Alloc) else schedule_inside(x, target, choices.within(f"row{n}"))
             for n, x in enumerate(parts)]  # fmt: skip
-    return outline(replace(s, body=seq(*done)))
+    return outline(greatest_number(replace(s, body=seq(*done))))
 
 
 def is_softmax(s: For) -> bool:

@@ -6,13 +6,18 @@
         border of t';  rows of t that 4 rows of y see, into t';  4 rows of y from t'
 
 What lies between them (the expanded tensor of an inverted residual) would leave the L2 cache and
-come back; a strip of it stays there. Rows that two strips see are computed for both.
+come back; a strip of it stays there. Rows that two strips see are computed for both. Of several
+images, however many, each goes in strips by itself; some of them may be a strip, too.
+
+Here is how a chain can be cut. Whether that pays, and in how many strips, a target decides
+(`strips.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 
 from tensorwright.ir import loop as ir
@@ -22,6 +27,7 @@ from tensorwright.ir.expr import (
     Symbol,
     any_of,
     as_expr,
+    bounds,
     compare,
     const,
     is_const,
@@ -30,22 +36,17 @@ from tensorwright.ir.expr import (
     sym,
     symbols_of,
 )
-from tensorwright.ir.loop import Alloc, For, If, Stmt, Store, loop_symbol, loops, seq
+from tensorwright.ir.loop import Alloc, For, If, Kernel, Stmt, Store, loop_symbol, loops, seq
 from tensorwright.ir.simplify import linear
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.legal import ScheduleError
-from tensorwright.schedule.nest import Stage, inverse, loads_of
+from tensorwright.schedule.nest import Stage, inverse, loads_of, nest_of
 from tensorwright.schedule.padding import Padded, ranges, split_padding
 from tensorwright.schedule.primitives_nests import rename_accesses
 from tensorwright.schedule.region import loaded_region
-from tensorwright.schedule.roles import find_roles
+from tensorwright.schedule.roles import is_tiled
 
-MIN_BYTES = 1 << 20  # of what lies between two contractions: less stays in an L2 cache
-MAX_KEPT = 7 << 17  # bytes of a strip of all of it
-MAX_WEIGHTS = 1 << 17  # bytes that every strip reads again
 MIN_STRIPS, MAX_STRIPS = 4, 64  # that threads share
-L3_RATE, MULTIPLIED = 24, 16  # bytes and products of a cycle
-SHOWN = 0.65  # of the time to store and load again what leaves the L2 cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,52 +66,90 @@ class Link:
         """The map without what it pads with."""
         return self.behind if self.padded is None else self.padded.inside
 
+    @cached_property
+    def nest(self) -> For:
+        """The contraction with its map at its store, accumulating in a local."""
+        return self.with_map()
+
+    def with_map(self, parallel: Sequence[Symbol] = ()) -> For:
+        """The same, some of its loops parallel."""
+        s, body = self.stage, self.stage.root
+        if s.acc is s.out:
+            body = p.cache_write(body, s.init)
+        for v in parallel:
+            body = p.set_kind(body, v, "parallel")
+        if self.inside is not None:
+            body = p.fuse_epilogue(body, s, self.inside, inverse(s, self.inside))
+        return body
+
 
 @dataclass(frozen=True, eq=False)
 class Strips:
-    """A body whose loop `strip` computes a strip of the result of the last of several contractions;
-    the loops `nests` do one contraction each. kept: bytes of what lies between them for one strip;
-    again: products that strips compute more than once; saved: bytes that an L2 cache would not
-    hold."""
+    """A body whose loop `strip` computes a strip of the result of the last of several contractions,
+    inside of loops over `images`; the loops `nests` do one contraction each. count: strips of all
+    images; kept: bytes of what lies between the contractions for one strip; again: products that
+    strips compute more than once. Images of unknown number count as the fewest there may be."""
 
     body: Stmt
+    images: tuple[Symbol, ...]
     strip: Symbol
     nests: tuple[Symbol, ...]
+    each: int  # image, has so many
     count: int
     kept: int
     again: int
-    saved: int
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """Contractions of which each but the first slides over what the one before makes."""
+
+    links: tuple[Link, ...]
 
     @property
-    def gain(self) -> float:
-        """Cycles of one core."""
-        return 2 * self.saved / L3_RATE * SHOWN - self.again / MULTIPLIED
+    def between(self) -> list[Buffer]:
+        return [x.out for x in self.links[:-1]]
+
+    @property
+    def weights(self) -> int:
+        """Bytes that every strip reads again."""
+        return sum(map(weight_bytes, self.links))
+
+    @property
+    def work(self) -> int:
+        """Products, at least."""
+        return sum(least(f.extent for f in (*x.stage.spatial, *x.stage.reduce)) for x in self.links)
+
+    @cached_property
+    def strips(self) -> tuple[Strips, ...]:
+        """All ways in which it can be cut."""
+        return tuple(self.cuts())
+
+    def cuts(self) -> Iterator[Strips]:
+        for rows in row_loops(self.links[-1].stage):
+            for count in range(MIN_STRIPS, MAX_STRIPS + 1):
+                if rows.extent.value % count == 0:
+                    try:
+                        yield in_strips(self.links, rows, count)
+                    except ScheduleError:  # others may be whole rows of all that lies between
+                        continue
 
 
-def read_chain(stages: Sequence[Stage]) -> tuple[Link, ...] | None:
-    """The stages as a chain that is worth computing strip by strip, else None."""
-    links = read_links(stages)
-    if links is None or not all(leaves_cache(size(b)) for b in between(links)):
-        return None
-    if sum(map(weight_bytes, links)) > MAX_WEIGHTS:
-        return None
-    best = max((s.gain for s in candidates(links)), default=0)
-    return links if best > 0 else None
+def read_chain(k: Kernel, stages: Sequence[Stage]) -> Chain | None:
+    """The stages of a kernel as a chain that can be cut into strips, else None."""
+    links = read_links(k, stages)
+    chain = None if links is None else Chain(links)
+    return chain if chain is not None and chain.strips else None
 
 
-def leaves_cache(size: int) -> bool:
-    """Whether so many bytes between two contractions do not stay in an L2 cache."""
-    return size >= MIN_BYTES
-
-
-def read_links(stages: Sequence[Stage]) -> tuple[Link, ...] | None:
+def read_links(k: Kernel, stages: Sequence[Stage]) -> tuple[Link, ...] | None:
     links: list[Link] = []
     rest = list(stages)
     while rest:
         stage = rest.pop(0)
         behind = rest.pop(0) if rest and rest[0].is_map else None
         x = Link(stage, behind, None if behind is None else split_padding(behind))
-        if not stage.is_contraction or not is_fixed(stage) or find_roles(stage) is None:
+        if not stage.is_contraction or not is_fixed(stage) or not is_tiled(k, stage):
             return None
         if x.inside is not None and inverse(stage, x.inside) is None:
             return None
@@ -136,117 +175,138 @@ def slides(s: Stage, b: Buffer) -> bool:
 
 
 def is_fixed(s: Stage) -> bool:
-    return all(is_const(f.extent) for f in (*s.spatial, *s.reduce))
+    """Whether all that a stage reduces over is known."""
+    return all(is_const(f.extent) for f in s.reduce)
 
 
-def between(links: Sequence[Link]) -> list[Buffer]:
-    return [x.out for x in links[:-1]]
+def least_bytes(b: Buffer) -> int:
+    """Bytes of a buffer, or how many they are at least."""
+    return least(map(as_expr, b.shape)) * b.dtype.bytes
 
 
-def size(b: Buffer) -> int:
-    """Bytes of a buffer of fixed shape, 0 of others."""
-    fixed = all(isinstance(d, int) for d in b.shape)
-    return prod(b.shape) * b.dtype.bytes if fixed else 0
+def least(extents: Iterable[Expr]) -> int:
+    """The product of sizes, of which those that are unknown count as small as they may be, 1."""
+    return prod(max(bounds(e)[0] or 1, 1) for e in extents)
 
 
 def weight_bytes(x: Link) -> int:
     """Of what all rows of a contraction multiply with."""
     rows = {f.var for f in x.stage.spatial[:-1] if not is_const(f.extent, 1)}
     reads = [e for e in loads_of(x.stage.step.value) if e.value is not x.stage.acc]
-    return sum(size(e.value) for e in reads if not rows & symbols_of(*e.args))
+    return sum(least_bytes(e.value) for e in reads if not rows & symbols_of(*e.args))
 
 
-def candidates(links: Sequence[Link]) -> Iterator[Strips]:
-    """Strips of all sizes that stay in the L2 cache."""
-    rows = row_loop(links[-1].stage)
-    for count in range(MIN_STRIPS, MAX_STRIPS + 1) if rows is not None else ():
-        if rows.extent.value % count == 0:
-            try:
-                found = in_strips(links, count)
-            except ScheduleError:  # other strips may be whole rows of all that lies between
-                continue
-            if found.kept <= MAX_KEPT:
-                yield found
-
-
-def row_loop(s: Stage) -> For | None:
-    """The loop that is cut into strips."""
-    return next((f for f in s.spatial[:-1] if not is_const(f.extent, 1)), None)
+def row_loops(s: Stage) -> list[For]:
+    """The loops that may be cut into strips: the outermost one that a window slides along, and
+    those around it, over images."""
+    taps, found = {f.var for f in s.reduce}, []
+    places = [i for e in loads_of(s.step.value) if e.value is not s.acc for i in e.args]
+    for f in s.spatial[:-1]:
+        if is_const(f.extent) and f.extent.value > 1:
+            found.append(f)
+        if any({f.var} & symbols_of(i) and taps & symbols_of(i) for i in places):
+            break
+    return found
 
 
 # ---- one contraction behind the other, strip by strip ------------------------------------------
 
 
-def in_strips(links: Sequence[Link], count: int) -> Strips:
-    """The contractions of a chain, their maps at their stores, in so many strips. Raises
-    ScheduleError where a strip is no block of rows of all that lies between them."""
+def in_strips(links: Sequence[Link], rows: For, each: int) -> Strips:
+    """The contractions of a chain, their maps at their stores, each image in so many strips of
+    `rows` of the last one. Raises ScheduleError where a strip is no block of rows of all that lies
+    between them."""
     *before, last = links
-    rows = row_loop(last.stage)
-    body = with_map(last, rows.var)  # strips are as independent as the rows are
-    body, strip, _ = p.split(body, rows.var, rows.extent.value // count)
-    outside = [f.var for f in last.stage.spatial[: last.stage.spatial.index(rows)]]
-    body = p.reorder(body, [strip, *outside]) if outside else body
+    outside = last.stage.spatial[: last.stage.spatial.index(rows)]
+    images = [f for f in outside if not is_const(f.extent, 1)]
+    single = [f.var for f in outside if is_const(f.extent, 1)]
+    body = last.with_map([f.var for f in (*images, rows)])  # strips are as independent as rows are
+    body, strip, _ = p.split(body, rows.var, rows.extent.value // each)
+    if single:
+        body = p.reorder(body, [*(f.var for f in images), strip, *single])
     inner = p.find(body, strip).body
+    cut = Cut(tuple(f.var for f in images), strip, each)
     nests, kept, again = [inner.var], 0, 0
     for x in reversed(before):
-        part = Part(x, inner, strip, count)
+        part = Part(x, inner, cut)
         inner, nest = part.before(inner)
         nests.insert(0, nest)
-        kept, again = kept + size(part.near), again + part.again
+        kept, again = kept + least_bytes(part.near), again + part.again
     body = p.replace_loop(body, strip, lambda s: replace(s, body=inner))
     border = last.padded.border if last.padded else ()
-    saved = sum(size(b) - MIN_BYTES for b in between(links))
-    return Strips(seq(*border, body), strip, tuple(nests), count, kept, again, saved)
+    many = least(f.extent for f in images)
+    return Strips(seq(*border, body), cut.images, strip, tuple(nests), each, each * many, kept,
+                  again * many)  # fmt: skip
 
 
-def with_map(x: Link, parallel: Symbol | None = None) -> For:
-    """A contraction with its map at its store, accumulating in a local; a loop may be parallel."""
-    s, body = x.stage, x.stage.root
-    if s.acc is s.out:
-        body = p.cache_write(body, s.init)
-    if parallel is not None:
-        body = p.set_kind(body, parallel, "parallel")
-    if x.inside is not None:
-        body = p.fuse_epilogue(body, s, x.inside, inverse(s, x.inside))
-    return body
+@dataclass(frozen=True)
+class Cut:
+    """The loops around a strip: those over images, and the one over the strips of an image."""
+
+    images: tuple[Symbol, ...]
+    strip: Symbol
+    count: int
 
 
 class Part:
     """What a strip needs of one contraction of the chain: `rows` of its result along `axis`, from
-    `begin` on. They lie in `near`, behind `ahead` others: where the strip needs rows of the border,
-    as many are computed as elsewhere."""
+    `begin` on, of one image. They lie in `near`, behind `ahead` others: where the strip needs rows
+    of the border, as many are computed as elsewhere."""
 
-    def __init__(self, x: Link, users: Stmt, strip: Symbol, count: int):
-        self.link, self.nest = x, with_map(x)
+    def __init__(self, x: Link, users: Stmt, cut: Cut):
+        self.link = x
         region = loaded_region(users, x.out)
-        moving = [n for n, b in enumerate(region.begin) if strip in symbols_of(b)]
+        moving = [n for n, b in enumerate(region.begin) if cut.strip in symbols_of(b)]
         if len(moving) != 1:
             raise ScheduleError(f"a strip of {x.out.name} is no block of its rows")
         (self.axis,) = moving
         self.begin, self.rows = region.begin[self.axis], region.extent[self.axis]
-        self.loop, self.each, self.low = self.row_of_store()
+        self.image = {n: b for n, b in enumerate(region.begin) if symbols_of(b) & {*cut.images}}
+        self.nest = self.nest_of_image(region.extent)
+        self.loop, self.each, self.low = self.loop_along(self.nest, self.axis)
         self.high = self.loop.extent.value // self.each
         self.made = min(self.rows, self.high)
         behind = x.out.shape[self.axis] - self.low - self.high
         self.is_inside = self.low == behind == 0
         self.ahead = max(0, behind - (self.rows - self.made))
-        length = self.ahead + max(self.rows, self.low + self.made)
-        shape = [length if n == self.axis else d for n, d in enumerate(x.out.shape)]
+        shape = [1 if n in self.image else d for n, d in enumerate(x.out.shape)]
+        shape[self.axis] = self.ahead + max(self.rows, self.low + self.made)
         self.near = Buffer(x.out.name, x.out.dtype, shape, "local", 64)
-        work = prod(f.extent.value for f in (*x.stage.spatial, *x.stage.reduce))
-        self.again = max(work * (self.made * count - self.high) // self.high, 0)
+        work = prod(f.extent.value for f in ir.statements(self.nest) if isinstance(f, For))
+        self.again = max(work * (self.made * cut.count - self.high) // self.high, 0)
 
-    def row_of_store(self) -> tuple[For, int, int]:
-        """The loop of the contraction that moves along the rows, how many of its steps are in one,
-        and the row that the first one stores."""
-        store = next(s for s in ir.statements(self.nest)
+    def nest_of_image(self, extent: Sequence[int]) -> For:
+        """The contraction for the image that the strip is of."""
+        nest = self.link.nest
+        for axis, at in self.image.items():
+            if axis == self.axis or extent[axis] != 1:
+                raise ScheduleError(f"a strip of {self.link.out.name} is of several images")
+            f, each, low = self.loop_along(nest, axis)
+            image = f.var
+            if each > 1:
+                nest, image, _ = p.split(nest, f.var, each)
+            body = ir.substitute(p.find(nest, image).body, {sym(image): at - low})
+            nest = p.replace_loop(nest, image, lambda _, body=body: body)
+        sizes = [f.extent for f in ir.statements(nest) if isinstance(f, For)]
+        if not all(map(is_const, sizes)):
+            raise ScheduleError(f"the sizes of {self.link.out.name} are not known")
+        return nest
+
+    def loop_along(self, nest: For, axis: int) -> tuple[For, int, int]:
+        """The loop that moves along an axis of the result, how many of its steps one element of the
+        axis takes, and where it begins."""
+        store = next(s for s in ir.statements(nest)
                      if isinstance(s, Store) and s.buffer is self.link.out)  # fmt: skip
-        terms, low = linear(store.indices[self.axis])
-        for f in self.link.stage.spatial:
-            for each in divisors(f.extent.value):
-                if terms == {sym(f.var) // each: 1}:
-                    return f, each, low
-        raise ScheduleError(f"no loop moves along the rows of {self.link.out.name}")
+        terms, low = linear(store.indices[axis])
+        (place,) = terms if list(terms.values()) == [1] else (None,)
+        for f in nest_of(nest):
+            if place is sym(f.var):
+                return f, 1, low
+            if place is not None and place.op == "floordiv" and place.args[0] is sym(f.var):
+                each = place.args[1]
+                if is_const(each) and is_const(f.extent % each, 0):
+                    return f, each.value, low
+        raise ScheduleError(f"no loop moves along dimension {axis} of {self.link.out.name}")
 
     def before(self, users: Stmt) -> tuple[Stmt, Symbol]:
         """The border of the strip, its part of the contraction, then the users; and the outermost
@@ -267,10 +327,10 @@ class Part:
 
     def moved(self, s: Stmt) -> Stmt:
         """`s` with what it loads and stores of the result in `near`."""
-        offset = self.ahead - self.begin
+        offset = {n: -at for n, at in self.image.items()} | {self.axis: self.ahead - self.begin}
 
         def index(i: tuple[Expr, ...]) -> tuple[Expr, ...]:
-            return (*i[: self.axis], i[self.axis] + offset, *i[self.axis + 1 :])
+            return tuple(e + offset.get(n, 0) for n, e in enumerate(i))
 
         return rename_accesses(s, self.link.out, self.near, index)
 
@@ -281,9 +341,9 @@ class Part:
         box = ranges(self.link.behind.final.value.args[0], self.link.behind)
         inside = [box[sym(f.var)] for f in self.link.behind.spatial]
         whole = [(const(0), as_expr(d)) for d in self.near.shape]
-        nests = []
+        nests, fixed = [], {self.axis, *self.image}
         for n, (low, high) in enumerate(inside):
-            for begin, end in ((const(0), low), (high, whole[n][1])) if n != self.axis else ():
+            for begin, end in ((const(0), low), (high, whole[n][1])) if n not in fixed else ():
                 if begin is not end:
                     nests.append(self.filled([*whole[:n], (begin, end), *whole[n + 1 :]]))
         low, high = inside[self.axis]
@@ -305,7 +365,3 @@ class Part:
             return Store(self.near, tuple(e + begin for e, (begin, _) in zip(i, box)), value)
 
         return loops(names, [end - begin for begin, end in box], store)
-
-
-def divisors(n: int) -> list[int]:
-    return [d for d in range(1, n + 1) if n % d == 0]

@@ -23,6 +23,7 @@ from tensorwright.schedule import primitives as p
 from tensorwright.schedule.elements import element_loops, multiply_by_element
 from tensorwright.schedule.form import EXPENSIVE
 from tensorwright.schedule.groups import guard_last
+from tensorwright.schedule.legal import ScheduleError
 from tensorwright.schedule.maps import LINE_BYTES, are_as_one, in_parallel, share, total
 from tensorwright.schedule.nest import (
     Stage,
@@ -91,13 +92,10 @@ class Plan:
 
 def schedule_contraction(
     k: Kernel, stages: tuple[Stage, ...], target: Target, choices: Choices
-) -> Kernel | None:
-    """The kernel with its one contraction (and a map behind it) on register tiles; None if it has
-    no such form."""
+) -> Kernel:
+    """The kernel with its one contraction (and a map behind it) on register tiles."""
     stage = stages[0]
     plan = plan_contraction(k, stage, target, choices)
-    if plan is None:
-        return None
     body = k.body
     if stage.acc is stage.out:
         body = p.cache_write(body, stage.init)
@@ -120,11 +118,12 @@ def schedule_contraction(
     return k.with_body(body, trace)
 
 
-def plan_contraction(k: Kernel, stage: Stage, target: Target, choices: Choices) -> Plan | None:
-    """The choices for one contraction of the kernel; None if it is not one for register tiles."""
+def plan_contraction(k: Kernel, stage: Stage, target: Target, choices: Choices) -> Plan:
+    """The choices for one contraction of the kernel. Raises ScheduleError where it is not one for
+    register tiles (`roles.is_tiled`)."""
     roles = find_roles(stage)
     if roles is None:
-        return None
+        raise ScheduleError(f"no loop of {stage.out.name} runs along columns")
     roles = choose_order(stage, roles, target, choices)
     lanes = target.lanes(stage.acc.dtype)
     window = choose_window(stage, roles, choices)
@@ -139,7 +138,8 @@ def plan_contraction(k: Kernel, stage: Stage, target: Target, choices: Choices) 
     tile = choose_tile(product, target, lanes, choices.within("", tiles))
     pack = choose_panels(k, stage, roles, tile, pairs, target, choices)
     if pack is None and not is_streamed(roles.weights, sym(roles.column.var)):
-        return None
+        raise ScheduleError(f"what {stage.out.name} streams neither lies along its columns nor can "
+                            "be put in panels")  # fmt: skip
     if roles.run % tile.lanes == 0:  # nothing but single elements to slide over
         window = None
     return Plan(stage, roles, window, pairs, tile, pack)
@@ -183,8 +183,8 @@ def is_stream(roles: Roles, target: Target, lanes: int) -> bool:
 
 
 def cycles_of(products: float, target: Target) -> float:
-    """Of multiply-adds in f32 that fill vectors."""
-    return products * 32 / target.cycle_bits
+    """Of multiply-adds in f32 that fill vectors, two of which start at once."""
+    return products * 32 / min(target.cycle_bits, 2 * target.vector_bits)
 
 
 def choose_order(stage: Stage, roles: Roles, target: Target, choices: Choices) -> Roles:
@@ -365,7 +365,7 @@ def tile_nest(body: Stmt, roles: Roles, tile: Tile, target: Target, choices: Cho
 
 def spread_nest(body: Stmt, roles: Roles, tile: Tile, target: Target, choices: Choices) -> Stmt:
     at = panel_position(body, roles, tile.width, target, choices)
-    body, jo, ji = p.split(body, roles.column.var, tile.width, guard=guard_last(roles.weights))
+    body, jo, ji = p.split(body, roles.column.var, tile.width, guard=guard_last(roles))
     body, jv, jl = p.split(body, ji, tile.lanes)
     outer = [f.var for f in roles.outer]
     outer.insert(at, jo)

@@ -32,7 +32,7 @@ from tensorwright.ir.expr import (
 )  # fmt: skip
 from tensorwright.ir.loop import For, Kernel
 from tensorwright.schedule import primitives as p
-from tensorwright.schedule.chain import read_chain
+from tensorwright.schedule.chain import Chain, read_chain
 from tensorwright.schedule.maps import index_conditions
 from tensorwright.schedule.nest import (
     Stage,
@@ -46,7 +46,7 @@ from tensorwright.schedule.nest import (
     stride_of,
 )  # fmt: skip
 from tensorwright.schedule.padding import split_padding
-from tensorwright.schedule.roles import Tile, choose_pack, find_roles
+from tensorwright.schedule.roles import Tile, choose_pack, find_roles, is_tiled
 from tensorwright.schedule.transformed import Transformed, read_transformed
 
 EXPENSIVE = frozenset(
@@ -90,7 +90,7 @@ MAX_ROW_BYTES = 48 << 10  # of a tile of rows between two contractions, on the s
 MAX_TILE_BYTES = 256 << 10  # of one with long rows, in the L2 cache
 MAX_WINDOW = 32  # elements of a window, which is unrolled
 LONG_WINDOW = 4  # elements in one dimension
-MIN_DOT = 16  # elements of a row that is added up by itself
+MIN_DOT = 16  # elements of a row that is added up by itself, where tiles could do it
 MAX_STEP = 4  # elements from one window to the next
 MIN_ROWS = 6  # that a tile must hold, else weights are read too often
 
@@ -98,12 +98,13 @@ MIN_ROWS = 6  # that a tile must hold, else weights are read too often
 @dataclass(frozen=True, eq=False)
 class Form:
     """kind: see above; `kernel` has its intermediate maps inlined and consists of `stages`. rows:
-    how many leading loops all stages share."""
+    how many leading loops all stages share. chain: the stages of one."""
 
     kind: str
     kernel: Kernel
     stages: tuple[Stage, ...]
     rows: int = 0
+    chain: Chain | None = None
 
 
 def read_form(k: Kernel) -> Form | None:
@@ -119,12 +120,15 @@ def read_form(k: Kernel) -> Form | None:
         return None
     if len(found) == 1 and found[0].is_map:
         return Form("map", k, tuple(found))
-    if found[0].is_contraction and not (is_sliding(found[0]) or is_dot(found[0])):
-        return _contraction(k, found) or _chain(k, found) or _attention(k, found)
-    k, found = dots_in_order(k, found)
+    first, shortest = found[0], MIN_DOT
+    if first.is_contraction and not (is_sliding(first) or is_dot(first)):
+        if is_tiled(k, first):
+            return _contraction(k, found) or _chain(k, found) or _attention(k, found)
+        shortest = 1
+    k, found = dots_in_order(k, found, shortest)
     if are_windows(found):
         return Form("windows", k, tuple(found), len(found[0].spatial))
-    rows = shared_rows(found)
+    rows = shared_rows(found, shortest)
     if rows is not None:
         return Form("rows", k, tuple(found), rows)
     if len(found) == 1 and is_column_reduction(found[0]):
@@ -158,7 +162,8 @@ def _epilogue(k: Kernel, producer: Stage, consumer: Stage) -> tuple[Kernel, Stag
 
 
 def _chain(k: Kernel, found: list[Stage]) -> Form | None:
-    return None if read_chain(found) is None else Form("chain", k, tuple(found))
+    chain = read_chain(k, found)
+    return None if chain is None else Form("chain", k, tuple(found), chain=chain)
 
 
 def _winograd(k: Kernel, whole: Transformed) -> Form | None:
@@ -329,11 +334,11 @@ def _panels(k: Kernel, scores: Stage, values: Stage) -> bool:
 # ---- rows and columns --------------------------------------------------------------------------
 
 
-def shared_rows(found: list[Stage]) -> int | None:
+def shared_rows(found: list[Stage], shortest: int = MIN_DOT) -> int | None:
     """The number of leading loops over which every stage is independent of other iterations. Maps
     alone are so over all of them, and keep the last one each for themselves, as vectors."""
     reductions = [s for s in found if not s.is_map]
-    if any(s.is_contraction and not is_dot(s) for s in found):
+    if any(s.is_contraction and not is_dot(s, shortest) for s in found):
         return None
     counts = {_row_count(s) for s in reductions} or {
         max(min(_row_count(s) for s in found) - 1, 0)}  # fmt: skip
@@ -442,16 +447,21 @@ def overlaps(s: Stage, along: Sequence[Expr]) -> bool:
     return any(taps & set(walk(i)) and own & set(walk(i)) for e in reads for i in e.args)
 
 
-def is_dot(s: Stage) -> bool:
+def is_dot(s: Stage, shortest: int = MIN_DOT) -> bool:
     """Whether a contraction multiplies what each result sees by the same factors, both of which lie
     in memory in the order in which they are added up: no operand has to be turned to have vectors.
-    So is a product with one column, and a convolution to one feature."""
-    factors = s.step.value.args[:2] if s.is_contraction else ()
-    if not s.spatial or not factors or any(e.op != "load" for e in factors):
-        return False
-    if not is_const(s.spatial[-1].extent, 1) or length_together(s, factors) < MIN_DOT:
+    So is a product with one column, and a convolution to one feature; and one with one result, as
+    there are no vectors of others."""
+    if not s.is_contraction:
         return False
     own = {v for f, v in zip(s.spatial, s.variables) if not is_const(f.extent, 1)}
+    if not own:
+        return True
+    factors = s.step.value.args[:2]
+    if any(e.op != "load" for e in factors):
+        return False
+    if not is_const(s.spatial[-1].extent, 1) or length_together(s, factors) < shortest:
+        return False
     return sum(not own & set(walk(*e.args)) for e in factors) == 1
 
 
@@ -473,17 +483,18 @@ def in_memory_order(s: Stage) -> list[For]:
     """The loops of a contraction's reduction by falling step of its first factor."""
 
     def step(f: For) -> int:
-        found = stride_of(s.step.value.args[0], sym(f.var))
+        first = next(iter(loads_of(s.step.value.args[0])), None)
+        found = None if first is None else stride_of(first, sym(f.var))
         return found.value if found is not None and is_const(found) else 1 << 40
 
     return sorted(s.reduce, key=step, reverse=True)
 
 
-def dots_in_order(k: Kernel, found: list[Stage]) -> tuple[Kernel, list[Stage]]:
+def dots_in_order(k: Kernel, found: list[Stage], shortest: int) -> tuple[Kernel, list[Stage]]:
     """The kernel with its dots adding up in the order of memory."""
     body = k.body
     for s in found:
-        if is_dot(s) and len(s.reduce) > 1:
+        if is_dot(s, shortest) and len(s.reduce) > 1:
             body = p.reorder(body, [f.var for f in in_memory_order(s)])
     if body is k.body:
         return k, found

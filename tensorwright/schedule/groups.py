@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tensorwright.ir import loop as ir
-from tensorwright.ir.expr import Buffer, Expr, const, is_const, select
+from tensorwright.ir.expr import Buffer, Expr, const, is_const, select, symbols_of
 from tensorwright.ir.loop import If, Kernel, Stmt, seq
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.nest import Stage, inverse, loads_of, read_nest
-from tensorwright.schedule.roles import find_roles
+from tensorwright.schedule.roles import Roles, find_roles, is_tiled
 from tensorwright.target.target import Target
 
 NARROWEST = 8  # lanes that groups have to fill to be parts of longer vectors
@@ -26,7 +26,8 @@ def groups_apart(
     k: Kernel, stages: tuple[Stage, ...], target: Target
 ) -> tuple[Kernel, tuple[Stage, ...]]:
     """The contraction with a loop over groups around one over the columns of a group, the map
-    behind it at its stores, where groups fill no vectors; else as it is."""
+    behind it at its stores, where groups fill no vectors; else as it is, and where weights do not
+    lie along columns: panels are of all columns."""
     roles, lanes = find_roles(stages[0]), target.lanes(stages[0].acc.dtype)
     run = 1 if roles is None or roles.broadcast else roles.run
     known = roles is not None and is_const(roles.column.extent)
@@ -38,18 +39,22 @@ def groups_apart(
     if len(stages) == 2:
         body = p.fuse_epilogue(body, stage, stages[1], inverse(stage, stages[1]))
     body, _, _ = p.split(body, roles.column.var, run)
-    return k.with_body(body), (read_nest(p.find(body, stage.spatial[0].var)),)
+    apart, stage = k.with_body(body), read_nest(p.find(body, stage.spatial[0].var))
+    return (apart, (stage,)) if is_tiled(apart, stage) else (k, stages)
 
 
-def guard_last(weights: Expr) -> Callable[[Stmt, Expr], Stmt]:
+def guard_last(roles: Roles) -> Callable[[Stmt, Expr], Stmt]:
     """Guard only the final store of a stage: what accumulates for columns past the end reads padded
-    weights and is dropped. Of weights that were not packed, so not padded, zeros take the place."""
-    lying = set(loads_of(weights))
+    weights and is dropped. Of what is not padded (weights that were not packed, an operand that
+    moves with the columns) zeros take the place."""
+    column, operands = roles.column.var, [x for x in (roles.weights, roles.other) if x is not None]
+    lying = {e.value for x in operands for e in loads_of(x)}
 
     def guarded(body: Stmt, inside: Expr) -> Stmt:
         def padded(b: Buffer, at: tuple[Expr, ...]) -> Expr | None:
-            e = b[at]
-            return select(inside, e, const(0, e.dtype)) if e in lying else None
+            if b not in lying or column not in symbols_of(*at):
+                return None
+            return select(inside, b[at], const(0, b.dtype))
 
         *before, last = body.body
         return seq(*(ir.map_loads(s, padded) for s in before), If(inside, last))

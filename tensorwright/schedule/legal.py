@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from math import gcd
 
 from tensorwright.base.errors import CompileError
 from tensorwright.ir import loop as ir
@@ -132,12 +133,16 @@ def flat(indices: tuple[Expr, ...], shape: tuple) -> Expr:
 
 def are_apart(indices: list[Expr], s: For) -> bool:
     """Whether equal values of any two of these subscripts imply the same iteration: all of them are
-    v * c + a constant of the loop + rest, and the rests lie within less than c."""
+    v * c + a constant of the loop + rest, and the rests lie within less than c, or differ by
+    multiples of more than all iterations together move."""
     steps = [_step(i, s) for i in indices]
     if None in steps or len({(c, fixed) for c, fixed, _, _ in steps}) != 1:
         return False
     lows, highs = [low for _, _, low, _ in steps], [high for _, _, _, high in steps]
-    return max(highs) - min(lows) < abs(steps[0][0])
+    step, last = abs(steps[0][0]), bounds(s.extent - 1)[1]
+    if max(highs) - min(lows) < step:
+        return True
+    return lows == highs and last is not None and last * step < gcd(*(r - lows[0] for r in lows))
 
 
 def _step(index: Expr, s: For) -> tuple[int, Expr, int, int] | None:

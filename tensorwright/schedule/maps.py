@@ -34,7 +34,6 @@ BLOCKS = (BLOCK, 8, 32, 4)
 SET_BYTES = 4096  # between lines of one set of the L1 cache
 UNKNOWN = 1 << 20  # iterations of a loop without a bound
 TESTS, NEW_LOOP = 1, 1  # cycles: of an element that tests a condition, of one loop more
-FEWEST_LANES = 4  # of a vector
 WAKING = 512  # cycles that it costs to share work with another thread (2048 gained nothing)
 EACH = 1 / 16  # cycles of an element of a map, at least
 PARALLEL_WORK = int(2 * WAKING / EACH)  # elements below which that is more than it gains
@@ -71,7 +70,10 @@ def collapse(body: Stmt, loops: list[Symbol]) -> tuple[Stmt, list[Symbol]]:
 
 
 def are_as_one(root: Stmt, outer: For, inner: For) -> bool:
-    """Whether, in every flat index below, a step of `outer` is `inner.extent` steps of `inner`."""
+    """Whether, in every flat index below, a step of `outer` is `inner.extent` steps of `inner`; if
+    there is but one step (a batch of one), it is."""
+    if is_const(outer.extent, 1) and is_const(inner.extent):
+        return True
     i, j = sym(outer.var), sym(inner.var)
     for flat in accesses(root):
         a, b = affine(flat, i), affine(flat, j)
@@ -188,8 +190,9 @@ def schedule_map(k: Kernel, spatial: tuple[For, ...], target: Target, choices: C
     body, parts = p.cut(body, loops[-1], cuts)
     vectors = []
     for v in parts:
-        if takes_steps(p.find(body, v)):
-            body = whole_vectors(body, v, lanes)
+        times = times_read(p.find(body, v))
+        if times > 1 or takes_steps(p.find(body, v)):
+            body = whole_vectors(body, v, lanes, times)
             vectors.append(None)
             continue
         body, outer = vectorize_innermost(body, v, target, lanes)
@@ -290,9 +293,24 @@ def takes_steps(s: For) -> bool:
     return known and any(a.value > 1 for a in steps)
 
 
-def whole_vectors(body: Stmt, v: Symbol, lanes: int) -> Stmt:
+def times_read(s: For) -> int:
+    """How many neighbours along a loop of constant length read the same element (of a picture that
+    is enlarged): a vector of it is put in order for as many of theirs. 1 for all else."""
+    if not is_const(s.extent) or s.extent.value < FEWEST_LANES:
+        return 1
+    v, flats = sym(s.var), {flat_index(e.value, e.args) for e in ir.loads(s)}
+    parts = {e for e in walk(*flats) if e.op in ("floordiv", "mod") and v in walk(e.args[0])}
+    times = {e.args[1] for e in parts}
+    if len(times) != 1 or any(e.op == "mod" for e in parts) or not is_const(*times):
+        return 1
+    count = times.pop().value
+    return count if count <= MAX_STRIDE else 1
+
+
+def whole_vectors(body: Stmt, v: Symbol, lanes: int, period: int = 1) -> Stmt:
     """The loop on vectors. Of a constant extent, the last vector goes over results of the one
-    before again; what else is left stays as it is."""
+    before again; what else is left stays as it is. period: vectors after which the order repeats in
+    which operands are read, and that are written out."""
     extent = p.find(body, v).extent
     while is_const(extent) and lanes > extent.value:
         lanes //= 2
@@ -304,6 +322,8 @@ def whole_vectors(body: Stmt, v: Symbol, lanes: int) -> Stmt:
         parts = parts[:1]
     elif extent.value % lanes:
         body, *parts = p.cover(body, v, lanes)
+    if period > 1 and lanes % period:
+        body, parts = written_out(body, parts, lanes, period)
     for part in parts:
         body, _, inner = p.split(body, part, lanes)
         rows = p.find(body, inner).body
@@ -314,6 +334,23 @@ def whole_vectors(body: Stmt, v: Symbol, lanes: int) -> Stmt:
         else:
             body = p.fission(p.set_kind(body, inner, "vector"), inner)
     return body
+
+
+def written_out(
+    body: Stmt, parts: list[Symbol], lanes: int, period: int
+) -> tuple[Stmt, list[Symbol]]:
+    """Loops of whole vectors as one over periods of them and a loop for each vector of a period."""
+    made, found = period * lanes, []
+    for part in parts:
+        extent = p.find(body, part).extent.value
+        ends = range(extent // made * made, extent, lanes)
+        body, pieces = p.cut(body, part, [at for at in ends if at > 0])
+        if extent >= made:
+            body, _, inner = p.split(body, pieces[0], made)
+            body, vectors = p.cut(body, inner, range(lanes, made, lanes))
+            pieces[:1] = vectors
+        found += pieces
+    return body, found
 
 
 def lengthen(body: Stmt, loops: list[Symbol], target: Target) -> tuple[Stmt, list[Symbol]]:
@@ -337,7 +374,8 @@ def lengthen(body: Stmt, loops: list[Symbol], target: Target) -> tuple[Stmt, lis
 
 def looked_up_together(body: Stmt, loops: list[Symbol]) -> tuple[Stmt, list[Symbol]]:
     """Some rows written out within the loop along them, where what they read lies at places that
-    are looked up along it, the same for all rows: the places are then worked out once for them."""
+    are looked up along it, the same for all rows, or is the same and put in order: the places are
+    then worked out once for them."""
     if len(loops) < 2:
         return body, loops
     row, last = p.find(body, loops[-2]), p.find(body, loops[-1])
@@ -345,8 +383,9 @@ def looked_up_together(body: Stmt, loops: list[Symbol]) -> tuple[Stmt, list[Symb
         return body, loops
     places = [set(walk(i)) for e in ir.loads(last.body) for i in e.args]
     found = [x for x in places if sym(last.var) in x and any(e.op == "load" for e in x)]
+    same = times_read(last) > 1 and not any(sym(row.var) in x for x in places)
     count = next(n for n in ROWS if row.extent.value % n == 0)
-    if count == 1 or not any(sym(row.var) not in x for x in found):
+    if count == 1 or not (same or any(sym(row.var) not in x for x in found)):
         return body, loops
     body, outer, inner = p.split(body, row.var, count)
     body = p.set_kind(p.reorder(body, [outer, last.var, inner]), inner, "unroll")

@@ -77,7 +77,8 @@ def skip_masked(body: Stmt, parts: Sequence[For], place: Expr) -> Stmt:
     inner = p.find(body, rows.var).body
     if limits[0].sure:
         inner = without_condition(inner, limits[0], place)
-    inner = seq(own, inner, zeros(stages[-1], sym(own.var), end))
+    weights = [s for s in stages if s.is_map][-1]
+    inner = seq(own, inner, zeros(weights, sym(own.var), end))
     body = p.replace_loop(body, rows.var, lambda s: replace(s, body=inner))
     first = p.find(body, scores.var)
 
@@ -106,8 +107,9 @@ def extent(count: Let, keys: Expr, step: int) -> Expr:
 
 
 def statements_of(s: For) -> list[Stmt]:
+    """The nests in a loop, but for numbers that are stored between them."""
     parts = s.body.body if isinstance(s.body, Seq) else (s.body,)
-    return [x for x in parts if not isinstance(x, Alloc)]
+    return [x for x in parts if not isinstance(x, Alloc | Store)]
 
 
 def key_loop(s: Stage) -> For:
@@ -126,13 +128,13 @@ def zeros(s: Stage, begin: Expr, end: Expr) -> For:
 
 def is_masked_softmax(stages: Sequence[Stage]) -> bool:
     """Max, exponentials, sum, and maps of these that give 0 for 0."""
-    if len(stages) < 4 or any(not (s.spatial if s.is_map else s.reduce) for s in stages):
+    if len(stages) < 3 or any(not (s.spatial if s.is_map else s.reduce) for s in stages):
         return False
     top, powers, total, *rest = stages
     kinds = [s if s.is_map else ir.update(s.step)[0] for s in (top, powers, total)]
-    if kinds != ["max", powers, "add"] or powers.final.value.op != "exp":
+    if kinds != ["max", powers, "add"] or power(powers).op != "exp":
         return False
-    if powers.final.value.args[0].op != "sub":
+    if power(powers).args[0].op != "sub":
         return False
     made = powers
     for s in (total, *rest):
@@ -143,6 +145,12 @@ def is_masked_softmax(stages: Sequence[Stage]) -> bool:
             return False
         made = s if s.is_map else made
     return True
+
+
+def power(s: Stage) -> Expr:
+    """What a map stores, before it is rounded."""
+    e = s.final.value
+    return e.args[0] if e.op == "call" and e.value == "round_bf16" else e
 
 
 def is_zero_at_zero(e: Expr, made: Stage, j: Expr) -> bool:
@@ -164,7 +172,7 @@ def is_zero_at_zero(e: Expr, made: Stage, j: Expr) -> bool:
 
 def limit_of(s: Stage, row: Expr, place: Expr) -> Limit | None:
     """Up to which key an element of the stage is not that of a masked one."""
-    value = s.final.value.args[0].args[0] if s.is_map else ir.update(s.step)[1]
+    value = power(s).args[0].args[0] if s.is_map else ir.update(s.step)[1]
     while value.op == "cast":
         value = value.args[0]
     if not is_choice(value):

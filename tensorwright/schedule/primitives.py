@@ -183,7 +183,7 @@ def fission(root: Stmt, v: Symbol, steps: bool = True) -> Stmt:
     parts = s.body.body if isinstance(s.body, Seq) else (s.body,)
     allocs = [p for p in parts if isinstance(p, Alloc)]
     wider = {a.buffer: _expanded(a.buffer, s.extent.value) for a in allocs}
-    result: list[Stmt] = [replace(a, buffer=wider[a.buffer]) for a in allocs]
+    result: list[Stmt] = [Alloc(wider[a.buffer]) for a in allocs]
     for part in parts:
         if not isinstance(part, Alloc):
             result.append(_distribute(s, part, wider, steps))
@@ -202,7 +202,7 @@ def _distribute(s: For, part: Stmt, wider: dict[Buffer, Buffer], steps: bool) ->
         return seq(*(_distribute(s, p, wider, steps) for p in part.body))
     v = loop_symbol(s.var.name, s.begin, s.extent)
     body = index_local(part, wider, sym(v) - s.begin)
-    return replace(s, var=v, body=ir.substitute(body, {sym(s.var): sym(v)}))
+    return For(v, s.begin, s.extent, ir.substitute(body, {sym(s.var): sym(v)}), s.kind)
 
 
 def _mentions(s: For, v: Symbol) -> bool:
@@ -211,16 +211,7 @@ def _mentions(s: For, v: Symbol) -> bool:
 
 def index_local(root: Stmt, wider: dict[Buffer, Buffer], position: Expr) -> Stmt:
     """Accesses of expanded buffers get `position` as their first subscript."""
-
-    def visit(s: Stmt) -> Stmt | None:
-        if isinstance(s, Store) and s.buffer in wider:
-            return replace(s, buffer=wider[s.buffer], indices=(position, *s.indices))
-        return None
-
-    def load(b: Buffer, at: tuple[Expr, ...]) -> Expr | None:
-        return wider[b][(position, *at)] if b in wider else None
-
-    return ir.rewrite(ir.map_loads(root, load), visit)
+    return ir.map_accesses(root, lambda b, at: (wider[b], (position, *at)) if b in wider else None)
 
 
 def partition(root: Stmt, v: Symbol, at) -> tuple[Stmt, Symbol, Symbol]:

@@ -200,13 +200,4 @@ def drop_alloc(root: Stmt, b: Buffer) -> Stmt:
 
 def rename_accesses(root: Stmt, old: Buffer, new: Buffer, index) -> Stmt:
     """Every load and store of `old` at i -> of `new` at `index(i)`."""
-
-    def load(b: Buffer, at: tuple[Expr, ...]) -> Expr | None:
-        return new[tuple(index(at))] if b is old else None
-
-    def visit(s: Stmt) -> Stmt | None:
-        if isinstance(s, Store) and s.buffer is old:
-            return replace(s, buffer=new, indices=tuple(index(s.indices)))
-        return None
-
-    return ir.rewrite(ir.map_loads(root, load), visit)
+    return ir.map_accesses(root, lambda b, at: (new, tuple(index(at))) if b is old else None)

@@ -105,6 +105,16 @@ def is_streamed(e: Expr, j: Expr) -> bool:
     return all(is_near(stride_of(x, j)) for x in loads_of(e))
 
 
+def is_tiled(k: Kernel, s: Stage) -> bool:
+    """Whether a contraction of the kernel goes on register tiles: it has vectors of columns, and
+    what it streams lies along them or can be put in panels."""
+    roles = find_roles(s)
+    if roles is None:
+        return False
+    lies = is_streamed(roles.weights, sym(roles.column.var))
+    return lies or choose_pack(k, s, roles, Tile(1, 1, 1)) is not None
+
+
 def choose_pack(
     k: Kernel, stage: Stage, roles: Roles, tile: Tile, pairs: Expr | None = None
 ) -> Pack | None:

@@ -1,11 +1,14 @@
 """Schedule a kernel for a target: one rule per form.
 
 `schedule(kernel, target)` is total: what has no form that a rule knows runs as its definition says,
-its outermost independent loops in parallel.
+its outermost independent loops in parallel. A form promises that its rule can schedule the kernel.
+Where the rule cannot, the form was read wrongly: the kernel runs as defined then as well, the trace
+and the reports of the program say so, and tests fail.
 """
 
 from __future__ import annotations
 
+from tensorwright.base import trace
 from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import is_const
 from tensorwright.ir.loop import For, Kernel, Seq, seq
@@ -29,6 +32,8 @@ from tensorwright.schedule.windows import schedule_windows
 from tensorwright.schedule.winograd import schedule_winograd
 from tensorwright.target.target import Target
 
+REFUSED = "as defined: "  # in a kernel's trace, before the reason
+
 
 def schedule(k: Kernel, target: Target, choices: Choices | None = None) -> Kernel:
     """The kernel in the shape that the rule for its form gives it. choices: decisions that are not
@@ -48,14 +53,25 @@ def schedule_as(k: Kernel, target: Target, choices: Choices) -> Kernel:
     reason = ""
     try:
         made = schedule_by_form(k, target, choices)
-    except ScheduleError as e:  # correct as it stands, and the trace says what was not possible
-        made, reason = None, f": {e.message}"
+    except ScheduleError as e:
+        made, reason = None, refused(k, e)
     if made is None:
         choices.forget()
-        made = schedule_plain(k, target, choices, f"as defined{reason}")
+        made = schedule_plain(k, target, choices, REFUSED + reason if reason else "as defined")
         if reason and choices.left_over():
-            raise ChoiceError(f"the given choices do not apply{reason}")
+            raise ChoiceError(f"the given choices do not apply: {reason}")
     return made
+
+
+def refused(k: Kernel, e: ScheduleError) -> str:
+    """Why the rule for a kernel's form cannot schedule it, recorded."""
+    trace.decision("schedule", ", ".join([k.name, *k.sources[:1]]), "as defined", e.message)
+    return e.message
+
+
+def refusal(k: Kernel) -> str:
+    """Why a scheduled kernel runs as defined although it has a form; "" where that is not so."""
+    return next((s.removeprefix(REFUSED) for s in k.schedule if s.startswith(REFUSED)), "")
 
 
 def schedule_by_form(k: Kernel, target: Target, choices: Choices) -> Kernel | None:
@@ -69,11 +85,9 @@ def schedule_by_form(k: Kernel, target: Target, choices: Choices) -> Kernel | No
         return stream_results(made, target, choices)
     if form.kind == "contraction":
         apart, stages = groups_apart(form.kernel, form.stages, target)
-        made = schedule_contraction(apart, stages, target, choices)
-        return made if made is None else finished(made, target)
+        return finished(schedule_contraction(apart, stages, target, choices), target)
     if form.kind == "winograd":
-        made = schedule_winograd(form, target, choices)
-        return finished(made, target)
+        return finished(schedule_winograd(form, target, choices), target)
     if form.kind == "chain":
         return finished(schedule_chain(form, target, choices), target)
     if form.kind == "attention":

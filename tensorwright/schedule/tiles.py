@@ -25,7 +25,7 @@ ALONE = 0.25  # what a load costs more whose neighbours are not loaded
 AHEAD = 0.007  # of the time to read weights from memory: what each further vector of a step costs
 OTHER_PANELS = 1.1  # times that: tiles as wide as the panels that weights are given in are not
 PERMUTED = 1.5  # times what a load costs: one whose elements are then spread over their groups
-GATHERED = 16  # the same where groups do not fill vectors, so that it is a load for each element
+GATHERED = 16  # the same where groups do not fill vectors or tiles: a load for each element
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,8 @@ def tile_cost(product: Product, tile: Tile, target: Target) -> float:
     else:  # what a window slides over is loaded once; vectors next to each other come together
         seen = (rows + product.window - 1) / product.window * vectors
         loads = seen * one * (1 + ALONE / vectors)
-        others = loads * (1 if run == 1 else GATHERED if tile.lanes % run else PERMUTED)
+        apart = tile.lanes % run or product.columns % width  # whose last columns are guarded
+        others = loads * (1 if run == 1 else GATHERED if apart else PERMUTED)
         rest = 0.3 * seen + 0.5 * vectors
     cycles = max(rows * vectors * one, others + weights, product.latency)
     waiting = product.far * max(reading(product, tile, target) - cycles, 0)

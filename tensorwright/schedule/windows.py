@@ -15,7 +15,7 @@ from itertools import product as combinations
 from math import prod
 
 from tensorwright.ir import loop as ir
-from tensorwright.ir.expr import Symbol, const, is_const, sym, transform
+from tensorwright.ir.expr import Symbol, const, is_const, sym, transform, walk
 from tensorwright.ir.loop import Alloc, For, Kernel, Stmt, loop_symbol, seq
 from tensorwright.ir.simplify import linear
 from tensorwright.schedule import primitives as p
@@ -77,8 +77,8 @@ def schedule_windows(form: Form, target: Target, choices: Choices) -> Kernel:
 
 
 def choose_rows(s: Stage, target: Target, choices: Choices) -> int:
-    """Neighbouring rows of results that are computed together: their windows overlap, and what they
-    share is loaded once. Threads need something else to share then."""
+    """Neighbouring rows of results that are computed together: what their windows share is loaded
+    once, and so are weights. Threads need something else to share then."""
     if len(s.spatial) < 3 or len(s.reduce) < 2 or s.is_map:
         return 1
     *outer, row, _ = s.spatial
@@ -86,8 +86,10 @@ def choose_rows(s: Stage, target: Target, choices: Choices) -> int:
     if not is_const(row.extent) or not (is_const(tasks) and tasks.value >= target.even_tasks):
         return 1
     size, step = overlap(s, row)
-    counts = [n for n in ROWS if n == 1 or (n <= row.extent.value and step < size)]
-    read = lambda n: (step * (n - 1) + size) / n + n * WRITTEN_OUT  # rows of the operand, for one
+    weights = size * any(sym(row.var) not in walk(e) for e in loads_of(s.step.value))
+    counts = [n for n in ROWS if n == 1 or (n <= row.extent.value and step < size + weights)]
+    # rows of the operand, for one, and the weights of a row
+    read = lambda n: (min(step, size) * (n - 1) + size + weights) / n + n * WRITTEN_OUT
     return choices.pick("rows", counts, lambda n: read(n) / size)
 
 
@@ -101,7 +103,9 @@ def overlap(s: Stage, row: For) -> tuple[int, int]:
             if None in (step, one) or not (is_const(step) and is_const(one) and one.value > 0):
                 continue
             if step.value and step.value % one.value == 0 and is_const(f.extent):
-                return f.extent.value, step.value // one.value
+                size, further = f.extent.value, step.value // one.value
+                if further < size:
+                    return size, further
     return 1, 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tensorwright.runtime.program import Program
@@ -26,6 +27,7 @@ class Summary:
     code: int
     weights: int
     arena: int | str | None
+    slow: tuple[str, ...] = ()  # kernels that are known to be slower than they should be, and why
 
     def rows(self) -> list[tuple[str, str]]:
         """(name, value) as people read them."""
@@ -40,7 +42,8 @@ class Summary:
             ("weights", size(self.weights)),
             ("code", size(self.code)),
         ]
-        return rows if arena is None else [*rows, ("arena", arena)]
+        rows += [] if arena is None else [("arena", arena)]
+        return [*rows, *(("slow" if k == 0 else "", t) for k, t in enumerate(self.slow))]
 
 
 def summarize(program: Program) -> Summary:
@@ -57,7 +60,17 @@ def summarize(program: Program) -> Summary:
         code=sum(map(len, program._objects)),
         weights=sum(w.nbytes for w in program._weights),
         arena=frame_sizes(program),
+        slow=tuple(slow_kernels(program)),
     )
+
+
+def slow_kernels(program: Program) -> Iterator[str]:
+    """What to tell of kernels that the rules of the compiler could not schedule as they should."""
+    for k in program.manifest.kernels:
+        if k.refused:
+            source = f" of {short_source(k.sources[0])}" if k.sources else ""
+            yield (f"{k.name}{source} is right but runs on plain loops: {k.refused}; please report "
+                   "it with the model")  # fmt: skip
 
 
 def short_source(text: str) -> str:

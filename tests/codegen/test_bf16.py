@@ -12,7 +12,7 @@ from tensorwright.codegen.llvm import ModuleText, emit_kernel
 from tensorwright.driver.compile import build_native
 from tensorwright.ir import loop as ir
 from tensorwright.ir.dtype import bf16, f32, u32
-from tensorwright.ir.expr import Buffer, call, join
+from tensorwright.ir.expr import Buffer, call, join, unary
 from tensorwright.ir.graph import graph, param
 from tensorwright.ir.interp import run_kernel
 from tensorwright.ir.loop import Kernel, Store
@@ -127,3 +127,22 @@ def test_are_instructions():
         module = ModuleText()
         emit_kernel(k, module, target)
         assert name in assembly(module.text(target.triple), target)
+
+
+@pytest.mark.parametrize("name", X86)
+def test_near_functions(name):
+    """What is rounded to bf16 at once has fewer terms, and comes out as rounded but for ties."""
+    x, out = Buffer("x", f32, (N,)), Buffer("out", bf16, (N,))
+    k = kernel(lambda l: call("round_bf16", bf16, (x[l] * (unary("erf", x[l]) + 1.0),)), out, x)
+    values = np.float32([-20, -4, -2, -1.3, -0.7, -0.1, -1e-3, 0, 1e-3, 0.1, 0.5, 1, 2, 3, 4, 9])
+    wanted = run_kernel(k, [values])[0].astype(np.float32)
+    found = native(k, [values], name).astype(np.float32)
+    np.testing.assert_allclose(found, wanted, rtol=2**-7, atol=2e-4)
+    exact = kernel(lambda l: x[l] * (unary("erf", x[l]) + 1.0), Buffer("out", f32, (N,)), x)
+    sizes = []
+    for each in (k, exact):
+        module = ModuleText()
+        emit_kernel(each, module, find(name))
+        code = assembly(module.text(find(name).triple), find(name))
+        sizes.append(code.count("vfm") + code.count("mulps"))
+    assert sizes[0] < sizes[1]

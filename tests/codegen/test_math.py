@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tensorwright.codegen.math import ABSOLUTE_BOUNDS, ULP_BOUNDS, expand_math
+from tensorwright.codegen.math import (
+    ABSOLUTE_BOUNDS,
+    NEAR_BOUNDS,
+    NEAR_BY_SCALING,
+    ULP_BOUNDS,
+    expand_math,
+    expand_near,
+)
 from tensorwright.ir.dtype import bf16, f16, f32, f64, i32
 from tensorwright.ir.expr import Buffer, load, make, walk
 from tests.codegen.math_reference import (
@@ -175,6 +182,37 @@ def test_results_stay_in_range(op, low, high, bits):
 def test_odd_functions_are_exactly_odd(op, bits):
     x = np.concatenate([specials(DTYPES[bits]), np.linspace(-4, 4, 4001).astype(f"f{bits // 8}")])
     np.testing.assert_array_equal(kernel(op, bits)(-x), -kernel(op, bits)(x))
+
+
+@pytest.mark.parametrize("op", sorted(NEAR_BY_SCALING))
+def test_near_functions(op):
+    loads = inputs(op, f32)
+    near = Kernel(loads, expand_near(make(op, f32, tuple(loads)), scaling=True))
+    x = points(op, f32)
+    with np.errstate(over="ignore"):
+        y, exact = near(*x), reference(op, f32, *x).astype("f4")
+    np.testing.assert_array_equal(np.isnan(y), np.isnan(exact))
+    np.testing.assert_array_equal(np.isinf(y), np.isinf(exact))
+    y, exact = y[np.isfinite(y)], exact[np.isfinite(y)]
+    least = 1 if op == "erf" else 1e-37
+    assert (np.abs(y - exact) / np.maximum(np.abs(exact), least)).max() <= NEAR_BOUNDS[op]
+
+
+def test_near_erf_is_odd_with_or_without_fma():
+    (x,), (loads,) = points("erf", f32), (inputs("erf", f32),)
+    for fused in (True, False):
+        near = Kernel(loads, expand_near(make("erf", f32, tuple(loads)), fused))
+        np.testing.assert_array_equal(near(-x), -near(x))
+        assert np.nanmax(np.abs(near(x) - reference("erf", f32, x))) <= NEAR_BOUNDS["erf"]
+
+
+def test_only_what_is_summed_up_is_near():
+    x = load(Buffer("x", f32, (1,)), (0,))
+    e = make("erf", f32, (x,))
+    assert not {n.op for n in walk(expand_near(x * (e + 1.0)))} & {"erf"}
+    assert expand_near(make("exp", f32, (x,))).op == "exp"  # where nothing scales by powers of two
+    for kept in (make("exp", f32, (e,)), x / e, make("tanh", f32, (x,)) * x):
+        assert expand_near(kept) is kept
 
 
 def test_other_nodes_are_left_alone():

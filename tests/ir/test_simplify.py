@@ -319,9 +319,20 @@ def test_equal_expressions_are_one_object():
 
 def test_parts_that_sizes_share_are_printed_once(monkeypatch):
     made, real = [], expr._made_text
-    monkeypatch.setattr(expr, "_made_text", lambda e: made.append(e) or real(e))
+    monkeypatch.setattr(expr, "_made_text", lambda e, part: made.append(e) or real(e, part))
     a, b, c = (var(name) for name in "abc")
     shared = a // (b * b + c)
     sizes = [binary("max", shared * c, shared + n) % (shared * b + 7 + n) for n in range(20)]
     assert len({str(s) for s in sizes}) == 20
     assert sum(e is shared for e in made) == 1
+
+
+def test_what_shares_parts_is_ordered_without_its_text():
+    a, b, c = (var(name) for name in "abc")
+    e = a
+    for n in range(100):  # the text doubles each time
+        e = binary("max", e // (b + n), e % (c + n)) + e
+    assert len(expr.order_of(e)) < 2 * expr.LONG
+    assert e + b is b + e
+    assert expr.order_of(e) != expr.order_of(e + 1)
+    assert expr.order_of(a * b + c) == str(a * b + c)

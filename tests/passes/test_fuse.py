@@ -12,14 +12,17 @@ from tensorwright.ir.module import Module
 from tensorwright.ops.elementwise import add, exp, maximum, mul, neg, tanh
 from tensorwright.ops.index import gather
 from tensorwright.ops.linalg import matmul
-from tensorwright.ops.movement import broadcast_to, concat, reshape, transpose
+from tensorwright.ops.movement import broadcast_to, concat, flip, reshape, slice, transpose
 from tensorwright.ops.reduce import reduce_max, reduce_sum
 from tensorwright.ops.window import reduce_window
 from tensorwright.passes.expand import expand_composites
 from tensorwright.passes.fuse import MAX_GROUP, fuse
 from tensorwright.passes.lower import lower
+from tensorwright.target.host import find
 from tests.ops.rows import all_rows
 from tests.passes.equivalence import assert_equal_results, module, op_names, x_of
+
+HOST = find("host")
 
 OPS = {op.name: op for op in all_rows()}
 
@@ -39,7 +42,7 @@ def groups(m: Module) -> list[list[str]]:
 def fused_groups(result, *params) -> list[list[str]]:
     """Groups of a graph, checked to compute the same before and after."""
     before = expand_composites(module(result, *params))
-    after = fuse(before)
+    after = fuse(before, HOST)
     assert_equal_results(before, lower(after))
     return groups(after)
 
@@ -73,6 +76,18 @@ def test_what_a_contraction_cannot_store_stays():
     wide = mul(matmul(x, w), x_of(4, 9, name="z"))
     found = fused_groups(reduce_max(wide, axes=(1,)), x, w, wide.args[1])
     assert found[0] == ["dot_general"] and "mul" in found[-1]
+
+
+@pytest.mark.parametrize("columns", [
+    lambda w: slice(w, starts=(0, 0), stops=(8, 40), steps=(1, 2)),
+    lambda w: flip(w, axes=(1,)),
+    lambda w: reshape(transpose(reshape(w, shape=(8, 4, 10)), perm=(0, 2, 1)), shape=(8, 40)),
+], ids=["every_second", "from_the_last", "in_turns"])  # fmt: skip
+def test_what_panels_are_made_of_is_computed_before(columns):
+    """A contraction streams what lies along its columns, or a parameter, which is put in panels."""
+    x, w = x_of(6, 8), x_of(8, 40, name="w")
+    *before, last = fused_groups(matmul(x, columns(w)), x, w)
+    assert before and [op for op in last if op != "reshape"] == ["dot_general"]
 
 
 def test_reduction_and_what_follows_row_by_row():
@@ -126,13 +141,13 @@ def test_groups_are_bounded():
 
 def test_views_cost_no_kernel():
     x, w = x_of(2, 3, 4), x_of(4, 5, name="w")
-    m = fuse(expand_composites(module(matmul(reshape(x, shape=(6, 4)), w), x, w)))
+    m = fuse(expand_composites(module(matmul(reshape(x, shape=(6, 4)), w), x, w)), HOST)
     assert op_names(m).count("reshape") <= 1 and not m.kernels
 
 
 def test_scalar_constants_become_literals():
     x = x_of(3)
-    m = fuse(module(mul(exp(x), 2.0), x))
+    m = fuse(module(mul(exp(x), 2.0), x), HOST)
     (node,) = m.main.results
     assert [a.op for a in node.args] == [PARAM]
 
@@ -142,7 +157,7 @@ def test_why_not_is_recorded():
     shared = exp(x)
     m = module((reduce_sum(shared, axes=(0,)), reduce_max(shared, axes=(1,))), x)
     with trace.recording() as seen:
-        fuse(m)
+        fuse(m, HOST)
     assert any(d.subject is shared and "several kernels" in d.reason for d in seen.decisions)
 
 
@@ -179,22 +194,22 @@ def random_graphs(draw):
 @given(random_graphs(), st.integers(1, 9))
 def test_fused_graphs_mean_the_same(g, n):
     before = expand_composites(Module({"main": g}))
-    assert_equal_results(before, lower(fuse(before)), {"n": n}, tol=1e-4)
+    assert_equal_results(before, lower(fuse(before, HOST)), {"n": n}, tol=1e-4)
 
 
 def test_elements_are_picked_once():
     x, i, j = x_of(5, 6), x_of(7, d="i64", name="i"), x_of(9, d="i64", name="j")
     rows = gather(neg(gather(x, i, axis=1)), j, axis=0)
     before = module(rows, x, i, j)
-    assert groups(fuse(before)) == [["gather"], ["neg", "gather"]]
+    assert groups(fuse(before, HOST)) == [["gather"], ["neg", "gather"]]
     few = gather(neg(gather(x, j, axis=1)), x_of(2, d="i64", name="k"), axis=0)
-    assert len(groups(fuse(module(few, x, j, few.args[1])))) == 1
+    assert len(groups(fuse(module(few, x, j, few.args[1]), HOST))) == 1
 
 
 @pytest.mark.parametrize("axis", [0, 1])
 def test_gather_joins_maps(axis):
     x, i = x_of(5, 6), x_of(3, d="i64", name="i")
-    m = fuse(module(neg(gather(x, i, axis=axis)), x, i))
+    m = fuse(module(neg(gather(x, i, axis=axis)), x, i), HOST)
     assert groups(m) == [["gather", "neg"]]
     from tensorwright.ir.interp import run_module
 

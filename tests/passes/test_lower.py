@@ -18,13 +18,16 @@ from tensorwright.ops.movement import reshape, transpose
 from tensorwright.ops.reduce import reduce_sum
 from tensorwright.passes.fuse import fuse
 from tensorwright.passes.lower import define_kernel, lower
+from tensorwright.target.host import find
 from tests.ops.rows import all_rows
 from tests.passes.equivalence import assert_equal_results, module, op_names, x_of
+
+HOST = find("host")
 
 
 def test_one_kernel_for_equal_groups():
     x, y = x_of(3, 4), x_of(3, 4, name="y")
-    m = lower(fuse(module((neg(exp(x)), neg(exp(y))), x, y)))
+    m = lower(fuse(module((neg(exp(x)), neg(exp(y))), x, y), HOST))
     assert list(m.kernels) == ["exp_neg"] and op_names(m) == ["call_kernel"] * 2
 
 
@@ -50,7 +53,7 @@ def test_the_size_of_what_is_reduced_is_a_scalar_too():
     n = var("n", min=1, max=9)
     x = x_of(n)
     y = reduce_sum(mul(x, x))
-    (k,) = lower(fuse(module(y, x))).kernels.values()
+    (k,) = lower(fuse(module(y, x), HOST)).kernels.values()
     assert [s.name for s in k.symbols] == ["n"]
 
 
@@ -77,13 +80,13 @@ def test_kernels_remember_where_they_come_from():
     x = x_of(4)
     a = replace(exp(x), loc=("layer.0",))
     b = replace(neg(a), loc=("layer.1",))
-    (k,) = lower(fuse(module(b, x))).kernels.values()
+    (k,) = lower(fuse(module(b, x), HOST)).kernels.values()
     assert k.sources == ("layer.0", "layer.1")
 
 
 def test_scalar_constants_are_literals():
     x = x_of(4)
-    m = lower(fuse(module(add(exp(x), constant(np.float32(2.0))), x)))
+    m = lower(fuse(module(add(exp(x), constant(np.float32(2.0))), x), HOST))
     (k,) = m.kernels.values()
     assert [p.shape for p in k.params] == [(4,), (4,)]
 

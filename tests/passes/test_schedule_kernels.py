@@ -20,9 +20,12 @@ from tests.passes.equivalence import module, x_of
 TARGET = find("x86-64-avx512")
 
 
+HOST = find("host")
+
+
 def scheduled(results, *params) -> tuple[Module, Module]:
     """A module of fused kernels, and the same scheduled."""
-    before = lower(fuse(expand_composites(module(results, *params))))
+    before = lower(fuse(expand_composites(module(results, *params)), HOST))
     return before, schedule_kernels(before, TARGET)
 
 

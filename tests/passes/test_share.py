@@ -20,8 +20,12 @@ from tensorwright.ops.movement import reshape, slice
 from tensorwright.ops.table import BY_NAME
 from tensorwright.passes.fuse import fuse
 from tensorwright.passes.lower import lower
+from tensorwright.target.host import find
 
 RANDOM = np.random.default_rng(0)
+
+
+HOST = find("host")
 
 
 def weights(*shape) -> np.ndarray:
@@ -48,7 +52,7 @@ def arrays(m: Module) -> list[np.ndarray]:
 
 def test_one_kernel_for_all_depths():
     m = growing()
-    low = lower(fuse(m))
+    low = lower(fuse(m, HOST))
     (k,) = low.kernels.values()
     (depth,) = k.symbols
     assert (depth.min, depth.max, depth.multiple_of) == (16, 64, 8)
@@ -74,14 +78,14 @@ def test_it_computes_the_same(precision):
 
 
 def test_few_kernels_stay_apart():
-    assert len(lower(fuse(growing((16, 24)))).kernels) == 2
+    assert len(lower(fuse(growing((16, 24)), HOST)).kernels) == 2
 
 
 def test_columns_decide_about_tiles():
     xs = [param(f"x{k}", tensor("f32", 1, 3, 5, 16)) for k in range(4)]
     ys = [layer(x, 16 * (k + 1), 16) for k, x in enumerate(xs)]
     m = Module({"main": graph("main", xs, ys)})
-    assert len(lower(fuse(m)).kernels) == 4
+    assert len(lower(fuse(m, HOST)).kernels) == 4
 
 
 def test_what_others_see_is_no_depth():
@@ -89,7 +93,7 @@ def test_what_others_see_is_no_depth():
     xs = [param(f"x{k}", tensor("f32", 4, k)) for k in (16, 24, 40)]
     ys = [dot_general(mul(x, x), constant(weights(x.shape[1], 8)), contract=((1,), (0,)))
           for x in xs]  # fmt: skip
-    assert len(lower(fuse(Module({"main": graph("main", xs, ys)}))).kernels) >= 3
+    assert len(lower(fuse(Module({"main": graph("main", xs, ys)}), HOST)).kernels) >= 3
 
 
 def test_sizes_known_only_when_running_stay_as_they_are():
@@ -98,7 +102,7 @@ def test_sizes_known_only_when_running_stay_as_they_are():
     ys = [add(dot_general(x, constant(weights(x.shape[1], 8)), contract=((1,), (0,))), 1.0)
           for x in xs]  # fmt: skip
     m = Module({"main": graph("main", xs, ys)})
-    low = lower(fuse(m))
+    low = lower(fuse(m, HOST))
     (k,) = low.kernels.values()
     assert len(k.symbols) == 2
     values = [weights(5, k) for k in (16, 24, 40)]
@@ -120,7 +124,7 @@ def windows(starts, channels=8) -> Module:
 
 def test_one_kernel_wherever_windows_begin():
     m = windows([(0, i, j, 0) for i in (0, 1) for j in (0, 1)])
-    low = lower(fuse(m))
+    low = lower(fuse(m, HOST))
     (k,) = low.kernels.values()
     assert [(s.min, s.max) for s in k.symbols] == [(0, 1), (0, 1)]
     verify(low)
@@ -135,7 +139,7 @@ def test_one_kernel_wherever_windows_begin():
 
 
 def test_windows_that_begin_at_other_channels_stay_apart():
-    assert len(lower(fuse(windows([(0, 0, 0, c) for c in (0, 4, 8)]))).kernels) == 3
+    assert len(lower(fuse(windows([(0, 0, 0, c) for c in (0, 4, 8)]), HOST)).kernels) == 3
 
 
 def test_phases_of_a_transposed_convolution_are_one_kernel():

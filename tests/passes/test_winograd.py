@@ -1,6 +1,5 @@
 """Winograd's algorithm: where it is chosen, that it computes the convolution, and how exactly."""
 
-import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -16,10 +15,10 @@ from tensorwright.ops.activations import gelu, relu
 from tensorwright.ops.conv import conv_general
 from tensorwright.ops.elementwise import add
 from tensorwright.ops.movement import pad, transpose
-from tensorwright.ops.winograd import ERROR, SAME, name_of, transformed_weights, winograd
+from tensorwright.ops.winograd import ERROR, SAME, Along, name_of, transformed_weights, winograd
 from tensorwright.passes.convolutions import shape_convolutions
 from tensorwright.passes.simplify import clean
-from tensorwright.passes.winograd import choose_algorithms
+from tensorwright.passes.winograd import choose_algorithms, error_of
 from tensorwright.schedule.records import Schedules
 from tensorwright.schedule.space import ChoiceError
 from tensorwright.target.host import find
@@ -109,16 +108,18 @@ def test_windows_whose_errors_are_too_large_say_so():
     assert decisions(y, x, level=2)[0][0] == "F(2,7)"
 
 
-def test_small_results_take_small_tiles():
-    x = x_of(1, 7, 7, 512)
-    assert decisions(last(x, weight(3, 3, 512, 512)), x)[0][0] == "F(2,3)"
+@pytest.mark.parametrize(("size", "name"), [(5, "F(2,3)"), (7, "F(4x2,3)"), (14, "F(4,3)")])
+def test_small_results_take_small_tiles(size, name):
+    x = x_of(1, size, size, 512)
+    assert decisions(last(x, weight(3, 3, 512, 512)), x)[0][0] == name
 
 
 @pytest.mark.parametrize(
     ("attrs", "window", "said"),
     [
         ({"strides": (2, 1)}, (3, 3, 64, 64), "moves"),
-        ({"dilation": (1, 2)}, (3, 3, 64, 64), "is spread"),
+        ({"lhs_dilation": (1, 2)}, (3, 3, 64, 64), "is spread"),
+        ({"dilation": (2, 2), "strides": (2, 2)}, (3, 3, 64, 64), "dilated and skips"),
         ({"groups": 16}, (3, 3, 4, 64), "4 channels of a group"),
         ({"groups": 8}, (3, 3, 8, 8), "1 channels of a group"),
         ({}, (3, 3, 64, 1), "1 channels"),
@@ -299,21 +300,37 @@ def test_other_targets(target):
 @pytest.mark.parametrize("dimensions", [1, 2])
 @pytest.mark.parametrize("a", ERROR, ids=name_of)
 def test_errors_stay_what_the_choice_assumes(a, dimensions):
-    both = [a] * dimensions
-    size, taken = (3 * a.tile,) * dimensions, range(a.window)
-    w = RNG.standard_normal((*(a.window,) * dimensions, 64, 64)).astype(np.float32)
+    rms, expected = error_on_tiles([a] * dimensions), ERROR[a][dimensions - 1]
+    assert expected / 4 < rms < 1.5 * expected
+
+
+@pytest.mark.parametrize(
+    "both",
+    [(Along(4, 3), Along(2, 3)), (Along(2, 3), Along(6, 3)), (Along(4, 3, 2), Along(2, 3, 2)),
+     (Along(2, 5), Along(4, 5))],
+)  # fmt: skip
+def test_errors_of_tiles_that_are_not_square_lie_between_those_of_both(both):
+    few, many = sorted(ERROR[a][1] for a in both)
+    assert few / 4 < error_on_tiles(both) < 1.5 * many
+    assert error_of(both) == many
+
+
+def error_on_tiles(both):
+    """Root mean square error over that of the results."""
+    dimensions, size = len(both), tuple(3 * a.tile for a in both)
+    w = RNG.standard_normal((*(a.window for a in both), 64, 64)).astype(np.float32)
     x = RNG.standard_normal((2, *(f.padded(d) for f, d in zip(both, size)), 64)).astype(np.float32)
     exact = 0
-    for at in itertools.product(taken, repeat=dimensions):
-        seen = tuple(slice(k, k + (d - 1) * a.stride + 1, a.stride) for k, d in zip(at, size))
+    for at in np.ndindex(*w.shape[:dimensions]):
+        seen = tuple(slice(k, k + (d - 1) * a.stride + 1, a.stride)
+                     for k, d, a in zip(at, size, both))  # fmt: skip
         exact = exact + x[:, *seen].astype(np.float64) @ w[at].astype(np.float64)
     u = transformed_weights(w, *(SAME, *both)[-2:])
     xs, us = x_of(*x.shape), constant(u, "u")
-    tile, window, stride = zip(*both)
+    tile, window, stride, _ = zip(*both)
     y = winograd(xs, us, tile=tile, window=window, size=size, stride=stride)
     found = np.asarray(tw.compile(module(y, xs))(x))
-    rms = np.sqrt(np.mean((found - exact) ** 2) / np.mean(exact**2))
-    assert ERROR[a][dimensions - 1] / 4 < rms < 1.5 * ERROR[a][dimensions - 1]
+    return np.sqrt(np.mean((found - exact) ** 2) / np.mean(exact**2))
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -384,7 +401,7 @@ def test_algorithms_are_written_and_replayed(tmp_path):
     assert texts[0] == texts[1]
 
 
-@pytest.mark.parametrize("name", ["direct", "F(2,3)", "F(4,3)", "F(6,3)"])
+@pytest.mark.parametrize("name", ["direct", "F(2,3)", "F(4,3)", "F(6,3)", "F(4x2,3)", "F(2x6,3)"])
 def test_every_algorithm_can_be_asked_for(name):
     m, shape = two_layers()
     first = tw.compile(m, fast_math=2)

@@ -8,7 +8,9 @@ import torch
 
 import tensorwright as tw
 from tensorwright.ir.graph import constant, graph
+from tensorwright.ir.interp import run_module
 from tensorwright.ir.module import Module
+from tensorwright.target.host import find
 from tests.schedule.test_native import OP, x_of
 
 TARGETS = ("x86-64-avx512", "x86-64-avx2", "x86-64-sse4.2")
@@ -50,3 +52,21 @@ def test_vectors_lie_within_groups(channels: int, lanes: int):
     f = tw.compile(layer(x, w, 4, "last"), target="x86-64-avx512")
     (trace,) = [s for k in f.lowered.kernels.values() for s in k.schedule if "contraction" in s]
     assert f"x {lanes} register tile" in trace
+
+
+@pytest.mark.parametrize("precision", ["model", "bf16"])
+@pytest.mark.parametrize("run", [1, 2, 4])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_nothing_is_read_past_the_last_channel(run: int, precision: str, stride: int):
+    """Of 20 channels, in groups narrower than the last vector: the interpreter would tell."""
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((1, 8, 9, 20)).astype(np.float32)
+    w = rng.standard_normal((3, 3, run, 20)).astype(np.float32)
+    y = OP["conv_general"](x_of(*x.shape), constant(w), layout="NLAST", groups=20 // run,
+                           strides=(stride, stride))  # fmt: skip
+    module = Module({"main": graph("main", list(y.args[:1]), [y])})
+    f = tw.compile(module, target=find("host"), precision=precision)
+    (exact,) = run_module(module, [x])
+    tol = (1e-4 if precision == "model" else 4e-2) * np.abs(exact).max()
+    for found in (f(x), *run_module(f.lowered, [x])):
+        np.testing.assert_allclose(found, exact, atol=tol)

@@ -208,3 +208,25 @@ def test_rows_that_look_up_the_same_places(rows: int, count: int, target: str):
     bodies = [k.body for k in program.lowered.kernels.values()]
     loops = [s for b in bodies for s in statements(b) if isinstance(s, For) and s.kind == "unroll"]
     assert {f.extent.value for f in loops} == {count}
+
+
+@pytest.mark.parametrize("target", ["x86-64-avx512", "x86-64-avx2", "x86-64-sse4.2"])
+@pytest.mark.parametrize("times", [2, 3, 4, 5])
+@pytest.mark.parametrize("width", [3, 13, 30, 100])
+def test_enlarged_pictures_are_read_once_for_neighbours(width: int, times: int, target: str):
+    x = x_of(2, 3, 5, width)
+    y = broadcast_to(reshape(x, shape=(2, 3, 5, 1, width, 1)), shape=(2, 3, 5, times, width, times))
+    y = reshape(y, shape=(2, 3, 5 * times, width * times))
+    value = RNG.standard_normal(x.shape).astype(np.float32)
+    program = tw.compile(module(y, x), target=target)
+    np.testing.assert_array_equal(program(value), value.repeat(times, 2).repeat(times, 3))
+
+
+def test_what_enlarges_a_row_gathers_nothing():
+    x = x_of(1, 16, 30, 30)
+    y = broadcast_to(reshape(x, shape=(1, 16, 30, 1, 30, 1)), shape=(1, 16, 30, 3, 30, 3))
+    program = tw.compile(module(reshape(y, shape=(1, 16, 90, 90)), x), target="x86-64-avx512")
+    (kernel,) = program.lowered.kernels.values()
+    text = ModuleText()
+    emit_kernel(kernel, text, program.target)
+    assert "shufflevector" in text.text() and "masked.gather" not in text.text()

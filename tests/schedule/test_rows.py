@@ -13,7 +13,7 @@ from tensorwright.ir.interp import run_graph
 from tensorwright.ir.loop import For, Store, statements
 from tensorwright.ops.conv import conv_general
 from tensorwright.ops.elementwise import add, mul, sigmoid, sub, tanh
-from tensorwright.ops.linalg import matmul
+from tensorwright.ops.linalg import dot_general, matmul
 from tensorwright.ops.reduce import reduce_max, reduce_sum
 from tensorwright.ops.window import reduce_window
 from tensorwright.schedule.rows import strip_width
@@ -110,11 +110,20 @@ def test_convolutions_to_one_channel_are_summed_up_along_rows(channels, attrs):
     m = module(conv_general(x, w, layout="NLAST", **attrs), x, w)
     program = tw.compile(m)
     kernels = [k for k in program.lowered.kernels.values() if "conv" in k.name]
-    long_rows = channels >= 16 or "dilation" not in attrs
-    assert [k.schedule[0].startswith("rows") for k in kernels] == [long_rows]
+    assert [k.schedule[0].startswith("rows") for k in kernels] == [True]
     inputs = [RNG.standard_normal(v.shape).astype(np.float32) for v in (x, w)]
     (want,) = run_graph(m.main, inputs)
     np.testing.assert_allclose(program(*inputs), want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("length", [3, 40])
+def test_a_product_with_one_result_is_a_sum(length):
+    x, y = x_of(length), x_of(length, name="y")
+    program = tw.compile(module(tanh(dot_general(x, y, contract=((0,), (0,)))), x, y))
+    (kernel,) = program.lowered.kernels.values()
+    assert kernel.schedule[0].startswith("rows"), kernel.schedule
+    a, b = (RNG.standard_normal(length).astype(np.float32) for _ in range(2))
+    np.testing.assert_allclose(program(a, b), np.tanh(a @ b), rtol=1e-4, atol=1e-5)
 
 
 def test_few_elements_are_multiplied_on_tiles():

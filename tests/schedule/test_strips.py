@@ -1,27 +1,77 @@
-"""Contractions strip by strip: that they form, where they must not, and that they are right."""
+"""Contractions strip by strip: where that pays, where they must not form, and what they compute."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tensorwright.driver.compile import compile
+from tensorwright.ir.expr import Expr, Symbol, sym
 from tensorwright.ir.graph import Node, constant, graph, param
 from tensorwright.ir.interp import run_graph, run_module
 from tensorwright.ir.module import Module
-from tensorwright.ir.type import tensor
+from tensorwright.ir.type import Dim, tensor
 from tensorwright.ops.activations import relu
 from tensorwright.ops.conv import conv_general
 from tensorwright.ops.elementwise import add
-from tensorwright.schedule import chain
+from tensorwright.ops.linalg import dot_general
+from tensorwright.ops.movement import reshape
+from tensorwright.passes import fuse
+from tensorwright.schedule.strips import cycles, pays, stays_near
 from tensorwright.target.host import find
+from tensorwright.target.target import Target
+from tests.schedule.test_chain import chain_of
+
+SERVER = Target("server", "", caches=(32 << 10, 1 << 20, 32 << 20), cores=2)
 
 
 @pytest.fixture(autouse=True)
 def strips_pay(monkeypatch):
-    """Small tensors are taken for large ones."""
-    monkeypatch.setattr(chain, "MIN_BYTES", 1)
-    monkeypatch.setattr(chain, "SHOWN", 1e6)
+    """Fusion takes small tensors for large ones."""
+    monkeypatch.setattr(fuse, "leaves_cache", lambda size, target: True)
+    monkeypatch.setattr(fuse, "pays", lambda chain, target: True)
+
+
+def test_large_tensors_are_worth_it():
+    assert pays(chain_of(112, 16, 96, stride=2), SERVER)
+
+
+@pytest.mark.parametrize("why, size, channels, wide, stride", [
+    ("stays in the L2 cache", 28, 32, 192, 1),
+    ("few rows of many are border", 56, 24, 144, 1),
+    ("weights are read for every strip", 112, 320, 96, 2),
+])  # fmt: skip
+def test_others_are_not(why, size, channels, wide, stride):
+    assert not pays(chain_of(size, channels, wide, stride), SERVER), why
+
+
+@pytest.mark.parametrize("why, expected, changed", [
+    ("all of it stays in a larger L2 cache", False, {"caches": (32 << 10, 8 << 20, 32 << 20)}),
+    ("no strip of it stays in a small one", False, {"caches": (32 << 10, 128 << 10, 2 << 20)}),
+    ("the L3 cache is nearly as fast", False, {"l3_rate": 64}),
+    ("what is computed twice takes longer", False, {"vector_bits": 64}),
+    ("it would come from memory", True, {"vector_bits": 64, "caches": (32 << 10, 1 << 20)}),
+    ("few strips leave many cores without one", False, {"cores": 48}),
+])  # fmt: skip
+def test_what_a_target_decides(why, expected, changed):
+    chain = chain_of(112, 16, 96, stride=2)
+    assert pays(chain, replace(SERVER, **changed)) is expected, why
+
+
+def test_images_leave_the_cache_together():
+    """Which one of them would not; of an unknown number no more than one is counted on."""
+    assert not pays(chain_of(28, 16, 192), SERVER)
+    assert pays(chain_of(28, 16, 192, images=8), SERVER)
+    assert not pays(chain_of(28, 16, 192, images=sym(Symbol("n", min=1))), SERVER)
+
+
+def test_as_many_strips_as_threads_share():
+    chain = chain_of(112, 16, 96, stride=2)
+    near = [s for s in chain.strips if stays_near(s, SERVER)]
+    assert [s.count for s in near] == [7, 8, 14, 28, 56]
+    assert min(near, key=lambda s: cycles(s, chain, SERVER)).count == 8
 
 
 def weights(*shape: int, seed: int = 0) -> Node:
@@ -40,17 +90,18 @@ def layer(x: Node, channels: int, window: int, **attrs) -> Node:
     return relu(add(y, weights(y.type.shape[-1])))
 
 
-def check(build, *shape: int, strips: bool = True, tol: float = 2e-4, **options) -> Module:
+def check(build, *shape: Dim, strips: bool = True, tol: float = 2e-4, **options) -> Module:
     """Native and interpreted results are those of the graph; the kernels that it became."""
     x = param("x", tensor("f32", *shape))
     g = graph("main", [x], [build(x)])
     program = compile(Module({"main": g}), threads=2, **options)
     found = [k for k in program.lowered.kernels.values() if "chain" in str(k.schedule)]
     assert bool(found) is strips
-    inputs = [np.random.default_rng(1).standard_normal(shape).astype(np.float32)]
-    (expected,) = run_graph(g, inputs)
-    for y in [np.asarray(program(*inputs)), *run_module(program.lowered, inputs)]:
-        np.testing.assert_allclose(y, expected, tol, tol * np.abs(expected).max())
+    for many in [1, 3] if isinstance(shape[0], Expr) else [shape[0]]:
+        inputs = [np.random.default_rng(1).standard_normal((many, *shape[1:])).astype(np.float32)]
+        (expected,) = run_graph(g, inputs)
+        for y in [np.asarray(program(*inputs)), *run_module(program.lowered, inputs)]:
+            np.testing.assert_allclose(y, expected, tol, tol * np.abs(expected).max())
     return program.lowered
 
 
@@ -128,10 +179,33 @@ def test_what_is_used_elsewhere_is_stored():
     check(build, 1, 16, 16, 8, strips=False)
 
 
-def test_several_images_are_not_cut():
-    """Strips are rows of the first loop that runs more than once."""
+@pytest.mark.parametrize("images", [2, 3, sym(Symbol("n", min=1))], ids=str)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_images(images, stride):
+    """Each in strips of its own, however many there are."""
 
     def build(x):
-        return layer(layer(x, 24, 1), 0, 3, padding=((1, 1), (1, 1)))
+        attrs = {"strides": (stride, stride), "padding": ((1, 1), (1, 1))}
+        return layer(layer(x, 24, 1), 0, 3, **attrs)
 
-    check(build, 3, 16, 16, 8, strips=False)
+    lowered = check(build, images, 16, 16, 8)
+    assert any("of each image" in str(k.schedule) for k in lowered.kernels.values())
+
+
+def test_pixels_of_images():
+    """As rows of a product, which come from several images."""
+
+    def build(x):
+        n, height, width, depth = x.shape
+        pixels = reshape(x, shape=(n * height * width, depth))
+        y = dot_general(pixels, weights(depth, 20), contract=((1,), (0,)))
+        y = relu(reshape(y, shape=(n, height, width, 20)))
+        return layer(y, 0, 3, padding=((1, 1), (1, 1)))
+
+    lowered = check(build, sym(Symbol("n", min=1)), 16, 16, 8)
+    assert any("of each image" in str(k.schedule) for k in lowered.kernels.values())
+
+
+def test_strips_of_whole_images():
+    lowered = check(lambda x: layer(layer(x, 8, 1), 0, 3), 8, 10, 10, 4)
+    assert any("chain of 2 in 4 strips" in k.schedule for k in lowered.kernels.values())

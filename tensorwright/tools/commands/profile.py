@@ -10,7 +10,7 @@ from tensorwright.tools.machine import Machine, measured
 from tensorwright.tools.options import Request, command, input_options, model_options
 from tensorwright.tools.output import Column, Output, clip, duration
 from tensorwright.tools.roofline import Point, points
-from tensorwright.tools.summary import short_source
+from tensorwright.tools.summary import short_source, slow_kernels
 
 COLUMNS = (
     Column("kernel", style="bold"), Column("calls", True), Column("a call", True),
@@ -55,6 +55,8 @@ def command(
     else:
         output.table(COLUMNS, map(row, found[:top]), f"{program.name}: {duration(seconds)} a run")
         show_machine(output, machine)
+        for text in slow_kernels(program):
+            output.remark(text)
 
 
 def show_machine(output: Output, machine: Machine) -> None:

@@ -1,0 +1,139 @@
+"""Leave out products of elements of windows with padding.
+
+    conv_general(x: f32[1,1,9,9,8], w: f32[3,1,1,8,4], padding=((1,1), ...))   ->   by w[1:2]
+    conv_general(x: f32[1,32,32,64], w: f32[3,3,64,64], dilation=(24,24), padding=((24,24), ...))
+->  add(pad(dot_general(x[:, :8, :8], w[2, 2])), ...)     # 64 rows, not 1024
+
+Elements that meet padding only, wherever the window stands, are cut off. Where most of the others
+meet padding at most places (a window dilated to nearly the size of an image), the convolution is a
+sum of products, one for each element of the window with the rows that it meets.
+"""
+
+from __future__ import annotations
+
+import itertools
+from functools import reduce
+from math import prod
+
+from tensorwright.base import trace
+from tensorwright.ir.dtype import f32
+from tensorwright.ir.graph import Node
+from tensorwright.ir.match import P, V, rewrite, rule
+from tensorwright.ir.module import Module, map_graphs
+from tensorwright.ir.type import Dim
+from tensorwright.ops.elementwise import add
+from tensorwright.ops.movement import pad, slice
+from tensorwright.passes.convolutions import Windows, is_last
+from tensorwright.passes.layout_rules import with_attrs
+
+x, w = V("x"), V("w")
+FEWER = 0.7  # of all products, as few must be left: parts of operands and results are copied
+FEWEST = 64  # channels that hide that
+SAVED = 1 << 21  # products: as many make up for calls of more kernels
+MOST = 9  # elements of a window, each of which is a kernel to compile
+
+
+def drop_unmet(m: Module) -> Module:
+    """`m` with windows cut to the elements that meet more than padding. What is cut would multiply
+    zeros only: frames beside a single one, the outer ring of a window dilated beyond an image."""
+    return map_graphs(m, lambda g: rewrite(g, UNMET))
+
+
+def separate_places(m: Module) -> Module:
+    """`m` with windows whose elements mostly meet padding as sums of products."""
+    return map_graphs(m, lambda g: rewrite(g, PLACES))
+
+
+def without_unmet(node: Node, x: Node, w: Node) -> Node | None:
+    a = Windows(node)
+    if a.is_spread or not all(isinstance(size, int) for size in a.sizes):
+        return None
+    extents = zip(x.shape[1:-1], node.shape[1:-1], a.sizes, a.strides, a.dilation, a.padding)
+    met = [_met(*e) for e in extents]
+    if all(len(taps) == size for taps, size in zip(met, a.sizes)):
+        return None
+    starts, stops = tuple(t.start for t in met), tuple(t.stop for t in met)
+    inner = slice(w, starts=(*starts, 0, 0), stops=(*stops, *w.shape[-2:]), steps=(1,) * w.rank)
+    padding = tuple(
+        (low - t.start * d, high - (size - t.stop) * d)
+        for (low, high), t, size, d in zip(a.padding, met, a.sizes, a.dilation)
+    )
+    trace.decision("convolution", node, "cut window", f"{a.sizes} to {inner.shape[:-2]}")
+    return with_attrs(node, (x, inner), padding=padding)
+
+
+def _met(
+    extent: Dim, results: Dim, size: int, stride: int, dilation: int, padding: tuple[Dim, Dim]
+) -> range:
+    """The elements of a window, in one dimension, between the first and the last that meet any of
+    the `extent` elements; all where sizes vary."""
+    low = padding[0]
+    if not all(isinstance(v, int) for v in (extent, results, low)):
+        return range(size)
+
+    def meets(k: int) -> bool:
+        result = max(0, -((k * dilation - low) // stride))  # the first that lies behind the start
+        return result < results and k * dilation - low + result * stride < extent
+
+    first, last = -((results - 1) * stride - low) // dilation, (extent - 1 + low) // dilation
+    near = range(max(0, first), min(size, last + 1))
+    found = [next(filter(meets, ks), None) for ks in (near, reversed(near))]
+    return range(size) if None in found else range(found[0], found[1] + 1)
+
+
+# ---- elements that meet padding at most places --------------------------------------------------
+
+
+def results_met(node: Node, x: Node) -> list[list[range]] | None:
+    """For each dimension and element of the window the results for which it meets more than
+    padding; None where sizes vary."""
+    a = Windows(node)
+    lows = [low for low, _ in a.padding]
+    if not all(isinstance(v, int) for v in (*x.shape[1:-1], *node.shape[1:-1], *a.sizes, *lows)):
+        return None
+    every = zip(x.shape[1:-1], node.shape[1:-1], a.sizes, a.strides, a.dilation, lows)
+    return [[range(max(0, -((k * d - low) // s)), min(n, (extent - 1 + low - k * d) // s + 1))
+             for k in range(size)] for extent, n, size, s, d, low in every]  # fmt: skip
+
+
+def share_met(node: Node, x: Node) -> float:
+    """Of all products, those that are computed: fewer where elements that meet little go apart."""
+    a, channels = Windows(node), (x.shape[-1], node.shape[-1])
+    if a.is_spread or node.attrs["groups"] > 1 or node.dtype is not f32:
+        return 1.0
+    met = results_met(node, x)
+    if met is None or prod(a.sizes) > MOST or not all(isinstance(c, int) for c in channels):
+        return 1.0
+    found = prod(sum(map(len, each)) for each in met) * prod(channels)
+    every = prod(a.sizes) * prod(node.shape[1:-1]) * prod(channels)
+    pays = min(channels) >= FEWEST and every - found >= SAVED and 0 < found <= FEWER * every
+    return found / every if pays else 1.0
+
+
+def sum_of_places(node: Node, x: Node, w: Node) -> Node | None:
+    """A product for each element of the window that meets anything."""
+    share = share_met(node, x)
+    if share == 1:
+        return None
+    a, met = Windows(node), results_met(node, x)
+    parts = []
+    for at in itertools.product(*map(range, a.sizes)):
+        results = [each[k] for each, k in zip(met, at)]
+        if not all(results):
+            continue
+        first = [r.start * s + k * d - low for r, s, k, d, (low, _)
+                 in zip(results, a.strides, at, a.dilation, a.padding)]  # fmt: skip
+        stops = [f + (len(r) - 1) * s + 1 for f, r, s in zip(first, results, a.strides)]
+        seen = slice(x, starts=(0, *first, 0), stops=(x.shape[0], *stops, x.shape[-1]),
+                     steps=(1, *a.strides, 1))  # fmt: skip
+        own = slice(w, starts=(*at, 0, 0), stops=(*(k + 1 for k in at), *w.shape[-2:]))
+        part = with_attrs(node, (seen, own), padding=None, dilation=None, strides=None)
+        before = (r.start for r in results)
+        behind = (size - r.stop for r, size in zip(results, node.shape[1:-1]))
+        parts.append(pad(part, low=(0, *before, 0), high=(0, *behind, 0)))
+    trace.decision("convolution", node, "places", f"{share:.2f} of all products meet no padding")
+    return reduce(add, parts)
+
+
+UNMET = (rule("window-beyond-operand", P.conv_general(x, w), without_unmet, when=is_last),)
+PLACES = (rule("window-by-places", P.conv_general(x, w), sum_of_places, when=is_last),)
