@@ -44,6 +44,7 @@ REDUCE = {
     "max": ("fmaximum", "smax", "umax"), "and": (None, "and"), "or": (None, "or"),
     "xor": (None, "xor"),
 }  # fmt: skip
+L2 = 2  # as LLVM counts how near a cache is
 MOST_BYTES = 1 << 47  # of a buffer: what an address space has
 PROLOGUE = """\
 declare void @tw_parallel(ptr, ptr, ptr, i64)
@@ -124,6 +125,8 @@ class Function(Columns):
                 self.pointers[b] = self.view(base, start)
             case ir.Let(var=v, value=value):
                 self.bind(v, self.scalar(self.legal(value)))
+            case ir.Prefetch():
+                self.prefetch(s)
             case ir.If():
                 self.branch(s)
             case ir.While():
@@ -374,6 +377,12 @@ class Function(Columns):
         types = ", ".join(a.split()[0] for a in args)
         self.module.declare(f"declare void @{s.callee}({types})")
         self.emit(f"call void @{s.callee}({', '.join(args)})")
+
+    def prefetch(self, s: ir.Prefetch) -> None:
+        place = self.legal(s.place)
+        p = self.address(place.value, self.flat(place.value, place.args))
+        self.module.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+        self.emit(f"call void @llvm.prefetch.p0(ptr {p}, i32 0, i32 {L2}, i32 1)")
 
     def alloc(self, s: ir.Alloc) -> None:
         b = s.buffer

@@ -35,7 +35,7 @@ import struct
 import weakref
 from collections.abc import Callable, Iterable
 from hashlib import sha256
-from operator import is_
+from operator import attrgetter, is_
 
 from tensorwright.ir.dtype import DType, boolean, dtype, index
 
@@ -601,17 +601,23 @@ def substitute(e: Expr, values: dict[Expr, Expr], memo: dict | None = None) -> E
 
 def symbols_in(e: Expr) -> frozenset[Symbol]:
     """The symbols that occur in an expression. Cached in the node."""
-    stack = [e] if e._symbols is None else ()
-    while stack:  # deep expressions must not meet Python's limit on recursion
+    return fact(e, "_symbols", _own_symbols) if e._symbols is None else e._symbols
+
+
+def fact(e: Expr, slot: str, own: Callable[[Expr], object]):
+    """What is to be known of an expression, own(e) once its arguments know theirs, kept in a slot
+    of every node. Deep expressions must not meet Python's limit on recursion."""
+    known, stack = attrgetter(slot), [e]
+    while stack:
         part = stack[-1]
-        if part._symbols is None:
-            missing = [a for a in part.args if a._symbols is None]
+        if known(part) is None:
+            missing = [a for a in part.args if known(a) is None]
             if missing:
                 stack += missing
                 continue
-            part._symbols = _own_symbols(part)
+            setattr(part, slot, own(part))
         stack.pop()
-    return e._symbols
+    return known(e)
 
 
 _NO_SYMBOLS: frozenset[Symbol] = frozenset()

@@ -142,6 +142,13 @@ class Copy(Stmt):
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class Prefetch(Stmt):
+    """Ask for the cache line of a load, so that it may be in the L2 cache when it is read."""
+
+    place: Expr
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Call(Stmt):
     """Call a kernel or host function of the module, or an extern by its C name.
 
@@ -298,7 +305,7 @@ def expressions(s: Stmt) -> tuple[Expr, ...]:
     match s:
         case While(cond=cond) | If(cond=cond):
             return (cond,)
-        case Let(value=value):
+        case Let(value=value) | Prefetch(place=value):
             return (value,)
         case Alloc(buffer=buffer, offset=offset):
             own = () if offset is None else (offset,)
@@ -407,6 +414,9 @@ def map_own_expressions(s: Stmt, f: Callable[[Expr], Expr]) -> Stmt:
         case Let():
             value = f(s.value)
             return s if value is s.value else replace(s, value=value)
+        case Prefetch():
+            place = f(s.place)
+            return s if place is s.place else replace(s, place=place)
         case Alloc(offset=Expr()):
             return replace(s, offset=f(s.offset))
         case View():

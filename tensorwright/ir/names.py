@@ -32,7 +32,7 @@ WORDS = frozenset(
      *COMPARISONS, *PREDICATES, *UNARY, *KINDS, "sym", "graph", "kernel", "out", "const", "param",
      "local", "temp", "arena", "view", "aligned", "assert_", "call_kernel", "call_extern", "select",
      "cast", "bitcast", "fma", "call", "not_", "bit_and", "bit_or", "power", "inf", "nan", "entry",
-     "free", "frame", "dynamic", "program_input", "program_shape",
+     "free", "frame", "dynamic", "program_input", "program_shape", "prefetch",
      "program_output", "copy", "data", "case", "match", "new", "retain", "release", "reference",
      "np", "range", "array", "function", "tuple_type"]
 )  # fmt: skip

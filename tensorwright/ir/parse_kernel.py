@@ -20,6 +20,7 @@ from tensorwright.ir.loop import (
     Let,
     New,
     Pack,
+    Prefetch,
     Seq,
     Stmt,
     Store,
@@ -208,6 +209,8 @@ class KernelParser:
             return Assert(cond, message, tuple(map(self.exprs.index, args[2:])))
         if name == "copy" and len(args) == 2:
             return Copy(*map(self.exprs.buffer, args))
+        if name == "prefetch" and len(args) == 1:
+            return Prefetch(self.exprs.expr(args[0]))
         if name == "new" and len(args) == 4:
             target, size = self.exprs.buffer(args[0]), self.exprs.index(args[1])
             return New(target, size, *map(self.exprs.literal, args[2:]))

@@ -26,6 +26,7 @@ from tensorwright.ir.loop import (
     Kernel,
     Let,
     New,
+    Prefetch,
     Seq,
     Stmt,
     Store,
@@ -224,6 +225,8 @@ class KernelPrinter:
                 b = self.renaming.buffer(s.buffer, self.scope)
                 scope = "" if b.scope == "param" else f", {b.scope!r}"
                 return f"{b.name} = view({base}, {start}, {buffer_type(b)}{scope})"
+            case Prefetch():
+                return f"prefetch({self.text(s.place)})"
             case Copy():
                 return f"copy({self.buffer(s.target)}, {self.buffer(s.source)})"
             case New():

@@ -7,22 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tensorwright.ir.expr import Buffer, Expr, rebuild
+from tensorwright.ir.expr import Buffer, Expr, fact, rebuild
 
 
 def reads(e: Expr) -> bool:
     """Whether there are loads in an expression. Cached in the node."""
-    stack = [e] if e._reads is None else ()
-    while stack:
-        part = stack[-1]
-        if part._reads is None:
-            missing = [a for a in part.args if a._reads is None]
-            if missing:
-                stack += missing
-                continue
-            part._reads = part.op == "load" or any([a._reads for a in part.args])
-        stack.pop()
-    return e._reads
+    return fact(e, "_reads", _reads) if e._reads is None else e._reads
+
+
+def _reads(e: Expr) -> bool:
+    return e.op == "load" or any([a._reads for a in e.args])
 
 
 def loads_in(*roots: Expr) -> list[Expr]:

@@ -30,6 +30,7 @@ from tensorwright.ir.loop import (
     Kernel,
     Let,
     New,
+    Prefetch,
     Seq,
     Stmt,
     Store,
@@ -198,6 +199,8 @@ class _Writer:
                 *indices, value = self.values(depth, *s.indices, s.value)
                 where = self.subscript(s.indices, indices)
                 self.line(depth, f"{self.name(s.buffer)}[{where}] = {value}")
+            case Prefetch():
+                self.line(depth, "pass")
             case Alloc():
                 self.line(depth, f"{self.name(s.buffer)} = {self.allocation(s, depth)}")
             case New():

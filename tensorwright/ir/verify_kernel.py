@@ -24,6 +24,7 @@ from tensorwright.ir.loop import (
     Kernel,
     Let,
     New,
+    Prefetch,
     Seq,
     Stmt,
     Store,
@@ -143,6 +144,9 @@ class _Checker:
                 self.declare(s, s.buffer)
                 if not self.private(s.base) and not self.varies(s.start):
                     self.shared_view(s)
+            case Prefetch():
+                if s.place.op != "load":
+                    raise Offence(s, f"{s.place} is no place in memory")
             case Call():
                 self.call(s)
             case Assert():

@@ -381,6 +381,10 @@ def copy(target: np.ndarray, origin: np.ndarray) -> None:
     target.reshape(-1)[:] = origin.reshape(-1)
 
 
+def prefetch(element: object) -> None:
+    """Nothing that a result depends on."""
+
+
 def view(base: np.ndarray, start: int, type_: TensorType, scope: str = "") -> np.ndarray:
     shape = tuple(facts.evaluate(d, {}) for d in type_.shape)
     if isinstance(base, Reference):
@@ -460,8 +464,8 @@ _WRAPPERS = {
 }
 _OWN = ["aligned", "assert_", "bind_size", "call", "call_extern", "call_kernel", "case",
         "constants", "copy", "data", "function", "fused", "graph", "inf", "kernel", "nan", "new",
-        "program_input", "program_output", "program_shape", "release", "retain", "sym",
-        "view"]  # fmt: skip
+        "prefetch", "program_input", "program_output", "program_shape", "release", "retain",
+        "sym", "view"]  # fmt: skip
 _ALL = {**SCALARS, **_OPERATORS, **_TYPES, **_LOOPS, **_WRAPPERS}
 _ALL.update({name: globals()[name] for name in _OWN})
 

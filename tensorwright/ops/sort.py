@@ -73,7 +73,6 @@ from tensorwright.ops.sorting import (
     key,
     local_i64,
     merge_runs,
-    merge_sort,
     position_of,
 )  # fmt: skip
 
@@ -118,14 +117,16 @@ def sorted_row(
     """A row of x sorted: a buffer (i64[n]), what fills it, and the position that an element of it
     stands for."""
     order, spare = Buffer("order", i64, (n,), "temp"), Buffer("spare", i64, (n,), "temp")
-    value, buffers = lambda p: x[at(cast(p, index))], seq(Alloc(order), Alloc(spare))
     if have_keys(x.dtype, n):
-        fill = loop("k", n, lambda k: store(order, k, key(x[at(k)], cast(k, i64), descending)))
-        merged = merge_runs(order, spare, n, lambda a, b: (None, compare("lt", a, b)))
-        return order, seq(buffers, fill, merged), position_of
-    wins = goes_first(descending)
-    merged = merge_sort(order, spare, n, lambda a, b: (None, wins(value(a), value(b))))
-    return order, seq(buffers, merged), lambda p: p
+        made, place = lambda k: key(x[at(k)], cast(k, i64), descending), position_of
+        before = lambda a, b: compare("lt", a, b)
+    else:
+        made, place = lambda k: cast(k, i64), lambda p: p
+        element, wins = lambda p: x[at(cast(p, index))], goes_first(descending)
+        before = lambda a, b: wins(element(a), element(b))
+    fill = loop("k", n, lambda k: store(order, k, made(k)))
+    merged = merge_runs(order, spare, n, lambda a, b: (None, before(a, b)))
+    return order, seq(Alloc(order), Alloc(spare), fill, merged), place
 
 
 SORT_SAMPLES = (
@@ -372,10 +373,12 @@ def _lower_row_order(out: Buffer, x: Buffer) -> Stmt:
         search = While(all_of((at < as_expr(m) - 1, tied)), store(column, (), column[()] + 1))
         return seq(store(column, (), const(0, i64)), search), wins(left, right)
 
-    sorting = seq(Alloc(order), Alloc(spare), Alloc(column), merge_sort(order, spare, n, first),
-                  loop("r", n, lambda r: store(out, r, order[r])))  # fmt: skip
-    identity = loop("r", n, lambda r: store(out, r, cast(r, i64)))
-    return If(as_expr(m) > 0, sorting, identity)
+    positions = lambda to: loop("k", n, lambda k: store(to, k, cast(k, i64)))
+    sorting = seq(
+        Alloc(order), Alloc(spare), Alloc(column), positions(order),
+        merge_runs(order, spare, n, first), loop("r", n, lambda r: store(out, r, order[r])),
+    )  # fmt: skip
+    return If(as_expr(m) > 0, sorting, positions(out))
 
 
 row_order = define(

@@ -99,12 +99,6 @@ def position_of(k: Expr) -> Expr:
 # ---- merge sort --------------------------------------------------------------------------------
 
 
-def merge_sort(order: Buffer, spare: Buffer, n: Dim, first: Callable) -> Stmt:
-    """Sort the positions 0..n-1 in `order` (i64[n]); the rest as in `merge_runs`."""
-    fill = loop("k", n, lambda k: store(order, k, cast(k, i64)))
-    return seq(fill, merge_runs(order, spare, n, first))
-
-
 def merge_runs(order: Buffer, spare: Buffer, n: Dim, first: Callable) -> Stmt:
     """Sort the first n of what stands in `order` (i64: positions or keys). first(a, b) gives
     statements to run (or None) and whether a must stand before b. Widths double; each pass merges

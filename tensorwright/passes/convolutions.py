@@ -14,6 +14,7 @@ of the window.
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_left
 from collections.abc import Sequence
 from operator import mul
 from typing import NamedTuple
@@ -419,20 +420,20 @@ def _regrouped(
     sizes vary."""
     if not all(isinstance(d, int) and d > 0 for d in (*whole, *target)):
         return None
-    aligned, found, i = (1,) * (len(whole) - len(shape)) + shape, [], 0
     before, after = list(itertools.accumulate(whole, mul)), list(itertools.accumulate(target, mul))
-    for j, end in enumerate(after):
-        found.append(target[j])
-        if end not in before[i:]:
-            continue
-        stop = before.index(end, i) + 1
-        parts = [(d, w) for d, w in zip(aligned[i:stop], whole[i:stop]) if w != 1]
-        begin = max((k + 1 for k in range(j) if after[k] in before[:i]), default=0)
-        if all(d == 1 for d, _ in parts):
-            found[begin:] = [1] * (j + 1 - begin)
-        elif any(d != w for d, w in parts):
+    ends = sorted({*before} & {*after})  # of what is joined and parted by itself
+
+    def parts(dims: tuple[int, ...], totals: list[int]) -> list[list[int]]:
+        found = [[] for _ in ends]
+        for d, total in zip(dims, totals):
+            found[bisect_left(ends, total)].append(d)
+        return found
+
+    aligned, found = (1,) * (len(whole) - len(shape)) + shape, []
+    for own, old, new in zip(parts(aligned, before), parts(whole, before), parts(target, after)):
+        if own != old and any(d != 1 for d in own):
             return None
-        i = stop
+        found += new if own == old else [1] * len(new)
     return tuple(found)
 
 

@@ -48,52 +48,40 @@ def without_unmet(node: Node, x: Node, w: Node) -> Node | None:
     a = Windows(node)
     if a.is_spread or not all(isinstance(size, int) for size in a.sizes):
         return None
-    extents = zip(x.shape[1:-1], node.shape[1:-1], a.sizes, a.strides, a.dilation, a.padding)
-    met = [_met(*e) for e in extents]
-    if all(len(taps) == size for taps, size in zip(met, a.sizes)):
+    met = results_met(node, x)
+    kept = [range(min(k), max(k) + 1) if k else range(size) for k, size in zip(met, a.sizes)]
+    if all(len(taps) == size for taps, size in zip(kept, a.sizes)):
         return None
-    starts, stops = tuple(t.start for t in met), tuple(t.stop for t in met)
+    starts, stops = tuple(t.start for t in kept), tuple(t.stop for t in kept)
     inner = slice(w, starts=(*starts, 0, 0), stops=(*stops, *w.shape[-2:]), steps=(1,) * w.rank)
     padding = tuple(
         (low - t.start * d, high - (size - t.stop) * d)
-        for (low, high), t, size, d in zip(a.padding, met, a.sizes, a.dilation)
+        for (low, high), t, size, d in zip(a.padding, kept, a.sizes, a.dilation)
     )
     trace.decision("convolution", node, "cut window", f"{a.sizes} to {inner.shape[:-2]}")
     return with_attrs(node, (x, inner), padding=padding)
 
 
-def _met(
-    extent: Dim, results: Dim, size: int, stride: int, dilation: int, padding: tuple[Dim, Dim]
-) -> range:
-    """The elements of a window, in one dimension, between the first and the last that meet any of
-    the `extent` elements; all where sizes vary."""
-    low = padding[0]
-    if not all(isinstance(v, int) for v in (extent, results, low)):
-        return range(size)
+def results_met(node: Node, x: Node) -> list[dict[int, range] | None]:
+    """For each dimension the elements of the window that meet more than padding, and the results
+    for which they do; None where sizes vary."""
+    a = Windows(node)
 
-    def meets(k: int) -> bool:
-        result = max(0, -((k * dilation - low) // stride))  # the first that lies behind the start
-        return result < results and k * dilation - low + result * stride < extent
+    def along(extent: Dim, n: Dim, size: Dim, stride: int, step: int, low: Dim):
+        if not all(isinstance(v, int) for v in (extent, n, size, low)):
+            return None
+        first, last = -((n - 1) * stride - low) // step, (extent - 1 + low) // step
+        near = {k: low - k * step for k in range(max(0, first), min(size, last + 1))}
+        met = {k: range(max(0, -(-before // stride)), min(n, (extent - 1 + before) // stride + 1))
+               for k, before in near.items()}  # fmt: skip
+        return {k: results for k, results in met.items() if results}
 
-    first, last = -((results - 1) * stride - low) // dilation, (extent - 1 + low) // dilation
-    near = range(max(0, first), min(size, last + 1))
-    found = [next(filter(meets, ks), None) for ks in (near, reversed(near))]
-    return range(size) if None in found else range(found[0], found[1] + 1)
+    lows = [low for low, _ in a.padding]
+    extents = zip(x.shape[1:-1], node.shape[1:-1], a.sizes, a.strides, a.dilation, lows)
+    return [along(*each) for each in extents]
 
 
 # ---- elements that meet padding at most places --------------------------------------------------
-
-
-def results_met(node: Node, x: Node) -> list[list[range]] | None:
-    """For each dimension and element of the window the results for which it meets more than
-    padding; None where sizes vary."""
-    a = Windows(node)
-    lows = [low for low, _ in a.padding]
-    if not all(isinstance(v, int) for v in (*x.shape[1:-1], *node.shape[1:-1], *a.sizes, *lows)):
-        return None
-    every = zip(x.shape[1:-1], node.shape[1:-1], a.sizes, a.strides, a.dilation, lows)
-    return [[range(max(0, -((k * d - low) // s)), min(n, (extent - 1 + low - k * d) // s + 1))
-             for k in range(size)] for extent, n, size, s, d, low in every]  # fmt: skip
 
 
 def share_met(node: Node, x: Node) -> float:
@@ -102,9 +90,9 @@ def share_met(node: Node, x: Node) -> float:
     if a.is_spread or node.attrs["groups"] > 1 or node.dtype is not f32:
         return 1.0
     met = results_met(node, x)
-    if met is None or prod(a.sizes) > MOST or not all(isinstance(c, int) for c in channels):
+    if None in met or prod(a.sizes) > MOST or not all(isinstance(c, int) for c in channels):
         return 1.0
-    found = prod(sum(map(len, each)) for each in met) * prod(channels)
+    found = prod(sum(map(len, each.values())) for each in met) * prod(channels)
     every = prod(a.sizes) * prod(node.shape[1:-1]) * prod(channels)
     pays = min(channels) >= FEWEST and every - found >= SAVED and 0 < found <= FEWER * every
     return found / every if pays else 1.0
@@ -117,10 +105,8 @@ def sum_of_places(node: Node, x: Node, w: Node) -> Node | None:
         return None
     a, met = Windows(node), results_met(node, x)
     parts = []
-    for at in itertools.product(*map(range, a.sizes)):
+    for at in itertools.product(*met):
         results = [each[k] for each, k in zip(met, at)]
-        if not all(results):
-            continue
         first = [r.start * s + k * d - low for r, s, k, d, (low, _)
                  in zip(results, a.strides, at, a.dilation, a.padding)]  # fmt: skip
         stops = [f + (len(r) - 1) * s + 1 for f, r, s in zip(first, results, a.strides)]

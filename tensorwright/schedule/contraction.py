@@ -17,9 +17,17 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from tensorwright.ir import loop as ir
-from tensorwright.ir.expr import Expr, Symbol, bounds, const, is_const, sym, walk
+from tensorwright.ir.expr import (
+    Expr,
+    Symbol,
+    const,
+    is_const,
+    sym,
+    walk,
+)  # fmt: skip
 from tensorwright.ir.loop import For, Kernel, Pack, Stmt
 from tensorwright.schedule import primitives as p
+from tensorwright.schedule.ahead import fetch_ahead
 from tensorwright.schedule.elements import element_loops, multiply_by_element
 from tensorwright.schedule.form import EXPENSIVE
 from tensorwright.schedule.groups import guard_last
@@ -29,10 +37,13 @@ from tensorwright.schedule.nest import (
     Stage,
     affine,
     depends,
+    extent_of,
     flat_index,
     inverse,
+    is_step,
     loads_of,
     nest_of,
+    operand_bytes,
     stride_of,
 )
 from tensorwright.schedule.pairs import multiply_pairs, pair_variable, uncast
@@ -42,6 +53,7 @@ from tensorwright.schedule.roles import (
     choose_pack,
     find_roles,
     given_width,
+    is_free,
     is_streamed,
     packed_buffer,
     packed_index,
@@ -65,16 +77,6 @@ STEP = 0.05  # cycles for a step that is written out: its code, as no time is ga
 MOST_ORDERED = 3  # loops of a reduction that are ordered in any way
 STEPS = (1, 2, 4)  # of a reduction that are written out
 BLOCKS = (1, 2, 4, 8)  # of rows
-
-
-def extent_of(f: For | None, default: int = 1) -> int:
-    """The extent, or a guess for a symbolic one (its upper bound up to 128)."""
-    if f is None:
-        return default
-    if is_const(f.extent):
-        return f.extent.value
-    high = bounds(f.extent)[1]
-    return min(high, 128) if high is not None else 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -318,7 +320,7 @@ def panel_position(body: Stmt, roles: Roles, width: int, target: Target, choices
     serves one block of rows after another from the L1 cache; or around those loops that the weights
     do not depend on, which rereads the other operand instead of weights that fit no L2 cache, and
     stores one after another what lies in one line of a result that is turned."""
-    free = [f for f in roles.outer if not depends(roles.weights, sym(f.var))]
+    free = [f for f in roles.outer if is_free(f, roles)]
     weights, other = operand_bytes(roles.weights), operand_bytes(roles.other)
     repeats = prod(extent_of(f) for f in free)
     panels = -(-extent_of(roles.column) // width)
@@ -341,15 +343,6 @@ def parted_lines(body: Stmt, roles: Roles) -> int:
     flats = [flat_index(s.buffer, s.indices) for s in stores]
     turned = any(affine(f, row) is const(1) and affine(f, column) is not const(0) for f in flats)
     return prod(extent_of(f) for f in (*roles.outer, roles.column)) * LINE_BYTES if turned else 0
-
-
-def operand_bytes(e: Expr | None) -> int:
-    """Bytes of the buffers that an operand reads; symbolic sizes count as 64."""
-    if e is None:
-        return 0
-    buffers = {x.value for x in loads_of(e)}
-    sizes = [[d if isinstance(d, int) else 64 for d in b.shape] for b in buffers]
-    return sum(prod(s) * b.dtype.bytes for s, b in zip(sizes, buffers))
 
 
 def tile_nest(body: Stmt, roles: Roles, tile: Tile, target: Target, choices: Choices) -> Stmt:
@@ -385,6 +378,7 @@ def spread_nest(body: Stmt, roles: Roles, tile: Tile, target: Target, choices: C
             body, row = p.reorder(body, [*outer, inner]), p.find(body, inner)
         body, tiles = split_rows(body, row, tile.rows, [jv, jl])
         outer.append(tiles)
+        body = fetch_ahead(body, roles, tile, outer, at, target, choices)
     return fuse_outer(body, outer, choices)
 
 
@@ -417,14 +411,6 @@ def write_out(body: Stmt, choices: Choices) -> Stmt:
         body, _, inner = p.split(body, f.var, count)
         body = p.set_kind(body, inner, "unroll")
     return body
-
-
-def is_step(f: For) -> bool:
-    """A loop around nothing but what is written out, that adds up."""
-    inside = [s for s in ir.statements(f.body) if isinstance(s, For | ir.Store)]
-    stores = [s for s in inside if isinstance(s, ir.Store)]
-    flat = all(s.kind in ("unroll", "vector") for s in inside if isinstance(s, For))
-    return f.kind == "serial" and flat and all(map(ir.update, stores))
 
 
 def spread(body: Stmt, order: tuple[Symbol, ...]) -> Stmt:

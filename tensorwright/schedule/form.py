@@ -26,6 +26,7 @@ from tensorwright.ir.expr import (
     bounds,
     const,
     is_const,
+    substitute,
     sym,
     transform,
     walk,
@@ -167,7 +168,8 @@ def _chain(k: Kernel, found: list[Stage]) -> Form | None:
 
 
 def _winograd(k: Kernel, whole: Transformed) -> Form | None:
-    """Transforms and products, and a map of what they make."""
+    """Transforms and products, and a map of what they make that stores along channels, as vectors
+    of results lie: across them, each element goes to a line of its own."""
     if not whole.rest:
         return Form("winograd", k, (whole.products,))
     rest = inline_maps(k.with_body(ir.seq(*whole.rest)))
@@ -176,9 +178,16 @@ def _winograd(k: Kernel, whole: Transformed) -> Form | None:
         return None
     k = k.with_body(ir.seq(*temps_of(rest.body), whole.whole, found[0].root))
     epilogue = _epilogue(k, whole.as_stage(), found[0])
-    if epilogue is None:
+    if epilogue is None or not _keeps_channels(whole.as_stage(), epilogue[1]):
         return None
     return Form("winograd", epilogue[0], (whole.products, epilogue[1]))
+
+
+def _keeps_channels(producer: Stage, consumer: Stage) -> bool:
+    """Whether what a map stores moves by one along the last variable of what it reads."""
+    flat = flat_index(consumer.out, consumer.final.indices)
+    flat = substitute(flat, inverse(producer, consumer))
+    return is_const(affine(flat, producer.variables[-1]), 1)
 
 
 def temps_of(body: ir.Stmt) -> list[ir.Alloc]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 from tensorwright.ir import loop as ir
-from tensorwright.ir.expr import Buffer, Expr, as_expr, const, is_const, sym, walk
+from tensorwright.ir.expr import Buffer, Expr, as_expr, bounds, const, is_const, sym, walk
 from tensorwright.ir.loop import Alloc, For, Seq, Stmt, Store
 from tensorwright.ir.simplify import linear
 
@@ -167,6 +168,33 @@ def runs_along(f: For) -> bool:
 def loads_of(e: Expr) -> list[Expr]:
     """Distinct loads inside an expression."""
     return [p for p in walk(e) if p.op == "load"]
+
+
+def extent_of(f: For | None, default: int = 1) -> int:
+    """The extent, or a guess for a symbolic one (its upper bound up to 128)."""
+    if f is None:
+        return default
+    if is_const(f.extent):
+        return f.extent.value
+    high = bounds(f.extent)[1]
+    return min(high, 128) if high is not None else 128
+
+
+def operand_bytes(e: Expr | None) -> int:
+    """Bytes of the buffers that an operand reads; symbolic sizes count as 64."""
+    if e is None:
+        return 0
+    buffers = {x.value for x in loads_of(e)}
+    sizes = [[d if isinstance(d, int) else 64 for d in b.shape] for b in buffers]
+    return sum(prod(s) * b.dtype.bytes for s, b in zip(sizes, buffers))
+
+
+def is_step(f: For) -> bool:
+    """A loop around nothing but what is written out, that adds up."""
+    inside = [s for s in ir.statements(f.body) if isinstance(s, For | ir.Store)]
+    stores = [s for s in inside if isinstance(s, ir.Store)]
+    flat = all(s.kind in ("unroll", "vector") for s in inside if isinstance(s, For))
+    return f.kind == "serial" and flat and all(map(ir.update, stores))
 
 
 def depends(e: Expr, v: Expr) -> bool:

@@ -100,6 +100,11 @@ def has_known_steps(e: Expr | None, i: Expr) -> bool:
     return all(s is not None and is_const(s) for s in steps)
 
 
+def is_free(f: For, roles: Roles) -> bool:
+    """Whether the weights are the same in all rounds of a loop."""
+    return not depends(roles.weights, sym(f.var))
+
+
 def is_streamed(e: Expr, j: Expr) -> bool:
     """Whether all loads of an operand move by one element (or stay) along `j`."""
     return all(is_near(stride_of(x, j)) for x in loads_of(e))

@@ -18,7 +18,6 @@ from tensorwright.ir.expr import Buffer, Symbol, bounds, const, is_const, sym
 from tensorwright.ir.loop import Alloc, For, Kernel, Seq, Stmt, loop_symbol, seq
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.contraction import (
-    extent_of,
     reduction_length,
     spread,
 )
@@ -32,7 +31,7 @@ from tensorwright.schedule.maps import (
     total,
     vectorize_innermost,
 )
-from tensorwright.schedule.nest import Stage, loads_of, nest_of, stride_of
+from tensorwright.schedule.nest import Stage, extent_of, loads_of, nest_of, stride_of
 from tensorwright.schedule.space import Choices
 from tensorwright.schedule.tiles import Product, choose_tile
 from tensorwright.target.target import Target

@@ -99,8 +99,9 @@ def tile_cost(product: Product, tile: Tile, target: Target) -> float:
     rows = product.rows / row_tiles
     bits = tile.lanes * 32
     one = max(bits / target.cycle_bits, 0.5)  # cycles of an operation on vectors: two at a time
-    near = product.depth * width * 4 <= target.caches[0] // 2
-    weights = vectors * (one if near else bits / 8 / target.l2_rate)
+    panel = product.depth * width * 4
+    near = panel <= target.caches[0] // 2
+    weights = vectors * (one if near else bits / 8 / target.rate(2 * panel))
     if product.is_same(tile.lanes):
         elements = rows * (-(-width // run) if run > 1 else 1)
         if not target.fma:

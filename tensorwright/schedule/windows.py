@@ -19,7 +19,6 @@ from tensorwright.ir.expr import Symbol, const, is_const, sym, transform, walk
 from tensorwright.ir.loop import Alloc, For, Kernel, Stmt, loop_symbol, seq
 from tensorwright.ir.simplify import linear
 from tensorwright.schedule import primitives as p
-from tensorwright.schedule.contraction import extent_of
 from tensorwright.schedule.form import MAX_WINDOW, Form, unbounded
 from tensorwright.schedule.maps import (
     choose_cuts,
@@ -32,7 +31,7 @@ from tensorwright.schedule.maps import (
     total,
     whole_vectors,
 )
-from tensorwright.schedule.nest import Stage, affine, flat_index, loads_of
+from tensorwright.schedule.nest import Stage, affine, extent_of, flat_index, loads_of
 from tensorwright.schedule.rows import shrink
 from tensorwright.schedule.space import Choices
 from tensorwright.target.target import Target

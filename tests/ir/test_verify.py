@@ -10,7 +10,7 @@ from tensorwright.base.errors import InternalError
 from tensorwright.ir.dtype import f32
 from tensorwright.ir.expr import Buffer, cast, const, load, make, sym, var
 from tensorwright.ir.graph import Graph, graph, param
-from tensorwright.ir.loop import Alloc, Call, For, If, Kernel, Store, loop, seq, store
+from tensorwright.ir.loop import Alloc, Call, For, If, Kernel, Prefetch, Store, loop, seq, store
 from tensorwright.ir.module import Module
 from tensorwright.ir.type import tensor
 from tensorwright.ir.verify import verify
@@ -53,6 +53,8 @@ def broken_bodies():
     yield "is index, expected f32", Store(Y, (const(0), const(0)), N)
     yield "is index, expected bool", If(N, store(Y, (0, 0), ZERO))
     yield "no loop kind 'warp'", copy("warp")
+    yield "n is no place in memory", Prefetch(N)
+    yield "is outside x", Prefetch(X[0, 3])
     yield "is outside y", store(Y, (0, 3), ZERO)
     yield "is outside x", store(Y, (0, 0), X[0, N + 2])
     yield "is negative", store(Y, (0, 0), X[-1, 0])

@@ -339,8 +339,8 @@ def test_sequences_as_torch_computes_them(window, step, threads):
     """With an activation that reads its operand twice, and the padding of the next layer."""
     import torch
 
-    x, padding, steps = x_of(2, 301, 64), ((window // 2, window // 2),), (step,)
-    w = weight(window, 64, 96)
+    x, padding, steps = x_of(2, 301, 128), ((window // 2, window // 2),), (step,)
+    w = weight(window, 128, 192)
     y = pad(gelu(last(x, w, padding=padding, strides=steps)), low=(0, 2, 0), high=(0, 1, 0))
     value = RNG.standard_normal(x.shape).astype(np.float32)
     program, found = compiled(y, x, value, 1, threads=threads)
