@@ -132,7 +132,7 @@ def reading(product: Product, tile: Tile, target: Target) -> float:
     if product.rows > 1:
         return size / target.memory_rate
     other = OTHER_PANELS if product.panel not in (0, tile.width) else 1
-    waiting = max(product.latency - size / target.l3_rate, 0)
+    waiting = max(product.latency + 1 - size / target.l3_rate, 0)  # one more, as loads vary
     return size / target.memory_rate * other * (1 + AHEAD * tile.vectors) + waiting
 
 
