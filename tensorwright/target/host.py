@@ -37,7 +37,7 @@ def host() -> Target:
         platform.machine(), platform.machine()
     )
     for t in TARGETS:
-        if t.name.startswith(arch) and set(t.required) <= flags():
+        if t.name.startswith(arch) and {*t.required, *t.signs} <= flags():
             return t.with_cores(default_threads())
     raise CompileError(f"no target for this machine ({platform.machine()})",
                        help="name one with target=...; see `tw targets`")  # fmt: skip

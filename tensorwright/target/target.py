@@ -17,8 +17,8 @@ class Target:
     instruction. caches: bytes of L1d, L2 a core and L3. l2_rate, l3_rate, memory_rate: bytes a
     cycle that one core reads from there. cores: the threads that loops are split for; a program may
     run with more or fewer. required: CPU flags as the operating system names them, checked when an
-    artifact is loaded. store_fence: LLVM's name of what orders stores that went past the caches;
-    empty if none do."""
+    artifact is loaded. signs: more of them, by which a host is known to be such a machine.
+    store_fence: LLVM's name of what orders stores that went past the caches; empty if none do."""
 
     name: str
     triple: str
@@ -34,6 +34,7 @@ class Target:
     memory_rate: int = 8
     cores: int = field(default=2, repr=False)  # for schedules: code for the same loops is the same
     required: tuple[str, ...] = ()
+    signs: tuple[str, ...] = ()
     by_element: bool = False  # vectors are multiplied by one element of another, and added, at once
     store_fence: str = ""
     masked: bool = False  # masked loads and stores are single instructions

@@ -22,7 +22,9 @@ from tensorwright.ops.norm import layer_norm, softmax
 from tensorwright.runtime import cpu
 from tensorwright.schedule.space import Choices
 from tensorwright.schedule.tiles import Product, choose_tile
+from tensorwright.target import host as machines
 from tensorwright.target.host import TARGETS
+from tensorwright.target.x86 import BF16
 from tests.codegen.rows import MEMORY, batch, chosen_cases, undefined
 
 PARTS = 12
@@ -109,3 +111,13 @@ def test_tiles_fit_the_registers(target):
             tile = choose_tile(Product(m, n, broadcast=broadcast), target, lanes, Choices())
             assert tile.lanes <= lanes
             assert tile.rows * tile.vectors + tile.vectors + 1 <= target.vector_registers
+
+
+@pytest.mark.parametrize(("more", "name"), [
+    ((), "x86-64-avx512-bf16"), (("avx_vnni",), "x86-64-avx512-wide"),
+])  # fmt: skip
+def test_signs_tell_machines_apart_that_run_the_same_code(more, name, monkeypatch):
+    monkeypatch.setattr(machines, "flags", lambda: frozenset((*BF16, *more)))
+    monkeypatch.setattr(machines.platform, "machine", lambda: "x86_64")
+    found = machines.host.__wrapped__()
+    assert (found.name, found.required) == (name, BF16)
