@@ -54,8 +54,9 @@ def fetch_ahead(
         read = next(filter(moves, ir.loads(s)), None)
         written = [v for v, f in inner.items() if f.kind == "unroll"]
         vectors = [v for v in written if read is not None and depends(read, v)]
-        if read is None or len(vectors) > 1:
-            return None
+        high = prod(extent_of(inner[v]) for v in written if v not in vectors)
+        if read is None or len(vectors) > 1 or 2 * high < tile.rows:
+            return None  # the last few rows of an unknown number hardly do more than read
         first = dict.fromkeys(inner.keys() - vectors, const(0))
         read = substitute(substitute(read, first), following)
         turns = [sym(rows.var) + n * tiles for n in range(-(-tile.vectors // tiles))]

@@ -101,7 +101,8 @@ def tile_cost(product: Product, tile: Tile, target: Target) -> float:
     one = max(bits / target.cycle_bits, 0.5)  # cycles of an operation on vectors: two at a time
     panel = product.depth * width * 4
     near = panel <= target.caches[0] // 2
-    weights = vectors * (one if near else bits / 8 / target.rate(2 * panel))
+    held = 2 * panel + product.depth * tile.rows * 4  # with the next panel, and what rows read
+    weights = vectors * (one if near else bits / 8 / target.rate(held))
     if product.is_same(tile.lanes):
         elements = rows * (-(-width // run) if run > 1 else 1)
         if not target.fma:
