@@ -60,7 +60,7 @@ def fetch_ahead(
         first = dict.fromkeys(inner.keys() - vectors, const(0))
         read = substitute(substitute(read, first), following)
         turns = [sym(rows.var) + n * tiles for n in range(-(-tile.vectors // tiles))]
-        places = [substitute(read, {v: at % tile.vectors}) for v in vectors for at in turns]
+        places = [substitute(read, {v: k % tile.vectors}) for v in vectors for k in turns]
         return replace(s, body=ir.seq(*map(Prefetch, places or [read]), s.body))
 
     return ir.rewrite(body, ask)

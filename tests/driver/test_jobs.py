@@ -62,13 +62,15 @@ while True:
 def test_an_interruption_ends_at_once_and_leaves_no_half_files(tmp_path):
     env = {**os.environ, "TW_CACHE": str(tmp_path)}
     code = COMPILE.format(folder=str(tmp_path))
-    run = subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE,
-                           stderr=subprocess.DEVNULL)  # fmt: skip
-    assert run.stdout.readline() == b"go\n"
-    time.sleep(0.3)
-    run.send_signal(signal.SIGINT)
-    assert run.wait(20) != 0
-    run.stdout.close()
+    with subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL) as run:  # fmt: skip
+        try:
+            assert run.stdout.readline() == b"go\n"
+            time.sleep(0.3)
+            run.send_signal(signal.SIGINT)
+            assert run.wait(20) != 0
+        finally:
+            run.kill()  # it would go on for ever
     assert not list(tmp_path.glob("objects/*/*.tmp"))
 
 
