@@ -379,8 +379,7 @@ class Function(Columns):
         self.emit(f"call void @{s.callee}({', '.join(args)})")
 
     def prefetch(self, s: ir.Prefetch) -> None:
-        place = self.legal(s.place)
-        p = self.address(place.value, self.flat(place.value, place.args))
+        p = self.address(s.place.value, self.flat(s.place.value, s.place.args))
         self.module.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
         self.emit(f"call void @llvm.prefetch.p0(ptr {p}, i32 0, i32 {L2}, i32 1)")
 

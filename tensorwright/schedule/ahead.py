@@ -4,9 +4,9 @@
 ->  for jo: for t: for k: prefetch(w[jo + 1, k, t % 4 * 16]); acc += x[t, k] * w[jo, k]
 
 The first tile of rows reads a panel from memory or the L3 cache, all others from the L2 cache: it
-waits, and memory rests while they multiply. Where two vectors are multiplied in a cycle, that was 3
-to 9 % of a product (128x768x768 of weights from memory 228 -> 250 GFLOP/s of 260, 49x512x512 from
-the L3 cache 220 -> 243; 1 core of a Zen 5).
+waits, and memory rests while they multiply. Where two vectors are multiplied in a cycle, that was 2
+to 17 % of a product (128x768x768 of weights from memory 238 -> 250 GFLOP/s of 260, 49x512x512 from
+the L3 cache 220 -> 244; 1 core of a Zen 5).
 """
 
 from __future__ import annotations

@@ -170,10 +170,10 @@ def loads_of(e: Expr) -> list[Expr]:
     return [p for p in walk(e) if p.op == "load"]
 
 
-def extent_of(f: For | None, default: int = 1) -> int:
-    """The extent, or a guess for a symbolic one (its upper bound up to 128)."""
+def extent_of(f: For | None) -> int:
+    """The extent, or a guess for a symbolic one (its upper bound up to 128); 1 without a loop."""
     if f is None:
-        return default
+        return 1
     if is_const(f.extent):
         return f.extent.value
     high = bounds(f.extent)[1]

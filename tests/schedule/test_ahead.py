@@ -19,6 +19,7 @@ from tensorwright.ir.parser import parse
 from tensorwright.ir.printer import to_text
 from tensorwright.target.host import find
 from tests.ops.rows import all_rows
+from tests.schedule.assembly import assembly
 from tests.schedule.test_native import OP, weight, x_of
 
 TARGET = find("x86-64-avx512")
@@ -130,6 +131,16 @@ def test_results_stay_the_same(rows, depth, columns):
     value = np.random.default_rng(0).integers(-4, 5, (rows, depth)).astype(np.float32)
     w = next(n.attrs["value"] for n in m.main.nodes() if n.op.name == "const")
     np.testing.assert_array_equal(tw.compile(m, threads=2)(value), value @ w)
+
+
+@pytest.mark.parametrize("name", ["x86-64-avx512", "x86-64-avx2"])
+@pytest.mark.parametrize("d", ["f16", "bf16", "f64"])
+def test_weights_of_other_types(d, name):
+    x, w = x_of(40, 256, d=d), x_of(256, 512, d=d)
+    m = Module({"main": graph("main", [x, w], [OP["matmul"](x, w)])})
+    kernels = run_pipeline(m, find(name)).kernels.values()
+    (k,) = (k for k in kernels if any("tile" in s for s in k.schedule))
+    assert asks(k) and "prefetch" in assembly(k, find(name))
 
 
 def test_machines_that_wait_more_ask_for_more():
