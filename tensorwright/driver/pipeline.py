@@ -35,6 +35,7 @@ from tensorwright.passes.schedule_kernels import schedule_kernels
 from tensorwright.passes.shapes import simplify_shapes
 from tensorwright.passes.simplify import clean, simplify
 from tensorwright.passes.specialize import specialize
+from tensorwright.passes.turns import count_turns
 from tensorwright.passes.unmet import drop_unmet, separate_places
 from tensorwright.passes.windows import separate_windows
 from tensorwright.passes.winograd import choose_algorithms
@@ -66,6 +67,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("fuse", fuse),
     ("lower", lambda m, t: lower(m)),
     ("inplace", lambda m, t: update_in_place(m)),
+    ("turns", count_turns),
     ("schedule", schedule_kernels),
 )
 

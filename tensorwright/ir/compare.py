@@ -223,6 +223,8 @@ class _Comparison:
         self.check(len(a.symbols) == len(b.symbols), "symbols")
         for x, y in zip(a.symbols, b.symbols):
             self.bind(x, y)
+        turns = [k.turn and k.symbols.index(k.turn) for k in (a, b)]
+        self.equal(*turns, "turn")
         mine, other = program_buffers(a), program_buffers(b)
         for x, y in zip(a.params, b.params):
             self.check((x in mine) == (y in other), f"buffers: {x} and {y}")

@@ -190,7 +190,8 @@ class Kernel:
     written. `symbols`: index arguments, in order. `work`: arithmetic operations and bytes of one
     call at least, for reports. `sources`: the model's nodes it computes. `schedule`: the trace of
     the rules that shaped it. `packs`: layouts of parameters that the caller must provide.
-    `streams`: numbers of parameters whose whole vectors are stored past the caches."""
+    `streams`: numbers of parameters whose whole vectors are stored past the caches. `turn`: the one
+    of the symbols that counts the calls, where a loop calls the kernel with the same weights."""
 
     name: str
     params: tuple[Buffer, ...]
@@ -202,6 +203,7 @@ class Kernel:
     packs: tuple[Pack, ...] = ()
     streams: tuple[int, ...] = ()
     work: tuple[Expr, Expr] | None = field(default=None, compare=False)
+    turn: Symbol | None = None
 
     @property
     def inputs(self) -> tuple[Buffer, ...]:

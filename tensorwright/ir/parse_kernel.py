@@ -73,7 +73,8 @@ class KernelParser:
         names = options.get("symbols")
         usual = [] if self.inputs or self.outputs else shape_symbols(k)
         symbols = usual if names is None else [self.symbol(n) for n in names.elts]
-        return key, replace(k, symbols=tuple(symbols))
+        turn = self.symbol(options["turn"]) if "turn" in options else None
+        return key, replace(k, symbols=tuple(symbols), turn=turn)
 
     def symbol(self, node: ast.AST) -> Symbol:
         found = self.exprs.symbols.get(name_of(node))

@@ -151,6 +151,8 @@ class KernelPrinter:
         if not own and list(k.symbols) != shape_symbols(k):
             names = [self.renaming.symbols[s].name for s in k.symbols]
             options.append(f"symbols=({', '.join(names)}{',' if len(names) == 1 else ''})")
+        if k.turn is not None:
+            options.append(f"turn={self.renaming.symbols[k.turn].name}")
         self.out.append(f"@kernel({', '.join(options)})" if options else "@kernel")
         self.out.append(f"def {self.name}({', '.join(params)}):")
         self.out += [f"    # source: {' '.join(s.split())}" for s in k.sources]

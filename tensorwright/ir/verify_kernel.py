@@ -48,6 +48,8 @@ class Offence(Exception):
 def check_kernel(k: Kernel, kernels: Mapping[str, Kernel] | None = None) -> None:
     if not 0 <= k.outputs <= len(k.params):
         raise Offence(k, f"{k.outputs} outputs of {len(k.params)} parameters")
+    if k.turn is not None and k.turn not in k.symbols:
+        raise Offence(k, f"{k.turn} counts its calls, but is not given to it")
     if len(set(k.params)) != len(k.params):
         raise Offence(k, "a parameter occurs twice")
     constants = [b for b in free_buffers(k) if b.scope == "const"]

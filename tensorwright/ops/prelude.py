@@ -274,7 +274,7 @@ def graph(f=None, *, name="", params=None, results=(), state=()):
     return _define(GraphFunction(f), name)
 
 
-def kernel(f=None, *, name="", symbols=None, packs=(), streams=(), work=()):
+def kernel(f=None, *, name="", symbols=None, packs=(), streams=(), turn=None, work=()):
     if f is None:
         return lambda f: _define(KernelFunction(f, symbols, packs), name)
     return _define(KernelFunction(f, symbols, packs), name)

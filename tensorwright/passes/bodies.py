@@ -7,6 +7,12 @@ match(t, a, Node=<graph (l, r, a)>)        operands from 1, parameters of this a
 from __future__ import annotations
 
 from tensorwright.ir.graph import Graph, Node
+from tensorwright.ir.type import Dim
+
+
+def number_of_steps(scan: Node) -> Dim:
+    length = scan.attrs["length"]
+    return scan.args[scan.attrs["carried"]].shape[0] if length is None else length
 
 
 def captures_from(node: Node) -> tuple[int, dict[str, int]] | None:

@@ -51,6 +51,7 @@ from tensorwright.ir.loop import (
 )  # fmt: skip
 from tensorwright.ir.module import Module
 from tensorwright.ir.type import TupleType, product
+from tensorwright.passes.bodies import number_of_steps
 from tensorwright.passes.host_forest import Forests
 from tensorwright.passes.host_objects import Objects, Shell, flat_buffers, reference
 from tensorwright.passes.host_results import Results
@@ -318,8 +319,7 @@ class Host(Objects, Results, Sized, Tails, Forests):
 
     def steps(self, node: Node) -> tuple[Symbol, Expr, Expr]:
         """(loop variable, position in the sequence, number of steps) of a scan."""
-        length = node.attrs["length"]
-        length = self.dim(node.args[node.attrs["carried"]].shape[0] if length is None else length)
+        length = self.dim(number_of_steps(node))
         v = loop_symbol("t", const(0), length)
         reverse = node.attrs.get("reverse", False)
         return v, length - 1 - sym(v) if reverse else sym(v), length
