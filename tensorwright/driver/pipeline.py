@@ -29,6 +29,7 @@ from tensorwright.passes.inplace import update_in_place
 from tensorwright.passes.layout import recorded_layouts
 from tensorwright.passes.lower import lower
 from tensorwright.passes.masks import place_masks
+from tensorwright.passes.narrow import narrow
 from tensorwright.passes.precision import compute_in
 from tensorwright.passes.product_sums import sum_products
 from tensorwright.passes.schedule_kernels import schedule_kernels
@@ -55,6 +56,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("attention", lambda m, t: recognise_attention(m)),
     ("expand", lambda m, t: expand_composites(m)),
     ("simplify", lambda m, t: simplify(m)),
+    ("narrow", lambda m, t: narrow(m)),
     ("sums", sum_products),
     ("captures", lambda m, t: inline_captures(m)),
     ("layout", lambda m, t: clean(drop_unmet(recorded_layouts(m, t)))),

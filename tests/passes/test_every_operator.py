@@ -22,6 +22,7 @@ from tensorwright.passes.attention import recognise_attention
 from tensorwright.passes.convolutions import shape_convolutions
 from tensorwright.passes.expand import expand_composites
 from tensorwright.passes.layout import assign_layouts
+from tensorwright.passes.narrow import narrow
 from tensorwright.passes.shapes import simplify_shapes
 from tensorwright.passes.simplify import clean, simplify
 from tests.ops.rows import all_rows, build
@@ -30,8 +31,8 @@ from tests.passes.equivalence import assert_equal_results, module
 from tests.passes.test_layout import grow, x_of
 
 PASSES = (
-    simplify_shapes, clean, recognise_attention, expand_composites, simplify, assign_layouts, clean,
-    shape_convolutions, clean,
+    simplify_shapes, clean, recognise_attention, expand_composites, simplify, narrow,
+    assign_layouts, clean, shape_convolutions, clean,
 )  # fmt: skip
 TOLERANCE = {"f64": 1e-5, "f32": 2e-4, "f16": 2e-2, "bf16": 8e-2}
 RANDOM = ("random_bits", "uniform", "normal", "bernoulli", "multinomial", "dropout")
