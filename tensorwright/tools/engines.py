@@ -8,12 +8,14 @@ Telemetry of an engine is switched off before it is imported.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from tensorwright.base.errors import CompileError, FrontendError
+from tensorwright.base.errors import CompileError, FrontendError, TensorwrightError
 from tensorwright.ir.interp import run_module
 from tensorwright.ir.module import Module
 
@@ -25,14 +27,34 @@ def open_engine(
     name: str, source, module: Module | None, threads: int = 1, outputs: Sequence[str] = ()
 ) -> Engine:
     """The engine of that name, ready to run. source: what was compiled; `outputs`: these values
-    instead of the model's outputs, where the engine knows them."""
+    instead of the model's outputs, where the engine knows them. What it cannot load or run is a
+    CompileError that says so."""
     makers = {"onnxruntime": onnxruntime_engine, "ort": onnxruntime_engine,
               "openvino": openvino_engine, "torch": torch_engine}  # fmt: skip
     if name == "reference":
         return reference_engine(module)
     if name not in makers:
         raise CompileError(f"there is no engine '{name}'", help=f"engines: {', '.join(ENGINES)}")
-    return makers[name](source, threads, outputs)
+    with refusals_of(name):
+        run = makers[name](source, threads, outputs)
+
+    def engine(feeds: Feeds) -> list[np.ndarray]:
+        with refusals_of(name):
+            return run(feeds)
+
+    return engine
+
+
+@contextmanager
+def refusals_of(name: str) -> Iterator[None]:
+    """An engine's own exceptions as errors of ours."""
+    try:
+        yield
+    except TensorwrightError:
+        raise
+    except Exception as e:
+        why = textwrap.shorten(str(e), 300)
+        raise CompileError(f"{name} cannot run this model: {type(e).__name__}: {why}") from e
 
 
 ENGINES = ("onnxruntime", "openvino", "torch", "reference")

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+from tensorwright.tools import engines
 from tensorwright.tools.cli import COMMANDS, EXIT_CODES, run
 from tensorwright.tools.commands import bench
 from tests.tools.modules import DIGITS
@@ -114,8 +115,26 @@ def test_bench_against_a_list(capsys):
 def test_bench_says_how_to_get_an_absent_engine(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)  # importing it fails
     monkeypatch.setitem(sys.modules, "openvino", None)
-    engines, absent = bench.opened(MODEL, ("onnxruntime", "openvino"), 1)
-    assert engines == {} and "(pip install openvino)" in absent["openvino"]
+    found, absent = bench.opened(MODEL, ("onnxruntime", "openvino"), 1, {})
+    assert found == {} and "(pip install openvino)" in absent["openvino"]
+
+
+@pytest.mark.parametrize("when", ["loading", "running"])
+def test_bench_goes_on_without_an_engine_that_fails(capsys, monkeypatch, when):
+    pytest.importorskip("onnxruntime")
+
+    def broken(*_):
+        raise RuntimeError("Check 'rank'\n    failed")
+
+    engine = broken if when == "loading" else lambda *_: broken
+    monkeypatch.setattr(engines, "openvino_engine", engine)
+    assert tw("bench", MODEL, "--seconds", "0.1", "--against", "ort,openvino") == 0
+    out = capsys.readouterr()
+    assert "onnxruntime" in out.out
+    why = "openvino is left out: openvino cannot run this model: RuntimeError: Check 'rank'"
+    assert why in " ".join((out.out + out.err).split())
+    assert tw("bench", MODEL, "--against", "openvino") == 4
+    assert "openvino cannot run this model" in capsys.readouterr().err
 
 
 def test_profile(capsys, tmp_path):

@@ -70,7 +70,7 @@ def command(
     """
     program = request.program(output)
     feeds = request.feeds(program)
-    engines, absent = opened(request.path, against, program.threads)
+    engines, absent = opened(request.path, against, program.threads, feeds)
     for name, why in absent.items():
         output.remark(f"{name} is left out: {why}")
     results = measure(program, engines, feeds, seconds, output)
@@ -84,12 +84,14 @@ def command(
         output.table(COLUMNS, rows(results), f"{request.name}: {shapes}")
 
 
-def opened(source, names: tuple[str, ...], threads: int) -> tuple[dict, dict[str, str]]:
-    """(engines, why the others cannot run this model); if none can, the first says so itself."""
+def opened(source, names: tuple[str, ...], threads: int, feeds) -> tuple[dict, dict[str, str]]:
+    """(engines with what they compute, why the others cannot run this model); a single one that
+    cannot says so itself."""
     engines, absent = {}, {}
     for name in names:
         try:
-            engines[name] = open_engine(name, source, None, threads)
+            run = open_engine(name, source, None, threads)
+            engines[name] = run, list(map(np.asarray, run(feeds)))
         except TensorwrightError as e:
             if len(names) == 1:
                 raise
@@ -100,11 +102,10 @@ def opened(source, names: tuple[str, ...], threads: int) -> tuple[dict, dict[str
 def measure(program: Program, engines: dict, feeds, seconds: float, output: Output) -> list:
     ours = as_list(program(**feeds))
     errors = [0.0]
-    for run in engines.values():
-        theirs = list(map(np.asarray, run(feeds)))
+    for _, theirs in engines.values():
         errors.append(max(error(a, b) for a, b in zip(ours, theirs)))
     calls = [functools.partial(program, **feeds)]
-    calls += [functools.partial(run, feeds) for run in engines.values()]
+    calls += [functools.partial(run, feeds) for run, _ in engines.values()]
     with output.progress("measuring"):
         times = interleaved(calls, seconds)
     names = ["tensorwright", *engines]
