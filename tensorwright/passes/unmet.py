@@ -25,6 +25,7 @@ from tensorwright.ops.elementwise import add
 from tensorwright.ops.movement import pad, slice
 from tensorwright.passes.convolutions import Windows, is_last
 from tensorwright.passes.layout_rules import with_attrs
+from tensorwright.passes.windows import every
 
 x, w = V("x"), V("w")
 FEWER = 0.7  # of all products, as few must be left: parts of operands and results are copied
@@ -48,37 +49,64 @@ def without_unmet(node: Node, x: Node, w: Node) -> Node | None:
     a = Windows(node)
     if a.is_spread or not all(isinstance(size, int) for size in a.sizes):
         return None
-    met = results_met(node, x)
-    kept = [range(min(k), max(k) + 1) if k else range(size) for k, size in zip(met, a.sizes)]
+    kept = [elements_met(met, size) for met, size in zip(results_met(node, x), a.sizes)]
     if all(len(taps) == size for taps, size in zip(kept, a.sizes)):
         return None
     starts, stops = tuple(t.start for t in kept), tuple(t.stop for t in kept)
     inner = slice(w, starts=(*starts, 0, 0), stops=(*stops, *w.shape[-2:]), steps=(1,) * w.rank)
-    padding = tuple(
-        (low - t.start * d, high - (size - t.stop) * d)
-        for (low, high), t, size, d in zip(a.padding, kept, a.sizes, a.dilation)
-    )
     trace.decision("convolution", node, "cut window", f"{a.sizes} to {inner.shape[:-2]}")
+    padding = tuple(map(cut, a.padding, kept, a.sizes, a.dilation))
     return with_attrs(node, (x, inner), padding=padding)
+
+
+def pooled_without_unmet(node: Node, x: Node) -> Node | None:
+    """Pooling by a window larger than its operand, as some models write a global one."""
+    window, strides, dilation, padding = (
+        every(node, name) for name in ("window", "strides", "dilation", "padding")
+    )
+    if not all(isinstance(size, int) for size in window):
+        return None
+    lows = [low for low, _ in padding]
+    met = map(met_along, x.shape, node.shape, window, strides, dilation, lows)
+    kept = [elements_met(m, size) for m, size in zip(met, window)]
+    if all(len(taps) == size for taps, size in zip(kept, window)):
+        return None
+    trace.decision("window", node, "cut", f"{window} to {tuple(map(len, kept))}")
+    return with_attrs(node, (x,), window=tuple(map(len, kept)),
+                      padding=tuple(map(cut, padding, kept, window, dilation)))  # fmt: skip
+
+
+def elements_met(met: dict[int, range] | None, size: int) -> range:
+    """The elements of a window between the first and the last that meet anything."""
+    return range(min(met), max(met) + 1) if met else range(size)
+
+
+def cut(padding: tuple[Dim, Dim], kept: range, size: int, step: int) -> tuple[Dim, Dim]:
+    """The padding that those elements of a window see."""
+    low, high = padding
+    return low - kept.start * step, high - (size - kept.stop) * step
 
 
 def results_met(node: Node, x: Node) -> list[dict[int, range] | None]:
     """For each dimension the elements of the window that meet more than padding, and the results
     for which they do; None where sizes vary."""
     a = Windows(node)
-
-    def along(extent: Dim, n: Dim, size: Dim, stride: int, step: int, low: Dim):
-        if not all(isinstance(v, int) for v in (extent, n, size, low)):
-            return None
-        first, last = -((n - 1) * stride - low) // step, (extent - 1 + low) // step
-        near = {k: low - k * step for k in range(max(0, first), min(size, last + 1))}
-        met = {k: range(max(0, -(-before // stride)), min(n, (extent - 1 + before) // stride + 1))
-               for k, before in near.items()}  # fmt: skip
-        return {k: results for k, results in met.items() if results}
-
     lows = [low for low, _ in a.padding]
     extents = zip(x.shape[1:-1], node.shape[1:-1], a.sizes, a.strides, a.dilation, lows)
-    return [along(*each) for each in extents]
+    return [met_along(*each) for each in extents]
+
+
+def met_along(
+    extent: Dim, n: Dim, size: Dim, stride: int, step: int, low: Dim
+) -> dict[int, range] | None:  # fmt: skip
+    """Of a window of that size that moves by `stride` over that extent, for n results."""
+    if not all(isinstance(v, int) for v in (extent, n, size, low)):
+        return None
+    first, last = -((n - 1) * stride - low) // step, (extent - 1 + low) // step
+    near = {k: low - k * step for k in range(max(0, first), min(size, last + 1))}
+    met = {k: range(max(0, -(-before // stride)), min(n, (extent - 1 + before) // stride + 1))
+           for k, before in near.items()}  # fmt: skip
+    return {k: results for k, results in met.items() if results}
 
 
 # ---- elements that meet padding at most places --------------------------------------------------
@@ -121,5 +149,8 @@ def sum_of_places(node: Node, x: Node, w: Node) -> Node | None:
     return reduce(add, parts)
 
 
-UNMET = (rule("window-beyond-operand", P.conv_general(x, w), without_unmet, when=is_last),)
+UNMET = (
+    rule("window-beyond-operand", P.conv_general(x, w), without_unmet, when=is_last),
+    rule("pooling-beyond-operand", P.reduce_window(x), pooled_without_unmet),
+)
 PLACES = (rule("window-by-places", P.conv_general(x, w), sum_of_places, when=is_last),)

@@ -50,7 +50,7 @@ class Step(NamedTuple):
 
 def by_steps(node: Node, x: Node) -> Node | None:
     """The same by windows along one dimension each, where these see fewer elements altogether."""
-    windows, strides, dilation = (_every(node, name) for name in ("window", "strides", "dilation"))
+    windows, strides, dilation = (every(node, name) for name in ("window", "strides", "dilation"))
     if not all(isinstance(v, int) for v in windows) or 0 in (*x.shape, *node.shape):
         return None
     steps = [step for axis in sorted(range(x.rank), key=lambda k: -strides[k])
@@ -65,20 +65,21 @@ def by_steps(node: Node, x: Node) -> Node | None:
     return None
 
 
-def _every(node: Node, name: str) -> tuple:
+def every(node: Node, name: str) -> tuple:
+    """An attribute of a window along every dimension."""
     default = (0, 0) if name == "padding" else 1
     return per_axis("reduce_window", node.attrs[name], default, node.rank)
 
 
 def _are_padded(node: Node) -> list[bool]:
-    return [not all(is_const(v, 0) for v in pair) for pair in _every(node, "padding")]
+    return [not all(is_const(v, 0) for v in pair) for pair in every(node, "padding")]
 
 
 def _padded(node: Node, x: Node) -> Node:
     """x with what lies outside of it written out."""
     if not any(_are_padded(node)):
         return x
-    low, high = zip(*_every(node, "padding"))
+    low, high = zip(*every(node, "padding"))
     return pad(x, low=low, high=high, value=identity_of(node.attrs["op"], x.dtype))
 
 

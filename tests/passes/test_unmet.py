@@ -6,6 +6,7 @@ import pytest
 import tensorwright as tw
 from tensorwright.ir.expr import var
 from tensorwright.ops.activations import relu
+from tensorwright.ops.window import reduce_window
 from tensorwright.passes.unmet import drop_unmet, separate_places
 from tests.passes.equivalence import assert_equal_results, check_pass, module, x_of
 from tests.passes.test_convolutions import last, weight
@@ -104,3 +105,31 @@ def test_compiled_as_torch_computes_it(size, dilation, threads):
     exact = torch.nn.functional.conv2d(a, b, padding=dilation, dilation=dilation)
     exact = torch.relu(exact).permute(0, 2, 3, 1).numpy()
     assert np.abs(np.asarray(program(value)) - exact).max() < 5e-6 * np.abs(exact).max()
+
+
+# ---- pooling ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("op", ["sum", "max"])
+@pytest.mark.parametrize(("extent", "window", "attrs", "left"), [
+    (7, 1280, {"padding": (0, 1273), "strides": 1280}, (7, (0, 0))),
+    (7, 9, {"padding": (4, 4)}, (9, (4, 4))),
+    (3, 9, {"padding": (4, 4)}, (5, (2, 2))),
+    (3, 4, {"padding": (6, 3), "dilation": 3}, (1, (0, 0))),
+    (2, 5, {"padding": (9, 3), "strides": 4}, (2, (8, 1))),
+])  # fmt: skip
+def test_pooling_is_cut_to_what_meets_the_operand(op, extent, window, attrs, left):
+    x = x_of(2, extent, 3)
+    full = {"padding": ((0, 0), attrs["padding"], (0, 0))}
+    full |= {k: (1, attrs[k], 1) for k in ("strides", "dilation") if k in attrs}
+    y = reduce_window(x, op=op, window=(1, window, 1), **full)
+    after = check_pass(drop_unmet, module(y, x))
+    (found,) = (n for n in after.main.nodes() if n.op is reduce_window)
+    assert (found.attrs["window"][1], found.attrs["padding"][1]) == left
+
+
+def test_pooling_of_any_size_stays():
+    x = x_of(2, var("n", min=1), 3)
+    y = reduce_window(x, op="sum", window=(1, 5, 1), padding=((0, 0), (2, 2), (0, 0)))
+    m = module(y, x)
+    assert drop_unmet(m) is m
