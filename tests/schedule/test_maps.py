@@ -12,7 +12,7 @@ from tensorwright.ir.loop import For, statements
 from tensorwright.ir.type import tensor
 from tensorwright.ops.activations import relu
 from tensorwright.ops.conv import conv_general
-from tensorwright.ops.elementwise import mul
+from tensorwright.ops.elementwise import erf, exp, mul
 from tensorwright.ops.index import gather
 from tensorwright.ops.movement import broadcast_to, concat, pad, reshape, transpose
 from tests.passes.equivalence import module, x_of
@@ -230,3 +230,26 @@ def test_what_enlarges_a_row_gathers_nothing():
     text = ModuleText()
     emit_kernel(kernel, text, program.target)
     assert "shufflevector" in text.text() and "masked.gather" not in text.text()
+
+
+@pytest.mark.parametrize(("length", "together"), [(16, 1), (32, 2), (40, 1), (64, 4), (96, 2),
+                                                  (1000, 4)])  # fmt: skip
+def test_functions_of_several_vectors_take_turns(length: int, together: int):
+    """As many as the loop fills, with functions in it."""
+    x = x_of(length)
+    program = tw.compile(module(erf(x), x), target="x86-64-avx512")
+    (kernel,) = program.lowered.kernels.values()
+    lanes = [s.extent.value for s in statements(kernel.body)
+             if isinstance(s, For) and s.kind == "vector"]  # fmt: skip
+    assert lanes[0] == together * 16
+    (told,) = check(mul(x, x), x)
+    assert "loops, vectors of" in told  # nothing waits for long
+
+
+def test_functions_of_any_length():
+    n = var("index", min=1, max=200)
+    x = param("x", tensor("f32", as_dim(n)))
+    program = tw.compile(module(exp(x), x))
+    for length in (1, 15, 16, 17, 63, 64, 65, 129, 200):
+        values = RNG.standard_normal(length).astype(np.float32)
+        np.testing.assert_allclose(program(values), np.exp(values), rtol=1e-6)
