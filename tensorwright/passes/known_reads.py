@@ -4,6 +4,7 @@
     gather_nd(m: bool[b,s], grid of all positions: i64[b,1,1,s,2])  ->   reshape(m, shape=(b,1,1,s))
     gather(t: f32[2,8], full(shape=(b,s), value=0))                 ->   broadcast_to(slice(t), ...)
     gather(x: f32[c,2], [0, 0, 0, 1, 1, 1], axis=1)                 ->   broadcast_to(x: f32[c,2,1])
+    gather(x: f32[c,3], [0, 0, 0, 1, 1, 2], axis=1), weighted       ->   concat(x[:1], twice, x[2:])
 
 Positions are followed through the graph as index expressions (`elements`); what is not proved to
 lie inside the tensor stays a gather.
