@@ -95,8 +95,10 @@ def erf_over_root(u):
     return erf_over_x(mp.sqrt(abs(u)))
 
 
-# both exact in f32, and chosen among their neighbours for the smallest error after rounding
+# exact in f32, and chosen among their neighbours for the smallest error after rounding
 ERF_CENTER, ERF_END = mpf(float(np.float32(2.22))), mpf(float(np.float32(3.85)))
+ERF_LAST = mpf(float(np.float32(3.84)))  # of the pieces: none of their results exceeds 1
+ERF_PIECES, ERF_DEGREE = 16, 5  # around multiples of a quarter
 NEAR_CENTER, NEAR_END = mpf("1.75"), mpf("3.25")
 ERFC_SCALE, ERFC_LAST = mpf(3), mpf("27.3")
 ODD = (lambda x: x, 3, True)
@@ -160,6 +162,29 @@ def polynomial_through(row: Fit, t: mpf, degree: int) -> tuple[list[mpf], mpf]:
     return [a - t * b for a, b in zip([at, *q], [*q, mpf(0)])], error
 
 
+def erf_pieces() -> tuple[list[tuple[float, ...]], float]:
+    """For each power of v the coefficients of all pieces of erf_over_x(n / 4 + v), and their
+    largest error in ulps."""
+    pieces, largest = [], 0.0
+    for n in range(ERF_PIECES):
+        at = mpf(n) / 4
+        piece = Fit("erf", lambda v, at=at: erf_over_x(at + v),
+                    lambda v, at=at: 1 / erf_over_x(at + v),
+                    max(at - mpf("0.125"), mpf(0)) - at, min(at + mpf("0.125"), ERF_LAST) - at,
+                    ERF_DEGREE, None)  # fmt: skip
+        coefficients, error = fit(piece, ERF_DEGREE, 24)
+        pieces.append(coefficients)
+        largest = max(largest, error)
+    return list(zip(*pieces)), largest
+
+
+def lookups() -> dict[str, tuple[float, ...]]:
+    """Tables of 16 numbers that instructions choose from."""
+    tables, error = erf_pieces()
+    print(f"F32 {'erf pieces':<12} degree {ERF_DEGREE:2}  error {error:.4f} ulp")
+    return {"root": tuple(ROOTS), **{f"erf{k}": table for k, table in enumerate(tables)}}
+
+
 def two_over_pi_f32() -> list[tuple[float, ...]]:
     """Rows (limit, c1, c2, c3) of 2/pi for 24-bit x below limit in magnitude, above the row before.
 
@@ -211,25 +236,28 @@ def main() -> None:
             if degree is not None:
                 tables[table][row.name], error = fit(row, degree, bits)
                 print(f"{table} {row.name:<12} degree {degree:2}  error {error:.4f} ulp")
+    looked_up = lookups()
     if write:
-        TARGET.write_text(render(tables))
+        TARGET.write_text(render(tables, looked_up))
 
 
-def render(tables: dict[str, dict]) -> str:
+def render(tables: dict[str, dict], looked_up: dict[str, tuple[float, ...]]) -> str:
     """The module text: one tuple per fit, lowest degree first."""
     lines = ['"""Minimax coefficients, lowest degree first; written by scripts/fit_math.py.', "",
+             "`LOOKUPS` are numbers that instructions choose from: 2**(j / 16), and of erf's 16",
+             "polynomials the coefficients of each degree.", "",
              "What each approximates is said in the row of that name there, and at its use in",
              "math_core.py.", '"""', ""]  # fmt: skip
     lines += [f"ERF_CENTER = {float(ERF_CENTER)!r}", f"ERF_END = {float(ERF_END)!r}",
+              f"ERF_LAST = {float(ERF_LAST)!r}",
               f"NEAR_CENTER = {float(NEAR_CENTER)!r}", f"NEAR_END = {float(NEAR_END)!r}",
               f"ERFC_SCALE = {float(ERFC_SCALE)!r}", ""]  # fmt: skip
-    lines += ["ROOTS = (", *(f"    {v!r}," for v in ROOTS), ")", ""]
     for name, rows in (("F32", two_over_pi_f32()), ("F64", two_over_pi_f64())):
         lines += [f"TWO_OVER_PI_{name} = ("]
         lines += [f"    ({', '.join(map(repr, row))}),".replace("inf", 'float("inf")')
                   for row in rows]  # fmt: skip
         lines += [")", ""]
-    for table, rows in tables.items():
+    for table, rows in {"LOOKUPS": looked_up, **tables}.items():
         lines.append(f"{table}: dict[str, tuple[float, ...]] = {{")
         for name, values in rows.items():
             lines.append(f'    "{name}": (')

@@ -43,7 +43,8 @@ for a target without one (`expand_math(e, fused=False)`) add 1 ulp; `rem` and `m
 
 Notes
 - `sin`, `cos`, `tan` reduce every finite angle properly, with no separate path for large ones.
-- `erf` in f32 is one polynomial without a division; it is odd, monotone only within its error, and
+- `erf` in f32 is one polynomial without a division (of degree 16, or of degree 5 for each of 16
+  intervals where instructions look up coefficients); it is odd, monotone only within its error, and
   never exceeds 1.
 - `erf` of f32 whose result only goes through sums and products before it is rounded to bf16 (GELU
   with `precision="bf16"`) has 9 coefficients instead of 17, for an error of 3e-5; `exp` then is
@@ -62,8 +63,8 @@ vectors of 16 lanes, data in cache; {ghz:.1f} GHz by the rate of independent mul
 
 SCALING = """
 On machines with AVX-512 these functions of f32 use its instructions that multiply by powers of two
-and look up 16th roots of them in a register; the bounds are the same, single bits may differ from
-other machines.
+and look up one of 16 numbers in a register: 16th roots of two, or coefficients of as many
+polynomials. The bounds are the same, single bits may differ from other machines.
 
 | function | measured, ulp | ns / 16 | without it, ns / 16 |
 |---|---|---|---|

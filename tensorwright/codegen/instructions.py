@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tensorwright.codegen.math_tables import ROOTS
+from tensorwright.codegen.math_tables import LOOKUPS
 from tensorwright.codegen.operations import literal
 from tensorwright.ir.dtype import bf16, f32, i32, u16, u32
 from tensorwright.ir.expr import Expr, binary, bitcast, cast, const, eq, fma, select, unary
@@ -70,17 +70,13 @@ def expand_scale(x: Expr, n: Expr) -> Expr:
     return x
 
 
-def expand_root(t: Expr) -> Expr:
-    """2**(j / 16) of the low four bits j of an integer."""
-
-    def among(roots: tuple[float, ...], bit: int) -> Expr:
-        if len(roots) == 1:
-            return const(roots[0], f32)
-        half = len(roots) // 2
-        low, high = among(roots[:half], bit >> 1), among(roots[half:], bit >> 1)
-        return select(eq(t & bit, 0), low, high)
-
-    return among(ROOTS, len(ROOTS) // 2)
+def expand_lookup(table: tuple[float, ...], t: Expr) -> Expr:
+    """The number of a table that the low bits of an integer count to."""
+    if len(table) == 1:
+        return const(table[0], f32)
+    half = len(table) // 2
+    low, high = expand_lookup(table[:half], t), expand_lookup(table[half:], t)
+    return select(eq(t & half, 0), low, high)
 
 
 def _every_lane(lanes: int) -> tuple[Operands, Operands]:
@@ -90,12 +86,23 @@ def _every_lane(lanes: int) -> tuple[Operands, Operands]:
     return (), (kept, (f"i{max(lanes, 8)}", "-1"), *mode)
 
 
-def _roots(lanes: int) -> tuple[Operands, Operands]:
+def _halves(table: tuple[float, ...], lanes: int) -> tuple[Operands, Operands]:
     """One table, or its halves."""
     tables = [(f"<{lanes} x float>",
-               f"<{', '.join(f'float {literal(v, f32)}' for v in ROOTS[k : k + lanes])}>")
-              for k in range(0, len(ROOTS), lanes)]  # fmt: skip
+               f"<{', '.join(f'float {literal(v, f32)}' for v in table[k : k + lanes])}>")
+              for k in range(0, len(table), lanes)]  # fmt: skip
     return tuple(tables[:1]), tuple(tables[1:])
+
+
+def _lookup(table: tuple[float, ...]) -> Instruction:
+    """Of the low four bits of an integer."""
+    return Instruction(
+        ("avx512f", "avx512vl"),
+        {8: "llvm.x86.avx512.vpermi2var.ps.256", 16: "llvm.x86.avx512.permvar.sf.512"},
+        lambda t: expand_lookup(table, t),
+        around=lambda lanes: _halves(table, lanes),
+        resizes=True,
+    )
 
 
 def _shift(op: str, x: Expr, by: int) -> Expr:
@@ -128,13 +135,6 @@ INSTRUCTIONS: dict[str, Instruction] = {
         around=_every_lane,
         resizes=True,
     ),
-    # 2**(j / 16) of the low four bits j
-    "root": Instruction(
-        ("avx512f", "avx512vl"),
-        {8: "llvm.x86.avx512.vpermi2var.ps.256", 16: "llvm.x86.avx512.permvar.sf.512"},
-        expand_root,
-        around=_roots,
-        resizes=True,
-    ),
+    **{name: _lookup(table) for name, table in LOOKUPS.items()},
     "join": Instruction((), {}, expand_join),  # one load where both lie side by side
 }

@@ -48,9 +48,11 @@ EXPANSIONS: dict[str, Callable[..., Expr]] = {
 }  # fmt: skip
 
 
-# Of f32, where a target multiplies by powers of two in one instruction.
+# Of f32, where a target multiplies by powers of two and looks up one of 16 numbers in one
+# instruction each.
 BY_SCALING: dict[str, Callable[..., Expr]] = {
     "exp": math_exp.exp_by_scaling, "sigmoid": math_exp.sigmoid_by_scaling,
+    "erf": math_special.erf_by_lookup,
 }  # fmt: skip
 
 
@@ -65,7 +67,8 @@ def expand_math(e: Expr, fused: bool = True, scaling: bool = False) -> Expr | No
     """The node in simpler operations, or None if it is not a float function expanded here.
 
     fused: whether the target has an fma that rounds once. If not, the result contains none, and
-    its errors may exceed the bounds by 1 ulp. scaling: whether it has the instruction `scale`.
+    its errors may exceed the bounds by 1 ulp. scaling: whether it has the instructions of
+    `BY_SCALING`.
     """
     if e.dtype not in FORMATS or (e.op, e.dtype.bits) not in ULP_BOUNDS:
         return None

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tensorwright.codegen.math_tables import F32, F64, ROOTS
+from tensorwright.codegen.math_tables import F32, F64, LOOKUPS
 from tensorwright.ir.dtype import DType, f32, f64, i32, i64
 from tensorwright.ir.expr import Expr, binary, bitcast, call, cast, const, eq, fma, select, unary
 
 INF, NAN = float("inf"), float("nan")
+ROOTS = len(LOOKUPS["root"])
 
 
 @dataclass(frozen=True)
@@ -88,11 +90,11 @@ def format_of(x: Expr) -> Format:
     return FORMATS[x.dtype]
 
 
-def horner(coefficients: tuple[float, ...], v: Expr) -> Expr:
+def horner(coefficients: Sequence[float | Expr], v: Expr) -> Expr:
     """The polynomial with these coefficients (lowest first) at v, by Horner's rule in fmas."""
-    total = const(coefficients[-1], v.dtype)
-    for c in reversed(coefficients[:-1]):
-        total = fma(total, v, const(c, v.dtype))
+    *others, total = [c if isinstance(c, Expr) else const(c, v.dtype) for c in coefficients]
+    for c in reversed(others):
+        total = fma(total, v, c)
     return total
 
 
@@ -216,8 +218,8 @@ def exp_near_scaled(x: Expr) -> Expr:
 def split_roots(x: Expr) -> tuple[Expr, Expr]:
     """n, the multiple of 1/16 next to x / ln2, and 2 to the power of its fraction."""
     F = format_of(x)
-    t = fma(x, F(F.log2e[0]), F(F.magic / len(ROOTS)))
-    return t - F.magic / len(ROOTS), call("root", F.dtype, (bits_of(t),))
+    t = fma(x, F(F.log2e[0]), F(F.magic / ROOTS))
+    return t - F.magic / ROOTS, call("root", F.dtype, (bits_of(t),))
 
 
 def exp2_in_range(x: Expr, rest: Expr | None = None) -> Expr:

@@ -1,6 +1,6 @@
 """The error function, its complement, lgamma and digamma.
 
-erf(x)   ->   x P(|x| - 2.22)            (f32)
+erf(x)   ->   x P(|x| - 2.22)            (f32; where numbers are looked up, x P[n](|x| - n/4))
 erfc(x)  ->   exp(-x**2) P((x - 3) / (x + 3)) / (1 + 2 x), x >= 0
 """
 
@@ -11,6 +11,7 @@ from tensorwright.codegen.math_core import (
     NAN,
     absolute,
     at_most,
+    bits_of,
     exp_in_range,
     format_of,
     horner,
@@ -21,14 +22,16 @@ from tensorwright.codegen.math_exp import log
 from tensorwright.codegen.math_tables import (
     ERF_CENTER,
     ERF_END,
+    ERF_LAST,
     ERFC_SCALE,
     NEAR_CENTER,
     NEAR_END,
 )  # fmt: skip
 from tensorwright.codegen.math_trig import sin_cos_pi
 from tensorwright.ir.dtype import f32, f64
-from tensorwright.ir.expr import Expr, cast, eq, fma, select
+from tensorwright.ir.expr import Expr, call, cast, eq, fma, select
 
+ERF_DEGREE = 5  # where coefficients are looked up
 ERFC_END = 27.3  # from where on erfc is 0 in f64
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 # B(2k) / (2k (2k - 1)) and B(2k) / (2k) for k = 1, 2, ... with Bernoulli's numbers B
@@ -50,6 +53,14 @@ def erf(x: Expr) -> Expr:
         return with_sign_of(a * horner(F.tables["erf"], a - ERF_CENTER), x)
     small = a * horner(F.tables["erf_small"], a * a)
     return with_sign_of(select(a > 0.75, 1.0 - _erfc_positive(a), small), x)
+
+
+def erf_by_lookup(x: Expr) -> Expr:
+    """f32: x P(|x| - n/4) with n/4 next to |x|, degree 5; one of 16 polynomials for each n."""
+    F, a = format_of(x), at_most(absolute(x), ERF_LAST)
+    t = a + F.magic / 4
+    p = [call(f"erf{k}", F.dtype, (bits_of(t),)) for k in range(ERF_DEGREE + 1)]
+    return with_sign_of(a * horner(p, a - (t - F.magic / 4)), x)
 
 
 def erf_near(x: Expr) -> Expr:

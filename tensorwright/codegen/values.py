@@ -566,8 +566,9 @@ class Values(Operations):
     def goes_past(self, b: Buffer, first: Expr) -> str:
         """How a whole vector from element `first` on is stored past the caches; empty if `b` is not
         stored so, or the vector may lie across the end of a line."""
-        size = self.lanes * b.dtype.bytes
-        if b not in self.streamed or self.lane_begin != "0" or LINE % size:
+        size = min(self.lanes * b.dtype.bytes, LINE)
+        whole = LINE % size == 0 == self.lanes * b.dtype.bytes % size
+        if b not in self.streamed or self.lane_begin != "0" or not whole:
             return ""
         if not is_const(self.legal(first % self.lanes), 0):
             return ""

@@ -233,8 +233,8 @@ def _gelu(x: Node, *, approximate: str = "none") -> Node:
     require(approximate in ("none", "tanh"), f"gelu: approximate is {approximate!r}",
             'it is "none" or "tanh"')  # fmt: skip
     if approximate == "tanh":
-        cubic = add(mul(mul(mul(x, x), x), 0.044715), x)
-        return mul(x, sigmoid(mul(cubic, 2 * math.sqrt(2 / math.pi))))  # (1 + tanh(a)) / 2
+        twice = 2 * math.sqrt(2 / math.pi)  # (1 + tanh(a)) / 2 = sigmoid(2 a)
+        return mul(x, sigmoid(mul(x, add(mul(mul(x, x), 0.044715 * twice), twice))))
     inner = erf(mul(x, math.sqrt(0.5)))
     return mul(mul(x, 0.5), add(inner, 1.0))
 

@@ -4,6 +4,7 @@
     gather_nd(m: bool[b,s], grid of all positions: i64[b,1,1,s,2])  ->   reshape(m, shape=(b,1,1,s))
     gather(t: f32[2,8], full(shape=(b,s), value=0))                 ->   broadcast_to(slice(t), ...)
     gather(x: f32[c,2], [0, 0, 0, 1, 1, 1], axis=1)                 ->   broadcast_to(x: f32[c,2,1])
+    gather(x: f32[c,3], [0, 0, 0, 1, 1, 2], axis=1), weighted       ->   concat(x[:1], twice, x[2:])
 
 Positions are followed through the graph as index expressions (`elements`); what is not proved to
 lie inside the tensor stays a gather.
@@ -20,11 +21,14 @@ from tensorwright.ir.expr import Expr, as_dim, as_expr, const, is_const
 from tensorwright.ir.graph import CONST, Node, array_of
 from tensorwright.ir.match import P, Rest, rule
 from tensorwright.ir.type import Dim
-from tensorwright.ops.movement import broadcast_to, reshape, slice, transpose
+from tensorwright.ops.elementwise import add, mul
+from tensorwright.ops.index import gather
+from tensorwright.ops.movement import broadcast_to, concat, reshape, slice, transpose
 from tensorwright.ops.positions import full
 from tensorwright.passes.canonicalize_slices import proved
 from tensorwright.passes.elements import element, positions
 from tensorwright.passes.pointwise import shrunk
+from tensorwright.schedule.maps import MAX_STRIDE
 
 
 @dataclass(frozen=True)
@@ -102,10 +106,60 @@ def repeated(node: Node) -> Node | None:
     times = indices.shape[0] // d
     if times < 2 or not np.array_equal(array_of(indices), np.repeat(np.arange(d), times)):
         return None
-    before, after = x.shape[:axis], x.shape[axis + 1 :]
+    return copies(x, axis, times)
+
+
+def copies(x: Node, axis: int, times: int) -> Node:
+    """x with each of its positions along an axis several times in a row."""
+    before, d, after = x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
     apart = reshape(x, shape=(*before, d, 1, *after))
-    copies = broadcast_to(apart, shape=(*before, d, times, *after))
-    return reshape(copies, shape=(*before, d * times, *after))
+    several = broadcast_to(apart, shape=(*before, d, times, *after))
+    return reshape(several, shape=(*before, d * times, *after))
+
+
+def repeated_between_ends(node: Node) -> Node | None:
+    """The same of what is read along the last axis, with a few more of the first and the last
+    element."""
+    x, indices = node.args
+    d = x.shape[-1]
+    if node.attrs["axis"] % x.rank != x.rank - 1 or indices.op is not CONST or indices.rank != 1:
+        return None
+    at = array_of(indices)
+    steps = np.flatnonzero(np.diff(at)) + 1  # where another element begins
+    if len(steps) < 3 or not isinstance(d, int) or at.min() < 0 or at.max() >= d:
+        return None
+    times = steps[1] - steps[0]
+    begin = steps[0] - times if steps[0] >= times else steps[0]
+    end = steps[-1] + times if len(at) - steps[-1] >= times else steps[-1]
+    between = np.repeat(np.arange(at[begin], at[end - 1] + 1), times)
+    short = max(begin, len(at) - end) < times
+    if not (short and 1 < times <= MAX_STRIDE and np.array_equal(at[begin:end], between)):
+        return None
+
+    def part(first: int, last: int) -> Node:
+        starts = (*(0,) * (x.rank - 1), int(at[first]))
+        return slice(x, starts=starts, stops=(*x.shape[:-1], int(at[last - 1]) + 1))
+
+    first, last = (
+        [broadcast_to(part(a, b), shape=(*x.shape[:-1], int(b - a)))] if a < b else []
+        for a, b in ((0, begin), (end, len(at)))
+    )
+    middle = copies(part(begin, end), x.rank - 1, int(times))
+    return concat(*first, middle, *last, axis=-1) if first or last else middle
+
+
+def interpolated(node: Node) -> Node | None:
+    """A weighted sum of two neighbours each (scaled up by linear interpolation), both of which are
+    repeated: whole vectors are read between the ends, which both have at the same places. Of more
+    neighbours they have not, and what is cut into more parts was slower."""
+    made = []
+    for product in node.args:
+        if product.op is not mul or product.args[0].op is not gather:
+            return None
+        made.append(repeated_between_ends(product.args[0]))
+    if None in made:
+        return None
+    return add(*(mul(x, product.args[1]) for x, product in zip(made, node.args)))
 
 
 def known_gather_elements(node: Node) -> Node | None:
@@ -157,4 +211,7 @@ READS = (
     rule("known-gather", P.gather_elements(Rest("xs")), known_gather_elements),
     rule("known-gather", P.gather_nd(Rest("xs")), known_gather_nd),
 )  # fmt: skip
-REPEATS = (rule("gather-of-repeats", P.gather(Rest("xs")), repeated),)
+REPEATS = (
+    rule("gather-of-repeats", P.gather(Rest("xs")), repeated),
+    rule("interpolation-of-repeats", P.add(Rest("xs")), interpolated),
+)

@@ -29,11 +29,11 @@ from tensorwright.ir.loop import For, Kernel, Pack, Stmt
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.ahead import fetch_ahead
 from tensorwright.schedule.elements import element_loops, multiply_by_element
-from tensorwright.schedule.form import EXPENSIVE
 from tensorwright.schedule.groups import guard_last
 from tensorwright.schedule.legal import ScheduleError
 from tensorwright.schedule.maps import LINE_BYTES, are_as_one, in_parallel, share, total
 from tensorwright.schedule.nest import (
+    EXPENSIVE,
     Stage,
     affine,
     depends,

@@ -36,6 +36,7 @@ from tensorwright.schedule import primitives as p
 from tensorwright.schedule.chain import Chain, read_chain
 from tensorwright.schedule.maps import index_conditions
 from tensorwright.schedule.nest import (
+    EXPENSIVE,
     Stage,
     affine,
     flat_index,
@@ -50,42 +51,6 @@ from tensorwright.schedule.padding import split_padding
 from tensorwright.schedule.roles import Tile, choose_pack, find_roles, is_tiled
 from tensorwright.schedule.transformed import Transformed, read_transformed
 
-EXPENSIVE = frozenset(
-    [
-        "div",
-        "sqrt",
-        "rsqrt",
-        "exp",
-        "exp2",
-        "expm1",
-        "log",
-        "log2",
-        "log1p",
-        "sin",
-        "cos",
-        "tan",
-        "asin",
-        "acos",
-        "atan",
-        "atan2",
-        "sinh",
-        "cosh",
-        "tanh",
-        "asinh",
-        "acosh",
-        "atanh",
-        "erf",
-        "erfc",
-        "sigmoid",
-        "lgamma",
-        "digamma",
-        "pow",
-        "mod",
-        "rem",
-        "floordiv",
-        "truncdiv",
-    ]
-)
 MAX_INLINED = 200  # nodes of one expression
 MAX_ROW_BYTES = 48 << 10  # of a tile of rows between two contractions, on the stack
 MAX_TILE_BYTES = 256 << 10  # of one with long rows, in the L2 cache

@@ -15,7 +15,7 @@ from tensorwright.ir.loop import For, Kernel, Stmt
 from tensorwright.ir.simplify import linear
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.interleaved import in_blocks, interleaved
-from tensorwright.schedule.nest import accesses, affine, flat_index, is_near, read_nest
+from tensorwright.schedule.nest import EXPENSIVE, accesses, affine, flat_index, is_near, read_nest
 from tensorwright.schedule.padding import Padded, split_padding, split_panels
 from tensorwright.schedule.space import Choices
 from tensorwright.target.target import Target
@@ -33,6 +33,8 @@ STRIPS = (8, 4, 16)  # vectors
 BLOCKS = (BLOCK, 8, 32, 4)
 SET_BYTES = 4096  # between lines of one set of the L1 cache
 UNKNOWN = 1 << 20  # iterations of a loop without a bound
+TOGETHER = (4, 2, 1)  # vectors
+WAITING = 1 / 6  # of the time of a vector: what its instructions wait for each other (measured)
 TESTS, NEW_LOOP = 1, 1  # cycles: of an element that tests a condition, of one loop more
 WAKING = 512  # cycles that it costs to share work with another thread (2048 gained nothing)
 EACH = 1 / 16  # cycles of an element of a map, at least
@@ -116,6 +118,21 @@ def choose_lanes(
     return choices.pick("lanes", few, cycles)
 
 
+def choose_together(s: For, lanes: int, choices: Choices) -> int:
+    """Vectors of a step of a loop with functions: each is a chain of instructions, more of them
+    than a machine looks ahead for another vector's, which it finds between them if they take
+    turns."""
+    values = [x.value for x in ir.statements(s) if isinstance(x, ir.Store)]
+    if not any(e.op in EXPENSIVE and e.dtype.is_float for e in walk(*values)):
+        return 1
+    length = s.extent.value if is_const(s.extent) else UNKNOWN
+
+    def cycles(n: int) -> float:
+        return -(-length // (n * lanes)) * (n + WAITING)
+
+    return choices.pick("together", TOGETHER, cycles)
+
+
 def vectorize_innermost(
     body: Stmt, v: Symbol, target: Target, lanes: int = 0
 ) -> tuple[Stmt, Symbol | None]:
@@ -186,6 +203,7 @@ def schedule_map(k: Kernel, spatial: tuple[For, ...], target: Target, choices: C
     innermost = p.find(body, loops[-1])
     inner = choices.within("", iterations(body) // max(iterations(innermost), 1))
     lanes = choose_lanes(innermost, innermost.extent, target, inner)
+    together = choose_together(innermost, lanes, inner)
     cuts = choose_cuts(innermost, cut_points(innermost), inner)
     body, parts = p.cut(body, loops[-1], cuts)
     vectors = []
@@ -195,12 +213,13 @@ def schedule_map(k: Kernel, spatial: tuple[For, ...], target: Target, choices: C
             body = whole_vectors(body, v, lanes, times)
             vectors.append(None)
             continue
-        body, outer = vectorize_innermost(body, v, target, lanes)
+        body, outer = vectorize_innermost(body, v, target, together * lanes)
         vectors.append(outer)
     loops = loops[:-1] if None in vectors or len(loops) > 1 else vectors
     if loops and not small and loops[-1] not in vectors:
         body = share(body, loops, choices)
-    trace = f"map: {len(loops) or 1} loops, vectors of {lanes}"
+    size = f"{together} vectors of {lanes}" if together > 1 else f"vectors of {lanes}"
+    trace = f"map: {len(loops) or 1} loops, {size}"
     return k.with_body(body, trace + (f", in {len(parts)} parts" if cuts else ""))
 
 

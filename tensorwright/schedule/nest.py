@@ -15,6 +15,13 @@ from tensorwright.ir.expr import Buffer, Expr, as_expr, bounds, const, is_const,
 from tensorwright.ir.loop import Alloc, For, Seq, Stmt, Store
 from tensorwright.ir.simplify import linear
 
+# functions that take many instructions, most of which wait for the one before
+EXPENSIVE = frozenset((
+    "div", "sqrt", "rsqrt", "exp", "exp2", "expm1", "log", "log2", "log1p", "sin", "cos", "tan",
+    "asin", "acos", "atan", "atan2", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf",
+    "erfc", "sigmoid", "lgamma", "digamma", "pow", "mod", "rem", "floordiv", "truncdiv",
+))  # fmt: skip
+
 
 @dataclass(frozen=True, eq=False)
 class Stage:

@@ -13,7 +13,7 @@ import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 
-from tensorwright.codegen.math_tables import ROOTS
+from tensorwright.codegen.math_tables import LOOKUPS
 from tensorwright.ir.expr import Expr, walk
 
 LANES = 16
@@ -44,8 +44,8 @@ def emit(b: ir.IRBuilder, e: Expr, a: list, module: ir.Module):
         return ir.Constant(vec, [ir.Constant(vec.element, e.value)] * LANES)
     if e.op == "call" and e.value == "scale":
         return emit_scale(b, vec, a, module)
-    if e.op == "call" and e.value == "root":
-        return emit_root(b, vec, a, module)
+    if e.op == "call" and e.value in LOOKUPS:
+        return emit_lookup(b, vec, LOOKUPS[e.value], a, module)
     if e.op == "neg":
         return b.fneg(a[0])
     if e.op == "select":
@@ -79,11 +79,11 @@ def emit_scale(b, vec, a, module):
     return b.call(f, [*a, a[0], ir.Constant(mask, -1), ir.Constant(mode, 4)])
 
 
-def emit_root(b, vec, a, module):
-    table, name = ir.Constant(vec, list(ROOTS)), "llvm.x86.avx512.permvar.sf.512"
+def emit_lookup(b, vec, table, a, module):
+    name = "llvm.x86.avx512.permvar.sf.512"
     kind = ir.FunctionType(vec, [vec, ir.VectorType(ir.IntType(32), LANES)])
     f = module.globals.get(name) or ir.Function(module, kind, name)
-    return b.call(f, [table, *a])
+    return b.call(f, [ir.Constant(vec, list(table)), *a])
 
 
 def emit_cast(b, source, to, value):

@@ -5,7 +5,7 @@ evaluate(e, {x: values})  ->  array, bit for bit what a machine with fma compute
 
 import numpy as np
 
-from tensorwright.codegen.math_tables import ROOTS
+from tensorwright.codegen.math_tables import LOOKUPS
 from tensorwright.ir.expr import Expr, walk
 
 OPERATIONS = {
@@ -40,8 +40,8 @@ def _node(e: Expr, a: list[np.ndarray]) -> np.ndarray:
         return np.asarray(a[0]).astype(kind)
     if e.op == "call" and e.value == "scale":
         return np.ldexp(a[0], np.floor(np.nan_to_num(a[1])).astype(np.int32))
-    if e.op == "call" and e.value == "root":
-        return np.array(ROOTS, kind)[a[0] & 15]
+    if e.op == "call" and e.value in LOOKUPS:
+        return np.array(LOOKUPS[e.value], kind)[a[0] & 15]
     return np.asarray(OPERATIONS[e.op](*a)).astype(kind, copy=False)
 
 

@@ -1,4 +1,5 @@
-"""Functions of f32 where a target multiplies by powers of two in one instruction."""
+"""Functions of f32 where a target multiplies by powers of two, or looks up one of 16 numbers, in
+one instruction."""
 
 import numpy as np
 import pytest
@@ -64,12 +65,23 @@ def test_lanes_without_the_instruction_give_the_same_bits(op):
     ("exp", 0.0, 1.0), ("exp", -np.inf, 0.0), ("exp", np.inf, np.inf), ("exp", -1e30, 0.0),
     ("exp", 1e30, np.inf), ("exp", np.nan, np.nan), ("sigmoid", 0.0, 0.5),
     ("sigmoid", -np.inf, 0.0), ("sigmoid", np.inf, 1.0), ("sigmoid", np.nan, np.nan),
-    ("sigmoid", 20.0, 1.0),
+    ("sigmoid", 20.0, 1.0), ("erf", -0.0, -0.0), ("erf", np.inf, 1.0), ("erf", -np.inf, -1.0),
+    ("erf", np.nan, np.nan), ("erf", 4.0, 1.0),
 ])  # fmt: skip
 def test_special_values(op, x, expected):
     loads, e = expanded(op)
     got = evaluate(in_plain_operations(e), {loads[0]: np.array([x], np.float32)})
     np.testing.assert_array_equal(got, [expected])
+    assert np.isnan(expected) or np.signbit(got[0]) == np.signbit(expected)
+
+
+def test_erf_is_odd_and_never_exceeds_one():
+    last = np.arange(np.float32(3.5).view("u4"), np.float32(4).view("u4"), 7, np.uint32)
+    x = np.concatenate([last.view("f4"), np.linspace(0, 4, 100001, dtype=np.float32)])
+    loads, e = expanded("erf")
+    y = evaluate(e, {loads[0]: x})
+    np.testing.assert_array_equal(evaluate(e, {loads[0]: -x}), -y)
+    assert y.max() == 1
 
 
 @pytest.mark.parametrize("op", BY_SCALING)

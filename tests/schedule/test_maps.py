@@ -12,9 +12,10 @@ from tensorwright.ir.loop import For, statements
 from tensorwright.ir.type import tensor
 from tensorwright.ops.activations import relu
 from tensorwright.ops.conv import conv_general
-from tensorwright.ops.elementwise import mul
+from tensorwright.ops.elementwise import erf, exp, mul
 from tensorwright.ops.index import gather
 from tensorwright.ops.movement import broadcast_to, concat, pad, reshape, transpose
+from tensorwright.ops.resample import resize
 from tests.passes.equivalence import module, x_of
 
 RNG = np.random.default_rng(2)
@@ -230,3 +231,47 @@ def test_what_enlarges_a_row_gathers_nothing():
     text = ModuleText()
     emit_kernel(kernel, text, program.target)
     assert "shufflevector" in text.text() and "masked.gather" not in text.text()
+
+
+@pytest.mark.parametrize("coordinates", ["half_pixel", "asymmetric", "align_corners"])
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+@pytest.mark.parametrize(("width", "times"), [(2, 2), (3, 2), (30, 2), (9, 3), (17, 4), (8, 8)])
+def test_interpolated_pictures(width: int, times: int, mode: str, coordinates: str):
+    x = x_of(2, 3, 5, width)
+    sizes = (2, 3, 5 * times, width * times)
+    check(resize(x, sizes=sizes, mode=mode, coordinates=coordinates), x)
+
+
+def test_what_is_interpolated_between_neighbours_gathers_nothing():
+    """Whole vectors are read between the ends of a row, in one kernel."""
+    x = x_of(1, 16, 30, 30)
+    y = resize(x, sizes=(1, 16, 60, 60), mode="linear")
+    program = tw.compile(module(y, x), target="x86-64-avx512")
+    (kernel,) = program.lowered.kernels.values()
+    text = ModuleText()
+    emit_kernel(kernel, text, program.target)
+    assert "shufflevector" in text.text() and "masked.gather" not in text.text()
+    assert "in 3 parts" in kernel.schedule[0]
+
+
+@pytest.mark.parametrize(("length", "together"), [(16, 1), (32, 2), (40, 1), (64, 4), (96, 2),
+                                                  (1000, 4)])  # fmt: skip
+def test_functions_of_several_vectors_take_turns(length: int, together: int):
+    """As many as the loop fills, with functions in it."""
+    x = x_of(length)
+    program = tw.compile(module(erf(x), x), target="x86-64-avx512")
+    (kernel,) = program.lowered.kernels.values()
+    lanes = [s.extent.value for s in statements(kernel.body)
+             if isinstance(s, For) and s.kind == "vector"]  # fmt: skip
+    assert lanes[0] == together * 16
+    (told,) = check(mul(x, x), x)
+    assert "loops, vectors of" in told  # nothing waits for long
+
+
+def test_functions_of_any_length():
+    n = var("index", min=1, max=200)
+    x = param("x", tensor("f32", as_dim(n)))
+    program = tw.compile(module(exp(x), x))
+    for length in (1, 15, 16, 17, 63, 64, 65, 129, 200):
+        values = RNG.standard_normal(length).astype(np.float32)
+        np.testing.assert_allclose(program(values), np.exp(values), rtol=1e-6)

@@ -28,6 +28,11 @@ def double(x: tw.f32[M, N]):
 
 
 @tw.function
+def power(x: tw.f32[M, N]):
+    return tw.numpy.exp(x)
+
+
+@tw.function
 def normal(x: tw.f32[M, N]):
     return x / tw.numpy.sum(x * x, axis=1, keepdims=True)
 
@@ -68,6 +73,7 @@ def unaligned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 CASES = {
     "double": (double, (M, N), lambda x: x + x),
+    "power": (power, (M, N), np.exp),
     "normal": (normal, (M, N), lambda x: x / (x * x).sum(1, keepdims=True)),
     "turned": (turned, (M, N), lambda x: x.T),
     "odd": (odd, (M, N + 1), lambda x: x / x.sum(1, keepdims=True)),
@@ -95,14 +101,15 @@ def test_memory_need_not_begin_with_a_line(case: str):
     check(case, 2)
 
 
+@pytest.mark.parametrize("f", [double, power])  # power: several vectors at a time
 @pytest.mark.parametrize("target", [X86_AVX2, X86_AVX512])
-def test_each_task_ends_with_a_fence(target):
-    k = kernel_of(with_stores(double, "past", target=target.name))
+def test_each_task_ends_with_a_fence(target, f):
+    k = kernel_of(with_stores(f, "past", target=target.name))
     text = assembly(k, target)
     assert "vmovntps" in text
     assert text.count("sfence") == 1
     assert "vmovups" in text  # for memory that begins elsewhere
-    plain = assembly(kernel_of(with_stores(double, "cached", target=target.name)), target)
+    plain = assembly(kernel_of(with_stores(f, "cached", target=target.name)), target)
     assert "vmovnt" not in plain
     assert "sfence" not in plain
 
