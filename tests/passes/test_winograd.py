@@ -19,7 +19,7 @@ from tensorwright.ops.movement import pad, transpose
 from tensorwright.ops.winograd import ERROR, SAME, Along, name_of, transformed_weights, winograd
 from tensorwright.passes.convolutions import shape_convolutions
 from tensorwright.passes.simplify import clean
-from tensorwright.passes.winograd import choose_algorithms, error_of
+from tensorwright.passes.winograd import choose_algorithms, error_of, weights_rate
 from tensorwright.schedule.records import Schedules
 from tensorwright.schedule.rules import schedule
 from tensorwright.schedule.space import ChoiceError, Choices
@@ -284,6 +284,19 @@ def test_blocks_stay_on_the_stack_of_a_task():
     schedule(k, target, choices)
     each = 36 * (64 + 64) * 4
     assert max(choices.made["block"].values) * each <= 2 * target.caches[1]
+
+
+@pytest.mark.parametrize("channels, tile, rate", [
+    (16, "F(4,3)", "l2_rate"), (128, "F(4,3)", "l3_rate"), (512, "F(2,3)", "memory_rate"),
+])  # fmt: skip
+def test_few_weights_stay_in_a_cache(channels, tile, rate):
+    x = x_of(1, 7, 7, channels)
+    target = find("x86-64-avx512-wide")
+    m = module(last(x, weight(3, 3, channels, channels)), x)
+    assert weights_rate(m, target) == getattr(target, rate)
+    with trace.recording() as t:
+        choose_algorithms(m, target)
+    assert [d.verdict for d in t.decisions if d.kind == "winograd"] == [tile]
 
 
 def test_groups_as_torch_computes_them():
