@@ -59,7 +59,7 @@ _TYPES = """
 %tw_pool = type {
   i64, [7 x i64],                       ; 0 ticket
   i32, i32, [7 x i64],                  ; 2 done, 3 caller sleeps
-  ptr, ptr, ptr, i64, i64, i32, [5 x i32], ; 5 fn, 6 env, 7 ctx, 8 quotient, 9 rest, 10 lock
+  ptr, ptr, ptr, i64, i64, i32, [5 x i32], ; 5 fn, 6 env, 7 ctx, 8 n, 9 chunks, 10 lock
   ; 12 sleepers, 13 stop, 14 threads, 15 caller's CPU, 16 spins, 17 ids
   i32, i32, i32, i32, i64, ptr, [4 x i64] }
 

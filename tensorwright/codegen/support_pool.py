@@ -130,6 +130,7 @@ out:
   ret void
 }
 declare i32 @llvm.umin.i32(i32, i32)
+declare i64 @llvm.usub.sat.i64(i64, i64)
 """
 
 WORKER = """
@@ -141,7 +142,8 @@ define internal i1 @tw_open(i64 %ticket) alwaysinline nounwind {
   ret i1 %open
 }
 
-; Run chunk number `chunk`: the first `rest` chunks are one longer than the others.
+; Run chunk number `chunk`. What does not divide makes chunks at both ends one longer, so that those
+; that are left last, between caller and workers, are short.
 define internal void @tw_run_chunk(ptr %pool, i64 %chunk) #0 {
   %fns = getelementptr %tw_pool, ptr %pool, i32 0, i32 5
   %fn = load ptr, ptr %fns
@@ -149,19 +151,29 @@ define internal void @tw_run_chunk(ptr %pool, i64 %chunk) #0 {
   %env = load ptr, ptr %envs
   %ctxs = getelementptr %tw_pool, ptr %pool, i32 0, i32 7
   %ctx = load ptr, ptr %ctxs
-  %qs = getelementptr %tw_pool, ptr %pool, i32 0, i32 8
-  %q = load i64, ptr %qs
-  %rs = getelementptr %tw_pool, ptr %pool, i32 0, i32 9
-  %r = load i64, ptr %rs
-  %whole = mul i64 %chunk, %q
-  %extra = call i64 @llvm.umin.i64(i64 %chunk, i64 %r)
-  %begin = add i64 %whole, %extra
-  %longer = icmp ult i64 %chunk, %r
-  %one = zext i1 %longer to i64
-  %length = add i64 %q, %one
-  %end = add i64 %begin, %length
+  %next = add i64 %chunk, 1
+  %begin = call i64 @tw_chunk_begin(ptr %pool, i64 %chunk)
+  %end = call i64 @tw_chunk_begin(ptr %pool, i64 %next)
   call void %fn(ptr %ctx, ptr %env, i64 %begin, i64 %end)
   ret void
+}
+
+define internal i64 @tw_chunk_begin(ptr %pool, i64 %chunk) #0 {
+  %ns = getelementptr %tw_pool, ptr %pool, i32 0, i32 8
+  %n = load i64, ptr %ns
+  %chunkss = getelementptr %tw_pool, ptr %pool, i32 0, i32 9
+  %chunks = load i64, ptr %chunkss
+  %q = udiv i64 %n, %chunks
+  %rest = urem i64 %n, %chunks
+  %last = lshr i64 %rest, 1
+  %first = sub i64 %rest, %last
+  %whole = mul i64 %chunk, %q
+  %before = call i64 @llvm.umin.i64(i64 %chunk, i64 %first)
+  %short = sub i64 %chunks, %last
+  %behind = call i64 @llvm.usub.sat.i64(i64 %chunk, i64 %short)
+  %longer = add i64 %before, %behind
+  %begin = add i64 %whole, %longer
+  ret i64 %begin
 }
 
 ; Off the CPU from which the last job was given, to any other of those `allowed` (a bit each,
@@ -310,12 +322,10 @@ fork:
   %wide = zext i32 %threads to i64
   %four = shl i64 %wide, 2
   %chunks = call i64 @llvm.umin.i64(i64 %four, i64 %n)
-  %q = udiv i64 %n, %chunks
-  %r = urem i64 %n, %chunks
-  %qs = getelementptr %tw_pool, ptr %pool, i32 0, i32 8
-  store i64 %q, ptr %qs
-  %rs = getelementptr %tw_pool, ptr %pool, i32 0, i32 9
-  store i64 %r, ptr %rs
+  %ns = getelementptr %tw_pool, ptr %pool, i32 0, i32 8
+  store i64 %n, ptr %ns
+  %chunkss = getelementptr %tw_pool, ptr %pool, i32 0, i32 9
+  store i64 %chunks, ptr %chunkss
   %cpu = call i32 @sched_getcpu()
   %cpuslot = getelementptr %tw_pool, ptr %pool, i32 0, i32 15
   store atomic i32 %cpu, ptr %cpuslot monotonic, align 4

@@ -12,8 +12,8 @@ The weights are transformed here, so they must be constant. The algorithm is a c
 convolution's schedule like those of kernels: `direct`, `F(2,3)`, `F(4x2,3)`, `F(4,3)/2` and so on,
 as far as the option `fast_math` accepts their rounding errors. The default is that of the least
 cycles, estimated at usual sizes where they vary: multiply-adds, vectors that the transforms load,
-compute and store, and weights that come from memory. An infinity or NaN reaches all results of the
-tiles that it lies in.
+compute and store, and weights, which come from memory unless a cache holds those of the whole
+model. An infinity or NaN reaches all results of the tiles that it lies in.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ FAST_MATH = range(len(ACCEPTED))
 FEWEST = 8  # channels of a group
 USUAL = 32  # the size of a dimension that varies
 NARROW = 1.4  # times what multiply-adds take: in groups narrower than a vector
+TRANSFORMED = 4  # times the bytes of a window's weights: those of F(4,3)
 GAIN = 0.9  # of the cycles of the direct form, what another must stay below
 DIRECT = "direct"
 WINDOWS = {a.window for a in ERROR}
@@ -69,6 +70,7 @@ def choose_algorithms(
     """`m` with convolutions on transformed tiles where that pays. `chosen` is told of each
     algorithm that had an alternative."""
     seen: list[Kernel] = []
+    rate = weights_rate(m, target)
 
     def replaced(node: Node, x: Node, w: Node) -> Node | None:
         if not has_window(w):
@@ -77,7 +79,7 @@ def choose_algorithms(
         if reason:
             trace.decision("winograd", node, "no", reason)
             return None
-        both = algorithm(node, w, target, seen, chosen)
+        both = algorithm(node, w, target, rate, seen, chosen)
         return None if both is None else on_tiles(node, x, w, both)
 
     rules = (rule("winograd", P.conv_general(x, w), replaced, when=is_last),)
@@ -134,12 +136,13 @@ def error_of(both: Both) -> float:
 
 
 def algorithm(
-    node: Node, w: Node, target: Target, seen: list[Kernel],
+    node: Node, w: Node, target: Target, rate: int, seen: list[Kernel],
     chosen: Callable[[Record], object] | None,
 ) -> Both | None:  # fmt: skip
-    """What to do along both dimensions; None for the direct form."""
+    """What to do along both dimensions; None for the direct form. rate: bytes of weights that come
+    in a cycle."""
     found = candidates(node, w, ACCEPTED[target.fast_math])
-    cycles = cycles_of(node, w, found, target)
+    cycles = cycles_of(node, w, found, target, rate)
     cost = {name: GAIN * c if name == DIRECT else c for name, c in cycles.items()}
     given = {}
     if target.schedules or chosen is not None:
@@ -240,7 +243,17 @@ def usual_size(d: Dim) -> int:
 # ---- costs -------------------------------------------------------------------------------------
 
 
-def cycles_of(node: Node, w: Node, found: dict[str, Both], target: Target) -> dict[str, float]:
+def weights_rate(m: Module, target: Target) -> int:
+    """Bytes of weights that come in a cycle: from a cache, if that holds those of the whole model
+    from one run to the next, transformed as they may be."""
+    nodes = (n for g in m.graphs.values() for n in g.nodes() if n.op is CONST)
+    size = sum(prod(n.shape) * n.dtype.bits for n in nodes) // 8
+    return target.rate(TRANSFORMED * size)
+
+
+def cycles_of(
+    node: Node, w: Node, found: dict[str, Both], target: Target, rate: int
+) -> dict[str, float]:  # fmt: skip
     """Cycles of the direct form and of algorithms, by name."""
     *window, taken, outputs = w.shape
     channels, groups = prod(window[:-2]) * taken, node.attrs["groups"]
@@ -249,13 +262,13 @@ def cycles_of(node: Node, w: Node, found: dict[str, Both], target: Target) -> di
     batch = prod(lead)
     depth = prod(image) * channels
     met = share_met(node, node.args[0])
-    direct = direct_cycles(met * batch * high * wide, depth, outputs, groups, target)
+    direct = direct_cycles(met * batch * high * wide, depth, outputs, groups, target, rate)
     size, on = f32.bytes * channels * outputs, {DIRECT: direct}
     for name, (over, across) in found.items():
         points, own = over.reach * across.reach, over.weights * across.weights
         count = batch * over.tiles(high) * across.tiles(wide)
         products = product_cycles(count * points, channels, outputs, groups, target)
-        weights = own * size / target.memory_rate + (points - own) * size / target.rate(2 * size)
+        weights = own * size / rate + (points - own) * size / target.rate(2 * size)
         transforms = transform_cycles(channels * groups, outputs, target)
         on[name] = max(products, weights) + count * points * transforms
     return on
@@ -266,7 +279,9 @@ def vector_cycles(lanes: int, target: Target) -> float:
     return max(lanes * f32.bits / target.cycle_bits, 0.5)
 
 
-def direct_cycles(points: float, depth: int, outputs: int, groups: int, target: Target) -> float:
+def direct_cycles(
+    points: float, depth: int, outputs: int, groups: int, target: Target, rate: int
+) -> float:  # fmt: skip
     """Multiply-adds of vectors, each of two products of bf16 where those are asked for (transformed
     tiles stay in f32: their rounding would grow). depth: products that a result adds up."""
     lanes = target.lanes(f32)
@@ -274,7 +289,7 @@ def direct_cycles(points: float, depth: int, outputs: int, groups: int, target: 
     macs = points * -(-outputs // lanes) * depth * vector_cycles(lanes, target)
     if groups > 1 and outputs // groups < lanes:
         macs *= NARROW
-    return max(macs, depth * outputs * f32.bytes / target.memory_rate) / pairs
+    return max(macs, depth * outputs * f32.bytes / rate) / pairs
 
 
 def product_cycles(

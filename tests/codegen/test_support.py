@@ -39,6 +39,18 @@ loop:
 out:
   ret void
 }
+; Each chunk writes at its first index how many it has.
+define void @measure(ptr %ctx, ptr %env, i64 %begin, i64 %end) {
+  %length = sub i64 %end, %begin
+  %byte = trunc i64 %length to i8
+  %p = getelementptr i8, ptr %env, i64 %begin
+  store i8 %byte, ptr %p
+  ret void
+}
+define void @chunks(ptr %ctx, ptr %env, i64 %n) {
+  call void @tw_parallel(ptr %ctx, ptr @measure, ptr %env, i64 %n)
+  ret void
+}
 define void @outer(ptr %ctx, ptr %env, i64 %begin, i64 %end) {
   %n = sub i64 %end, %begin
   %p = getelementptr i8, ptr %env, i64 %begin
@@ -75,6 +87,7 @@ class Native:
             f("tw_context_destroy", None, P),
         )
         self.run, self.nested = f("run", None, P, P, I, I), f("nested", None, P, P, I)
+        self.chunks = f("chunks", None, P, P, I)
         self.push, self.pop = f("tw_frame_push", P, P, I), f("tw_frame_pop", None, P)
         self.alloc, self.free = f("tw_alloc", P, I), f("tw_free", None, P)
         self.fail = f("tw_fail", None, P, I32, I, I, I)
@@ -102,6 +115,21 @@ def test_every_index_runs_exactly_once(native, threads):
         data = (ctypes.c_uint8 * (n + 1))()
         native.run(ctx, data, n, 50)
         assert bytes(data) == bytes([50] * n + [0]), n
+    native.destroy(ctx)
+    native.pool_destroy(pool)
+
+
+@pytest.mark.parametrize("n, lengths", [
+    (3, [1, 1, 1]), (9, [2, 1, 1, 1, 1, 1, 1, 1]), (14, [2, 2, 2, 1, 1, 2, 2, 2]),
+    (16, [2] * 8), (28, [4, 4, 3, 3, 3, 3, 4, 4]), (31, [4, 4, 4, 4, 3, 4, 4, 4]),
+])  # fmt: skip
+def test_chunks_that_are_left_last_are_short(native, n, lengths):
+    """Two threads, one from each end, have as many indices as each other, or one more."""
+    pool = native.pool_create(2)
+    ctx = native.create(pool, None)
+    data = (ctypes.c_uint8 * n)()
+    native.chunks(ctx, data, n)
+    assert [v for v in data if v] == lengths
     native.destroy(ctx)
     native.pool_destroy(pool)
 

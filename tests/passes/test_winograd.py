@@ -8,6 +8,7 @@ import pytest
 import tensorwright as tw
 from tensorwright.base import config, trace
 from tensorwright.base.errors import CompileError
+from tensorwright.driver.pipeline import run_pipeline
 from tensorwright.ir.expr import var
 from tensorwright.ir.graph import constant
 from tensorwright.ir.printer import to_text
@@ -18,9 +19,11 @@ from tensorwright.ops.movement import pad, transpose
 from tensorwright.ops.winograd import ERROR, SAME, Along, name_of, transformed_weights, winograd
 from tensorwright.passes.convolutions import shape_convolutions
 from tensorwright.passes.simplify import clean
-from tensorwright.passes.winograd import choose_algorithms, error_of
+from tensorwright.passes.winograd import choose_algorithms, error_of, weights_rate
 from tensorwright.schedule.records import Schedules
-from tensorwright.schedule.space import ChoiceError
+from tensorwright.schedule.rules import schedule
+from tensorwright.schedule.space import ChoiceError, Choices
+from tensorwright.schedule.transformed import read_transformed
 from tensorwright.target.host import find
 from tests.passes.equivalence import assert_equal_results, check_pass, module, op_names, x_of
 
@@ -253,6 +256,47 @@ def test_groups_compiled(shape, outputs, groups, threads):
     y = pad(relu(add(last(x, w, groups=groups), b)), low=(0, 1, 1, 0), high=(0, 1, 1, 0))
     value = RNG.standard_normal(shape).astype(np.float32)
     check_compiled(y, x, value, 1, threads)
+
+
+@pytest.mark.parametrize("size, channels, cores, how", [
+    (28, 128, 1, "blocks of 25"),  # what passes fits no L2 cache, but weights are read twice only
+    (56, 128, 2, "blocks of 49"),
+    (56, 64, 1, "blocks of 14"),  # weights and what passes stay in the L2 cache
+    (14, 256, 1, "stage by stage"),  # a second block would wait for its weights
+    (28, 256, 2, "stage by stage"),  # more than half of the L3 cache would be read again
+    (14, 32, 2, "blocks of 8"),  # nothing comes from the other core's cache
+])  # fmt: skip
+def test_blocks(size, channels, cores, how):
+    x = x_of(1, size, size, channels)
+    target = find("x86-64-avx512-wide").with_cores(cores)
+    lowered = run_pipeline(module(last(x, weight(3, 3, channels, channels)), x), target)
+    told = [line for k in lowered.kernels.values() for line in k.schedule if "winograd" in line]
+    assert len(told) == 1 and told[0].endswith(how), told
+
+
+def test_blocks_stay_on_the_stack_of_a_task():
+    x = x_of(1, 160, 160, 64)
+    target = find("x86-64-avx512-wide")
+    instead = {"schedule": lambda m, _: m}
+    lowered = run_pipeline(module(last(x, weight(3, 3, 64, 64)), x), target, instead=instead)
+    (k,) = (k for k in lowered.kernels.values() if read_transformed(k.body) is not None)
+    choices = Choices()
+    schedule(k, target, choices)
+    each = 36 * (64 + 64) * 4
+    assert max(choices.made["block"].values) * each <= 2 * target.caches[1]
+
+
+@pytest.mark.parametrize("channels, tile, rate", [
+    (16, "F(4,3)", "l2_rate"), (128, "F(4,3)", "l3_rate"), (512, "F(2,3)", "memory_rate"),
+])  # fmt: skip
+def test_few_weights_stay_in_a_cache(channels, tile, rate):
+    x = x_of(1, 7, 7, channels)
+    target = find("x86-64-avx512-wide")
+    m = module(last(x, weight(3, 3, channels, channels)), x)
+    assert weights_rate(m, target) == getattr(target, rate)
+    with trace.recording() as t:
+        choose_algorithms(m, target)
+    assert [d.verdict for d in t.decisions if d.kind == "winograd"] == [tile]
 
 
 def test_groups_as_torch_computes_them():
