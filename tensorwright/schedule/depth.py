@@ -21,7 +21,7 @@ from tensorwright.schedule import primitives as p
 from tensorwright.schedule.maps import LINE_BYTES
 from tensorwright.schedule.nest import extent_of, nest_of, operand_bytes
 from tensorwright.schedule.primitives_nests import carry, distribute
-from tensorwright.schedule.roles import Roles, Tile
+from tensorwright.schedule.roles import Roles, Tile, is_free
 from tensorwright.schedule.space import Choices
 from tensorwright.target.target import Target
 
@@ -36,9 +36,7 @@ DRAIN = 20  # vectors that could be multiplied until a tile is at work again
 def choose_depth(row: For, roles: Roles, tile: Tile, target: Target, choices: Choices) -> int:
     """Steps of the reduction in a block, which the L1 cache holds; 0 for all steps at once."""
     loop, size = reduction_of(row), operand_bytes(roles.weights)
-    if loop is None or not roles.broadcast or target.by_element or size <= target.caches[1] // 2:
-        return 0
-    if extent_of(row) * tile.width * 4 > target.caches[0] // 2:  # sums of one panel
+    if loop is None or not may_pay(row, size, roles, tile, target):
         return 0
     most = target.caches[0] // SHARE // (tile.width * 4)
     n = loop.extent.value
@@ -49,6 +47,17 @@ def choose_depth(row: For, roles: Roles, tile: Tile, target: Target, choices: Ch
     if extent_of(row) <= tile.rows and size <= target.caches[-1]:
         cycles[steps] += size / LINE_BYTES * NEAR_LINE
     return choices.pick("depth", cycles, cycles.get)
+
+
+def may_pay(row: For, size: int, roles: Roles, tile: Tile, target: Target) -> bool:
+    """Whether weights are read from far, and once only (those of Winograd's points are read again
+    by each block of tiles), sums lie in the L1 cache, and panels are enough tasks for threads."""
+    once = all(is_free(f, roles) or is_const(f.extent, 1) for f in roles.outer)
+    sums = extent_of(row) * tile.width * 4
+    panels = extent_of(roles.column) // tile.width
+    many = panels >= target.even_tasks or extent_of(row) <= tile.rows
+    far = size > target.caches[1] // 2 and sums <= target.caches[0] // 2
+    return once and far and many and roles.broadcast and not target.by_element
 
 
 def waiting(row: For, n: int, size: int, tile: Tile, target: Target) -> float:

@@ -24,7 +24,7 @@ from tests.schedule.test_ahead import asked
 from tests.schedule.test_native import OP, RANDOM, weight, x_of
 
 WIDE = find("x86-64-avx512-wide")
-TINY = replace(WIDE, caches=(24 << 10, 32 << 10, 1 << 20))  # blocks of 32 steps
+TINY = replace(WIDE, caches=(24 << 10, 32 << 10, 1 << 20), cores=1)  # blocks of 32 steps
 
 
 def layer(rows: int, depth: int, columns: int) -> Module:
@@ -50,12 +50,20 @@ def blocks_of(k: Kernel) -> list[For]:
     (16, 1024, 1024, WIDE, True),
     (48, 1024, 1024, WIDE, False),
     (16, 256, 256, WIDE, False),
+    (16, 2048, 128, WIDE, False),  # few tasks
     (1, 1024, 2048, WIDE, False),
     (2, 1024, 2048, WIDE, False),
     (16, 1024, 1024, find("aarch64"), False),
 ])  # fmt: skip
 def test_few_rows_by_many_weights(rows, depth, columns, target, wanted):
     assert bool(blocks_of(kernel_of(layer(rows, depth, columns), target))) == wanted
+
+
+def test_winograd_reads_weights_again():
+    x = x_of(1, 16, 16, 256)
+    y = OP["conv_general"](x, weight(3, 3, 256, 256), layout="NLAST")
+    k = kernel_of(Module({"main": graph("main", [x], [y])}))
+    assert "winograd" in k.schedule[0] and not blocks_of(k)
 
 
 def test_sums_are_kept_between_blocks_where_tiles_share_them():
@@ -76,7 +84,7 @@ def test_every_line_of_the_next_block_is_asked_for(rows):
 
 
 @pytest.mark.parametrize("rows", [7, 8, 13, 16])
-@pytest.mark.parametrize("columns", [96, 100])
+@pytest.mark.parametrize("columns", [384, 400])
 def test_sums_are_right(rows, columns):
     m = layer(rows, 192, columns)
     x = RANDOM.integers(-3, 4, (rows, 192)).astype(np.float32)
@@ -88,7 +96,7 @@ def test_sums_are_right(rows, columns):
 
 @pytest.mark.parametrize("rows", [7, 16])
 def test_pairs_of_bf16(rows):
-    x, w = x_of(rows, 256, d="bf16"), weight(256, 64)
+    x, w = x_of(rows, 256, d="bf16"), weight(256, 320)
     narrow = constant(w.attrs["value"].astype(ml_dtypes.bfloat16))
     y = OP["dot_general"](x, narrow, contract=((1,), (0,)), dtype=f32)
     m = Module({"main": graph("main", [x], [y])})
