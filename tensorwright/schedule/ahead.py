@@ -28,15 +28,17 @@ ASKED = 0.02  # cycles for a line that is asked for beside multiply-adds
 
 
 def fetch_ahead(
-    body: Stmt, roles: Roles, tile: Tile, outer: list[Symbol], at: int, target: Target,
-    choices: Choices,
+    body: Stmt, roles: Roles, tile: Tile, outer: list[Symbol], at: int, blocks: list[Symbol],
+    target: Target, choices: Choices,
 ) -> Stmt:  # fmt: skip
     """Tiles of rows ask in each step for vectors of weights that the next panel has in it, so that
     memory works while rows are multiplied. Otherwise the first tile of a panel waits for most lines
-    of it. outer: the loops around a tile, its panel at place `at`, its rows last."""
-    panel, rows = p.find(body, outer[at]), p.find(body, outer[-1])
-    panels, tiles = extent_of(panel), -(-extent_of(roles.row) // tile.rows)
-    if panels < 2 or tiles < 2 or not is_const(panel.extent) or target.by_element:
+    of it. outer: the loops around a tile, its panel at place `at`, its rows last. blocks: the loop
+    over blocks of the reduction, if there is one: then it is the next block that is asked for."""
+    loops, rows = [p.find(body, v) for v in (outer[at], *blocks)], p.find(body, outer[-1])
+    parts, tiles = prod(map(extent_of, loops)), -(-extent_of(roles.row) // tile.rows)
+    fixed = all(is_const(f.extent) for f in loops)
+    if parts < 2 or (tiles < 2 and not blocks) or not fixed or target.by_element:
         return body
     size, free = operand_bytes(roles.weights), [f for f in roles.outer if is_free(f, roles)]
     asks = size / tile.width / 4 * tiles * prod(map(extent_of, free))
@@ -44,13 +46,17 @@ def fetch_ahead(
     cycles = {"none": waiting, "panel": asks * ASKED}
     if choices.pick("ahead", cycles, cycles.get) == "none":
         return body
-    following = next_panel(panel, p.find(body, outer[at - 1]) if at else None, roles)
+    around = p.find(body, outer[at - 1]) if at else None
+    if around is not None and is_const(around.extent) and not is_free(around, roles):
+        loops.insert(0, around)  # points, groups
+    following, part = next_part(loops), sym(loops[-1].var)
 
     def ask(s: Stmt) -> Stmt | None:
         if not (isinstance(s, For) and is_step(s)):
             return None
         inner = {sym(f.var): f for f in ir.statements(s.body) if isinstance(f, For)}
-        moves = lambda e: depends(e, sym(panel.var)) and not depends(e, sym(rows.var))
+        lane = next(v for v, f in inner.items() if f.kind == "vector")
+        moves = lambda e: depends(e, part) and depends(e, lane) and not depends(e, sym(rows.var))
         read = next(filter(moves, ir.loads(s)), None)
         written = [v for v, f in inner.items() if f.kind == "unroll"]
         vectors = [v for v in written if read is not None and depends(read, v)]
@@ -66,12 +72,14 @@ def fetch_ahead(
     return ir.rewrite(body, ask)
 
 
-def next_panel(panel: For, around: For | None, roles: Roles) -> dict[Expr, Expr]:
-    """The place of the panel that follows, that of the last one for itself: where the loop around
-    goes over weights too (points, groups) the last panel of one is followed by the first of the
-    next."""
-    place, count = sym(panel.var) + 1, panel.extent
-    if around is None or is_free(around, roles) or not is_const(around.extent):
-        return {sym(panel.var): minimum(place, count - 1)}
-    place = minimum(place + sym(around.var) * count, around.extent * count - 1)
-    return {sym(panel.var): place % count, sym(around.var): place // count}
+def next_part(loops: list[For]) -> dict[Expr, Expr]:
+    """The place of the part of weights that follows, that of the last one for itself. loops: over
+    parts, innermost last; the last part of one round is followed by the first of the next."""
+    place, count = const(0), const(1)
+    for f in loops:
+        place, count = place * f.extent + sym(f.var), count * f.extent
+    place = minimum(place + 1, count - 1)
+    found = {}
+    for f in reversed(loops[1:]):
+        found[sym(f.var)], place = place % f.extent, place // f.extent
+    return {**found, sym(loops[0].var): place}

@@ -28,6 +28,7 @@ from tensorwright.ir.expr import (
 from tensorwright.ir.loop import For, Kernel, Pack, Stmt
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.ahead import fetch_ahead
+from tensorwright.schedule.depth import choose_depth, in_blocks
 from tensorwright.schedule.elements import element_loops, multiply_by_element
 from tensorwright.schedule.groups import guard_last
 from tensorwright.schedule.legal import ScheduleError
@@ -376,9 +377,14 @@ def spread_nest(body: Stmt, roles: Roles, tile: Tile, target: Target, choices: C
             body = p.replace_loop(body, inner, lambda s: replace(s, kind=kind))
             outer.insert(at, block)
             body, row = p.reorder(body, [*outer, inner]), p.find(body, inner)
-        body, tiles = split_rows(body, row, tile.rows, [jv, jl])
+        row, inner, blocks = p.find(body, row.var), [jv, jl], []
+        steps = choose_depth(row, roles, tile, target, choices)
+        if steps:
+            body, *blocks, i, inner = in_blocks(body, row, inner, tile, steps)
+            row = p.find(body, i)
+        body, tiles = split_rows(body, row, tile.rows, inner)
         outer.append(tiles)
-        body = fetch_ahead(body, roles, tile, outer, at, target, choices)
+        body = fetch_ahead(body, roles, tile, outer, at, blocks, target, choices)
     return fuse_outer(body, outer, choices)
 
 

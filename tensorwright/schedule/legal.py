@@ -65,6 +65,16 @@ def check_reduction(s: For) -> None:
             raise ScheduleError(f"loop {f.var} moves the element that it reduces into")
 
 
+def check_carried(s: For) -> None:
+    """The loop does nothing but store to one element, and reads no other one of that buffer."""
+    step = nest_of(s)[-1].body
+    if not isinstance(step, Store):
+        raise ScheduleError(f"loop {s.var} does more than one thing")
+    moving = {sym(f.var) for f in nest_of(s)} & set(walk(*step.indices))
+    if moving or any(e.value is step.buffer and e.args != step.indices for e in ir.loads(s)):
+        raise ScheduleError(f"loop {s.var} touches more than one element of {step.buffer.name}")
+
+
 def check_repeatable(s: For) -> None:
     """An iteration can run twice: what it stores it does not read, locals of its own aside."""
     own = {x.buffer for x in ir.statements(s) if isinstance(x, ir.Alloc)}

@@ -201,7 +201,14 @@ def is_step(f: For) -> bool:
     inside = [s for s in ir.statements(f.body) if isinstance(s, For | ir.Store)]
     stores = [s for s in inside if isinstance(s, ir.Store)]
     flat = all(s.kind in ("unroll", "vector") for s in inside if isinstance(s, For))
-    return f.kind == "serial" and flat and all(map(ir.update, stores))
+    return f.kind == "serial" and flat and all(map(is_update, stores))
+
+
+def is_update(s: Store) -> bool:
+    """Whether a store adds to what it overwrites; pairs multiplied by one instruction as well."""
+    value = s.value
+    several = value.op == "call" and value.value.startswith("dot_")
+    return ir.update(s) is not None or (several and value.args[0] is s.buffer[s.indices])
 
 
 def depends(e: Expr, v: Expr) -> bool:

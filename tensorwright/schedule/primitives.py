@@ -158,8 +158,8 @@ def fuse(root: Stmt, a: Symbol, b: Symbol) -> tuple[Stmt, Symbol]:
 
 
 def reorder(root: Stmt, order: Sequence[Symbol]) -> Stmt:
-    """Permute a perfect nest of loops into `order`, outermost first. Legal for spatial loops, and
-    for the loops of one reduction among themselves."""
+    """Permute a perfect nest of loops into `order`, outermost first. Legal for spatial loops, for
+    the loops of one reduction among themselves, and for both around what sums up in memory."""
     wanted = set(order)
     top = next(s for s in ir.statements(root) if isinstance(s, For) and s.var in wanted)
     chain, s = [], top

@@ -3,6 +3,7 @@
     jam(i, i2)          for i: a;  for i2: b   ->  for i: {a; b}
     distribute(i, cuts) for i: {a; b; c}       ->  for i: a;  for i: {b; c}    (locals expanded)
     privatize(i, t)     t = alloc[n, m]; for i: .. t[i, j] ..  ->  for i: t = alloc[m]; .. t[j] ..
+    carry(r)            for r: t[i] += e       ->  a = t[i]; for r: a += e;  t[i] = a
     in_place(a, b)      b[i] = f(a[i])         ->  a[i] = f(a[i])              (a not read later)
     in_runs             parallel i: s = alloc[m]  ->  s = alloc[16, m]; each of 16 runs uses s[run]
     divide_once         for i: a[i] / d        ->  r = 1 / d; for i: a[i] * r  (rounds once more)
@@ -35,6 +36,7 @@ from tensorwright.ir.expr import (
 )  # fmt: skip
 from tensorwright.ir.loop import Alloc, For, Seq, Stmt, Store, loop_symbol, seq
 from tensorwright.schedule import legal
+from tensorwright.schedule.nest import nest_of
 from tensorwright.schedule.primitives import find, fresh_copy, index_local, replace_loop
 
 
@@ -98,6 +100,19 @@ def distribute(
         loops.append(fresh_copy(replace(s, body=body), s.begin, s.extent))
     new = seq(*(Alloc(b) for b in wider.values()), *loops)
     return replace_loop(root, v, lambda _: new), [f.var for f in loops]
+
+
+def carry(root: Stmt, v: Symbol) -> Stmt:
+    """Keep the element that a loop adds to in a private scalar while it runs: for r: t[i] += e
+    -> acc = t[i]; for r: acc += e; t[i] = acc. Legal if it touches no other one."""
+    s = find(root, v)
+    legal.check_carried(s)
+    step = nest_of(s)[-1].body
+    acc, sums = Buffer("acc", step.buffer.dtype, (), "local"), step.buffer[step.indices]
+    leaf = {sums: acc[()]}.get
+    inner = ir.rewrite(s, lambda x: Store(acc, (), transform(x.value, leaf)) if x is step else None)
+    new = seq(Alloc(acc), Store(acc, (), sums), inner, Store(step.buffer, step.indices, acc[()]))
+    return replace_loop(root, v, lambda _: new)
 
 
 def repeated(b: Buffer, count: Expr) -> Buffer:

@@ -89,7 +89,7 @@ def test_the_last_panel_of_a_point_asks_for_the_first_of_the_next():
 
 @pytest.mark.parametrize("why, rows, depth, columns, target", [
     ("a row reads weights once, and does nothing else", 1, 768, 768, TARGET),
-    ("one tile of rows", 6, 768, 768, TARGET),
+    ("one tile of rows, weights that lie near", 6, 256, 256, TARGET),
     ("one panel", 64, 64, 48, TARGET),
     ("many rows read few weights", 4096, 64, 256, TARGET),
     ("elements of vectors are multiplied", 64, 512, 512, find("aarch64")),
@@ -148,3 +148,14 @@ def test_machines_that_wait_more_ask_for_more():
     y, x = product(2000, 256, 256)
     near, far = (replace(TARGET, l3_rate=r) for r in (64, 4))
     assert not asks(kernel_of(y, x, near)) and asks(kernel_of(y, x, far))
+    near, far = (replace(TARGET, l3_rate=r) for r in (64, 4))
+    assert not asks(kernel_of(y, x, near)) and asks(kernel_of(y, x, far))
+
+
+@pytest.mark.parametrize("name", ["x86-64-avx512-bf16", "x86-64-avx512-wide"])
+def test_pairs_ask_too(name):
+    x, w = x_of(64, 512, d="bf16"), x_of(512, 1024, d="bf16")
+    m = Module({"main": graph("main", [x, w], [OP["matmul"](x, w)])})
+    kernels = run_pipeline(m, find(name)).kernels.values()
+    (k,) = (k for k in kernels if any("pairs" in s for s in k.schedule))
+    assert asks(k)
