@@ -50,14 +50,16 @@ def choose_depth(row: For, roles: Roles, tile: Tile, target: Target, choices: Ch
 
 
 def may_pay(row: For, size: int, roles: Roles, tile: Tile, target: Target) -> bool:
-    """Whether weights are read from far, and once only (those of Winograd's points are read again
-    by each block of tiles), sums lie in the L1 cache, and panels are enough tasks for threads."""
+    """Whether weights are read from memory, and once only (those of Winograd's points are read
+    again by each block of tiles), sums lie in the L1 cache, and panels are enough tasks for
+    threads."""
     once = all(is_free(f, roles) or is_const(f.extent, 1) for f in roles.outer)
     sums = extent_of(row) * tile.width * 4
     panels = extent_of(roles.column) // tile.width
     many = panels >= target.even_tasks or extent_of(row) <= tile.rows
-    far = size > target.caches[1] // 2 and sums <= target.caches[0] // 2
-    return once and far and many and roles.broadcast and not target.by_element
+    far = size > target.caches[1] // 2 and target.memory_rate < target.l3_rate
+    near = sums <= target.caches[0] // 2
+    return once and far and near and many and roles.broadcast and not target.by_element
 
 
 def waiting(row: For, n: int, size: int, tile: Tile, target: Target) -> float:

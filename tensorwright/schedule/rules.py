@@ -28,7 +28,7 @@ from tensorwright.schedule.steps import schedule_steps
 from tensorwright.schedule.stores import store_rows
 from tensorwright.schedule.streams import stream_results
 from tensorwright.schedule.strips import schedule_chain
-from tensorwright.schedule.turns import read_in_turns
+from tensorwright.schedule.turns import read_in_turns, seen_in_turns
 from tensorwright.schedule.windows import schedule_windows
 from tensorwright.schedule.winograd import schedule_winograd
 from tensorwright.target.target import Target
@@ -85,6 +85,7 @@ def schedule_by_form(k: Kernel, target: Target, choices: Choices) -> Kernel | No
         made = schedule_map(form.kernel, form.stages[0].spatial, target, choices)
         return stream_results(made, target, choices)
     if form.kind == "contraction":
+        target = seen_in_turns(k, target)
         apart, stages = groups_apart(form.kernel, form.stages, target)
         made = finished(schedule_contraction(apart, stages, target, choices), target)
         return read_in_turns(made, target, choices)

@@ -10,11 +10,14 @@ by 384x1536 115 -> 151, by 256x1024 168 -> 203; 1 core of a Zen 5.)
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import Expr, ceildiv, is_const, minimum, sym
 from tensorwright.ir.loop import For, Kernel, Let, Stmt, loop_symbol, seq
 from tensorwright.ir.type import TensorType
 from tensorwright.schedule.space import Choices
+from tensorwright.schedule.streams import size
 from tensorwright.target.target import Target
 
 
@@ -27,6 +30,15 @@ def leaves_cache(type_: TensorType, target: Target) -> bool:
 
 def kept_bytes(target: Target) -> int:
     return target.cores * target.caches[1] // 2
+
+
+def seen_in_turns(k: Kernel, target: Target) -> Target:
+    """The target as it is for a kernel that a loop calls: what the last cache holds is read from
+    there, not from memory."""
+    known = (size(b) for b in k.inputs if all(isinstance(d, int) for d in b.shape))
+    if k.turn is None or max(known, default=0) > target.caches[-1]:
+        return target
+    return replace(target, memory_rate=target.l3_rate)
 
 
 def read_in_turns(k: Kernel, target: Target, choices: Choices) -> Kernel:

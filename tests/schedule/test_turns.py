@@ -3,6 +3,8 @@ before, and where each thread keeps a part of its own."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ from tensorwright import numpy as tnp
 from tensorwright.driver.pipeline import run_pipeline
 from tensorwright.frontend.function import trace
 from tensorwright.ir.compare import difference
-from tensorwright.ir.expr import Symbol, sym
+from tensorwright.ir.expr import Symbol, is_const, sym
 from tensorwright.ir.facts import evaluate
 from tensorwright.ir.interp import run_module
 from tensorwright.ir.loop import For, Kernel, Let, loop, seq, statements
@@ -153,3 +155,12 @@ def test_a_schedule_that_reads_forward_is_replayed(tmp_path):
     again = tw.compile(f, target="x86-64-avx512", schedules=rows)
     (k,) = (k for k in again.lowered.kernels.values() if k.turn is not None)
     assert not any(isinstance(s, Let) for s in statements(k.body))
+
+
+@pytest.mark.parametrize(("size", "memory"), [(1024, False), (3072, True)])
+def test_what_a_loop_reads_again_comes_from_a_cache_that_holds_it(size, memory):
+    """Reductions go in blocks where weights come from memory."""
+    target = replace(TARGET, caches=(48 << 10, 1 << 20, 32 << 20)).with_cores(1)
+    (k,) = in_turns(recurrent(size, rows=16), target)
+    blocks = [s for s in statements(k.body) if isinstance(s, For) and s.kind == "serial"]
+    assert any(is_const(s.extent, size) for s in blocks) != memory
