@@ -37,6 +37,7 @@ from tensorwright.ir.module import Module, unique
 from tensorwright.ir.type import TensorType
 from tensorwright.ops.kernel import call_kernel
 from tensorwright.passes.cost import kernel_cost
+from tensorwright.passes.lower import without_uncalled
 from tensorwright.schedule.nest import stages
 
 VIEWS = ("reshape", "bind_size")  # operators whose result is their operand's memory
@@ -88,11 +89,7 @@ def update_in_place(m: Module) -> Module:
     graphs = {name: visit_graph(g) for name, g in m.graphs.items()}
     if all(graphs[name] is g for name, g in m.graphs.items()):
         return m
-    used = {n.attrs["callee"] for g in Module(graphs).all_graphs() for n in g.nodes()
-            if n.op is call_kernel}  # fmt: skip
-    was_taken = {callee for callee, _ in names}
-    kernels = {name: k for name, k in kernels.items() if name in used or name not in was_taken}
-    return replace(m, graphs=graphs, kernels=kernels)
+    return without_uncalled(replace(m, graphs=graphs, kernels=kernels), {k for k, _ in names})
 
 
 # ---- kernels -----------------------------------------------------------------------------------

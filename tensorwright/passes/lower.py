@@ -9,7 +9,7 @@ that only the host executes (control flow, views, sizes bound at run time) stay.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -178,6 +178,13 @@ def lower_to_kernel(
     made = call_kernel(*(a for a in node.args if a is not None), callee=name, type=node.type,
                        scalars=scalars)  # fmt: skip
     return replace(made, name=node.name, loc=node.loc)
+
+
+def without_uncalled(m: Module, replaced: Set[str]) -> Module:
+    """`m` without those kernels of `replaced` that no graph calls any more."""
+    used = {n.attrs["callee"] for g in m.all_graphs() for n in g.nodes() if n.op is call_kernel}
+    kernels = {name: k for name, k in m.kernels.items() if name in used or name not in replaced}
+    return replace(m, kernels=kernels)
 
 
 def single(node: Node) -> Graph:

@@ -22,8 +22,8 @@ from tensorwright.ir.type import Dim, Shape, TensorType, product
 from tensorwright.ops.define import normalize_axes
 from tensorwright.ops.elementwise import bitcast
 from tensorwright.ops.linalg import dot_general, free_axes
-from tensorwright.ops.movement import slice
-from tensorwright.passes.pointwise import NAMES as POINTWISE
+from tensorwright.ops.movement import broadcast_to, slice
+from tensorwright.passes.pointwise import is_pointwise
 from tensorwright.passes.simplify import clean
 
 Span = tuple[Dim, Dim] | None  # from, to along an axis; None: all of it
@@ -88,8 +88,8 @@ def hull(a: Region, b: Region, node: Node) -> Region:
 
 
 def needs_of(node: Node, region: Region) -> Needs | None:
-    """None for operators of which only all is computed."""
-    if node.op.name in POINTWISE and node.op is not bitcast:  # which may split elements
+    """None for operators of which only all is computed; a cast of bits may split elements."""
+    if node.op is broadcast_to or (is_pointwise(node) and node.op is not bitcast):
         return region, [aligned(region, node, a) for a in node.args]
     rule = RULES.get(node.op.name)
     return rule(node, region) if rule is not None else None
@@ -153,10 +153,6 @@ def same_axes(old: Shape, new: Shape) -> dict[int, int]:
     return {k: j for k, j in found if j is not None}
 
 
-def _broadcast(node: Node, region: Region) -> Needs:
-    return region, [aligned(region, node, node.args[0])]
-
-
 def _concat(node: Node, region: Region) -> Needs:
     (axis,) = normalize_axes("concat", (node.attrs["axis"],), node.rank)
     own = tuple(None if k == axis else s for k, s in enumerate(region))
@@ -165,7 +161,7 @@ def _concat(node: Node, region: Region) -> Needs:
 
 RULES: dict[str, Callable[[Node, Region], Needs | None]] = {
     "slice": _slice, "dot_general": _dot, "transpose": _transpose, "reshape": _reshape,
-    "broadcast_to": _broadcast, "concat": _concat,
+    "concat": _concat,
     **dict.fromkeys(REDUCTIONS, _reduce),
 }  # fmt: skip
 

@@ -23,7 +23,7 @@ from tensorwright.ops.control import scan_
 from tensorwright.ops.kernel import call_kernel
 from tensorwright.ops.positions import bind_size, iota
 from tensorwright.passes.bodies import captures_from, number_of_steps
-from tensorwright.passes.lower import lower_to_kernel
+from tensorwright.passes.lower import lower_to_kernel, without_uncalled
 from tensorwright.schedule.turns import leaves_cache
 from tensorwright.target.target import Target
 
@@ -34,11 +34,7 @@ def count_turns(m: Module, target: Target) -> Module:
     graphs = {name: rebuild(g, turns.visit) for name, g in m.graphs.items()}
     if not turns.counting:
         return m
-    used = {n.attrs["callee"] for g in Module(graphs).all_graphs() for n in g.nodes()
-            if n.op is call_kernel}  # fmt: skip
-    for gone in turns.counting.keys() - used:
-        del turns.kernels[gone]
-    return replace(m, graphs=graphs, kernels=turns.kernels)
+    return without_uncalled(replace(m, graphs=graphs, kernels=turns.kernels), turns.counting.keys())
 
 
 @dataclass

@@ -19,7 +19,6 @@ from tensorwright.ir.expr import Buffer, Symbol, as_expr, bounds, is_const, mini
 from tensorwright.ir.loop import Alloc, For, Kernel, Seq, Stmt, seq
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.contraction import (
-    cycles_of,
     extent_of,
     reduction_length,
     tile_nest,
@@ -49,7 +48,7 @@ from tensorwright.schedule.roles import choose_pack, find_roles
 from tensorwright.schedule.rows import schedule_inside
 from tensorwright.schedule.softmax import divide_behind, greatest_number
 from tensorwright.schedule.space import Choices
-from tensorwright.schedule.tiles import Product, choose_tile
+from tensorwright.schedule.tiles import Product, choose_tile, cycles_of
 from tensorwright.target.target import Target
 
 MANY = 64  # elements that a size of which nothing is known is taken to have

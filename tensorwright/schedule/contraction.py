@@ -67,6 +67,7 @@ from tensorwright.schedule.tiles import (
     PAIR_LATENCY,
     Product,
     choose_tile,
+    cycles_of,
 )
 from tensorwright.target.target import Target
 
@@ -183,11 +184,6 @@ def is_stream(roles: Roles, target: Target, lanes: int) -> bool:
     many = extent_of(roles.column) > MOST_VECTORS * lanes
     few = many and roles.broadcast and extent_of(roles.row) == 1
     return few and operand_bytes(roles.weights) >= target.caches[1] // 2
-
-
-def cycles_of(products: float, target: Target) -> float:
-    """Of multiply-adds in f32 that fill vectors, two of which start at once."""
-    return products * 32 / min(target.cycle_bits, 2 * target.vector_bits)
 
 
 def choose_order(stage: Stage, roles: Roles, target: Target, choices: Choices) -> Roles:

@@ -23,6 +23,7 @@ from tensorwright.schedule.nest import extent_of, nest_of, operand_bytes
 from tensorwright.schedule.primitives_nests import carry, distribute
 from tensorwright.schedule.roles import Roles, Tile, is_free
 from tensorwright.schedule.space import Choices
+from tensorwright.schedule.tiles import cycles_of
 from tensorwright.target.target import Target
 
 LEAST = 32  # steps of a block
@@ -70,7 +71,7 @@ def waiting(row: For, n: int, size: int, tile: Tile, target: Target) -> float:
     0.99 (1 core of a Zen 5)."""
     reading = size / target.memory_rate
     if extent_of(row) <= tile.rows:
-        return SERIAL * products(row, size, tile, target) ** 2 / reading
+        return SERIAL * cycles_of(extent_of(row) * size / 4, target) ** 2 / reading
     held = (2 * tile.width + tile.rows) * n * 4
     return LATE * reading * (2 if held > target.caches[1] else 1)
 
@@ -78,12 +79,8 @@ def waiting(row: For, n: int, size: int, tile: Tile, target: Target) -> float:
 def again(row: For, size: int, tile: Tile, target: Target) -> float:
     """Cycles to store sums and to load them, and to begin with each tile again, for each step."""
     tiles = -(-extent_of(row) // tile.rows)
-    return products(row, size, tile, target) * (1 + tiles * DRAIN / extent_of(row) / tile.vectors)
-
-
-def products(row: For, size: int, tile: Tile, target: Target) -> float:
-    """Cycles to multiply all rows with weights of so many bytes."""
-    return extent_of(row) * size / 4 / tile.lanes * max(tile.lanes * 32 / target.cycle_bits, 0.5)
+    products = cycles_of(extent_of(row) * size / 4, target)
+    return products * (1 + tiles * DRAIN / extent_of(row) / tile.vectors)
 
 
 def reduction_of(nest: For) -> For | None:

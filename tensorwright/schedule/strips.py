@@ -17,11 +17,12 @@ from tensorwright.ir.loop import For, Kernel, Stmt
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.attention import outline
 from tensorwright.schedule.chain import Chain, Link, Strips, least_bytes
-from tensorwright.schedule.contraction import cycles_of, is_rolled, on_tiles, plan_contraction
+from tensorwright.schedule.contraction import is_rolled, on_tiles, plan_contraction
 from tensorwright.schedule.form import Form
 from tensorwright.schedule.maps import in_parallel, share
 from tensorwright.schedule.nest import read_nest
 from tensorwright.schedule.space import Choices
+from tensorwright.schedule.tiles import cycles_of
 from tensorwright.target.target import Target
 
 BEGINNING = 500  # cycles, of a strip

@@ -90,6 +90,11 @@ def tiles_of_lanes(product: Product, target: Target, lanes: int) -> Iterator[Til
                 yield Tile(rows, vectors, lanes)
 
 
+def cycles_of(products: float, target: Target) -> float:
+    """Of multiply-adds in f32 that fill vectors, two of which start at once."""
+    return products * 32 / min(target.cycle_bits, 2 * target.vector_bits)
+
+
 def tile_cost(product: Product, tile: Tile, target: Target) -> float:
     """Cycles per step of the reduction, for all tiles: the most of multiply-adds, loads and
     latency, and a share of what does not overlap. The steps say whether a panel of weights stays in

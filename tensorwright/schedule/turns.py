@@ -4,8 +4,8 @@
 
 Weights larger than the L2 cache, read from their beginning each time, are never there: by the time
 a step comes to a part of them, what it read since has driven that out. Begun where the last step
-ended, a step finds there what that read last. (One row by 512x2048 with one thread 122 -> 138 GB/s,
-by 384x1536 115 -> 151, by 256x1024 168 -> 203; 1 core of a Zen 5.)
+ended, a step finds there what that read last. (In C, one row by 512x2048 122 -> 138 GB/s, by
+384x1536 115 -> 151, by 256x1024 168 -> 203; an LSTM of 512 12.9 -> 10.2 ms; 1 core of a Zen 5.)
 """
 
 from __future__ import annotations
