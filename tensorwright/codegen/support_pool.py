@@ -130,7 +130,6 @@ out:
   ret void
 }
 declare i32 @llvm.umin.i32(i32, i32)
-declare i64 @llvm.usub.sat.i64(i64, i64)
 """
 
 WORKER = """
@@ -142,37 +141,60 @@ define internal i1 @tw_open(i64 %ticket) alwaysinline nounwind {
   ret i1 %open
 }
 
-; Run chunk number `chunk`. What does not divide makes chunks at both ends one longer, so that those
-; that are left last, between caller and workers, are short.
-define internal void @tw_run_chunk(ptr %pool, i64 %chunk) #0 {
+; Run the chunk that is claimed as `id`. Each thread has a range of the iterations, of which it claims
+; first a half, then a half of the rest, and so on: the caller's from the low end of the ids, those
+; of the workers, in turns, from the high end. So a thread goes upwards, where kernels ask for memory
+; ahead, and who is early takes what is last, and short, of another's range.
+define internal void @tw_run_chunk(ptr %pool, i64 %id) #0 {
   %fns = getelementptr %tw_pool, ptr %pool, i32 0, i32 5
   %fn = load ptr, ptr %fns
   %envs = getelementptr %tw_pool, ptr %pool, i32 0, i32 6
   %env = load ptr, ptr %envs
   %ctxs = getelementptr %tw_pool, ptr %pool, i32 0, i32 7
   %ctx = load ptr, ptr %ctxs
-  %next = add i64 %chunk, 1
-  %begin = call i64 @tw_chunk_begin(ptr %pool, i64 %chunk)
-  %end = call i64 @tw_chunk_begin(ptr %pool, i64 %next)
-  call void %fn(ptr %ctx, ptr %env, i64 %begin, i64 %end)
-  ret void
-}
-
-define internal i64 @tw_chunk_begin(ptr %pool, i64 %chunk) #0 {
   %ns = getelementptr %tw_pool, ptr %pool, i32 0, i32 8
   %n = load i64, ptr %ns
   %chunkss = getelementptr %tw_pool, ptr %pool, i32 0, i32 9
   %chunks = load i64, ptr %chunkss
-  %q = udiv i64 %n, %chunks
-  %rest = urem i64 %n, %chunks
-  %last = lshr i64 %rest, 1
-  %first = sub i64 %rest, %last
-  %whole = mul i64 %chunk, %q
-  %before = call i64 @llvm.umin.i64(i64 %chunk, i64 %first)
-  %short = sub i64 %chunks, %last
-  %behind = call i64 @llvm.usub.sat.i64(i64 %chunk, i64 %short)
-  %longer = add i64 %before, %behind
-  %begin = add i64 %whole, %longer
+  %threadslot = getelementptr %tw_pool, ptr %pool, i32 0, i32 14
+  %count = load i32, ptr %threadslot
+  %threads = zext i32 %count to i64
+  %each = udiv i64 %chunks, %threads
+  %workers = sub i64 %threads, 1
+  %last = sub i64 %chunks, 1
+  %turn = sub i64 %last, %id
+  %worker = urem i64 %turn, %workers
+  %theirs = add i64 %worker, 1
+  %round = udiv i64 %turn, %workers
+  %own = icmp ult i64 %id, %each
+  %range = select i1 %own, i64 0, i64 %theirs
+  %place = select i1 %own, i64 %id, i64 %round
+  %following = add i64 %range, 1
+  %first = call i64 @tw_range_begin(i64 %range, i64 %n, i64 %threads)
+  %end = call i64 @tw_range_begin(i64 %following, i64 %n, i64 %threads)
+  %size = sub i64 %end, %first
+  %next = add i64 %place, 1
+  %final = icmp eq i64 %next, %each
+  %before = lshr i64 %size, %place
+  %halved = lshr i64 %size, %next
+  %left = select i1 %final, i64 0, i64 %halved
+  %from = sub i64 %end, %before
+  %to = sub i64 %end, %left
+  %some = icmp ult i64 %from, %to
+  br i1 %some, label %call, label %out
+call:
+  call void %fn(ptr %ctx, ptr %env, i64 %from, i64 %to)
+  br label %out
+out:
+  ret void
+}
+
+; A thread's part of n iterations; the caller's, who begins first, is one of the longer ones.
+define internal i64 @tw_range_begin(i64 %range, i64 %n, i64 %threads) #0 {
+  %share = mul i64 %range, %n
+  %rounded = add i64 %share, %threads
+  %up = sub i64 %rounded, 1
+  %begin = udiv i64 %up, %threads
   ret i64 %begin
 }
 
@@ -320,8 +342,11 @@ fork:
   %ctxs = getelementptr %tw_pool, ptr %pool, i32 0, i32 7
   store ptr %ctx, ptr %ctxs
   %wide = zext i32 %threads to i64
-  %four = shl i64 %wide, 2
-  %chunks = call i64 @llvm.umin.i64(i64 %four, i64 %n)
+  %rounded = add i64 %n, %wide
+  %above = sub i64 %rounded, 1
+  %most = udiv i64 %above, %wide
+  %each = call i64 @llvm.umin.i64(i64 %most, i64 4)
+  %chunks = mul i64 %wide, %each
   %ns = getelementptr %tw_pool, ptr %pool, i32 0, i32 8
   store i64 %n, ptr %ns
   %chunkss = getelementptr %tw_pool, ptr %pool, i32 0, i32 9
@@ -342,7 +367,7 @@ fork:
   %asleep = icmp ne i32 %sleepers, 0
   br i1 %asleep, label %wake, label %claim
 wake:
-  %useful = call i64 @llvm.umin.i64(i64 %wide, i64 %chunks)
+  %useful = call i64 @llvm.umin.i64(i64 %wide, i64 %n)
   %helpers = sub i64 %useful, 1
   %count = trunc i64 %helpers to i32
   %woken = call i64 (i64, ...) @syscall(i64 FUTEX, ptr %pool, i32 129, i32 %count)

@@ -119,13 +119,13 @@ def test_every_index_runs_exactly_once(native, threads):
     native.pool_destroy(pool)
 
 
-@pytest.mark.parametrize("n, lengths", [
-    (3, [1, 1, 1]), (9, [2, 1, 1, 1, 1, 1, 1, 1]), (14, [2, 2, 2, 1, 1, 2, 2, 2]),
-    (16, [2] * 8), (28, [4, 4, 3, 3, 3, 3, 4, 4]), (31, [4, 4, 4, 4, 3, 4, 4, 4]),
+@pytest.mark.parametrize("threads, n, lengths", [
+    (2, 3, [1, 1, 1]), (2, 9, [3, 1, 1, 2, 1, 1]), (2, 16, [4, 2, 1, 1] * 2),
+    (2, 31, [8, 4, 2, 2, 8, 4, 2, 1]), (3, 2, [1, 1]), (3, 16, [3, 2, 1, 3, 1, 1, 3, 1, 1]),
 ])  # fmt: skip
-def test_chunks_that_are_left_last_are_short(native, n, lengths):
-    """Two threads, one from each end, have as many indices as each other, or one more."""
-    pool = native.pool_create(2)
+def test_each_thread_has_a_range_in_ever_shorter_chunks(native, threads, n, lengths):
+    """Ranges differ by one index at most; what is claimed last of each is short."""
+    pool = native.pool_create(threads)
     ctx = native.create(pool, None)
     data = (ctypes.c_uint8 * n)()
     native.chunks(ctx, data, n)
@@ -272,11 +272,12 @@ def test_reset_forgets_the_error_and_the_frames_but_keeps_the_memory(native, con
 def test_failures_of_parallel_bodies_are_consistent(native):
     pool = native.pool_create(4)
     ctx = native.create(pool, None)
+    ends = {k + at: k + end for k in (0, 4, 8, 12) for at, end in ((0, 2), (2, 3), (3, 4))}
     for _ in range(500):
         ctypes.memset(ctx, 0, 56)
         native.fail_parallel(ctx, 16)
         begin, end, seven = list((I * 3).from_address(ctx + 8))
-        assert (I32.from_address(ctx).value, end, seven) == (begin + 1, begin + 1, 7)
+        assert (I32.from_address(ctx).value, end, seven) == (begin + 1, ends[begin], 7)
     native.destroy(ctx)
     native.pool_destroy(pool)
 
