@@ -20,6 +20,7 @@ class Block:
         self.module, self.legalize, self.use_fma = module, legalize, fma
         self.lines: list = []  # strings, and lists that are filled later
         self.entry: list[str] = []
+        self.context: dict[int, str] = {}  # what was read there from the context, by offset
         self.block = "entry"
         self.counter = 0
         self.names: set[str] = set()
@@ -90,6 +91,15 @@ class Block:
         p = self.fresh("slot")
         self.entry.append(f"  {p} = alloca {type_}, align {align}")
         return p
+
+    def from_context(self, type_: str, at: int) -> str:
+        """What lies there when the function begins."""
+        if at not in self.context:
+            p, v = self.fresh(), self.fresh()
+            self.entry.append(f"  {p} = getelementptr inbounds i8, ptr %ctx, i64 {at}")
+            self.entry.append(f"  {v} = load {type_}, ptr {p}, align 8")
+            self.context[at] = v
+        return self.context[at]
 
     @contextmanager
     def scope(self):

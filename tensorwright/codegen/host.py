@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from tensorwright.base.errors import InternalError
 from tensorwright.codegen.legalize import Legalizer
 from tensorwright.codegen.llvm import Function, ModuleText
-from tensorwright.codegen.support_objects import STACK_LIMIT
+from tensorwright.codegen.support_objects import ANNOUNCED, STACK_LIMIT, STRIDE
 from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import Buffer, as_expr, is_const
 from tensorwright.ir.loop import Kernel, Stmt
@@ -32,6 +32,8 @@ class HostFunction(Function):
     def stmt(self, s: Stmt) -> None:
         if isinstance(s, ir.Copy):
             self.copy(s)
+        elif isinstance(s, ir.Announce):
+            self.announce(s)
         elif isinstance(s, ir.Resize):
             self.resize(s)
         elif isinstance(s, ir.New):
@@ -42,6 +44,14 @@ class HostFunction(Function):
             super().stmt(s)
         if isinstance(s, ir.Call) and s.callee in self.kernel_ids:
             self.emit("call void @tw_profile_mark(ptr %ctx, i32 -1)")
+
+    def announce(self, s: ir.Announce) -> None:
+        for at, value in (
+            (ANNOUNCED, f"ptr {self.pointers[s.buffer]}"),
+            (STRIDE, f"i64 {s.stride}"),
+        ):
+            p = self.op(f"getelementptr inbounds i8, ptr %ctx, i64 {at}")
+            self.emit(f"store {value}, ptr {p}, align 8")
 
     def resize(self, s: ir.Resize) -> None:
         slot = self.boxes[s.buffer]

@@ -17,7 +17,7 @@ from contextlib import contextmanager, nullcontext
 from tensorwright.base.errors import InternalError
 from tensorwright.codegen.columns import Columns
 from tensorwright.codegen.legalize import Legalizer, wider
-from tensorwright.codegen.support_objects import inline_text
+from tensorwright.codegen.support_objects import ANNOUNCED, STRIDE, inline_text
 from tensorwright.codegen.values import LINE, llvm_storage
 from tensorwright.ir import loop as ir
 from tensorwright.ir.dtype import DType, boolean, f64, index
@@ -379,9 +379,29 @@ class Function(Columns):
         self.emit(f"call void @{s.callee}({', '.join(args)})")
 
     def prefetch(self, s: ir.Prefetch) -> None:
-        p = self.address(s.place.value, self.flat(s.place.value, s.place.args))
+        b = s.place.value
+        key = "prefetch", s.place, s.beyond
+        p = self.remembered(key)
+        if p is None:
+            flat = self.flat(b, s.place.args)
+            parts = [flat, *map(self.legal, s.beyond or ())]
+            with self.before_loops(*parts):
+                p = self.address(b, flat)
+                if s.beyond is not None:
+                    p = self.beyond(p, *parts[1:])
+                self.cache[-1][key] = p
+        offset = self.scalar(self.legal(s.offset))
+        p = self.op(f"getelementptr {llvm_storage(b.dtype)}, ptr {p}, i64 {offset}")
         self.module.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
         self.emit(f"call void @llvm.prefetch.p0(ptr {p}, i32 0, i32 {L2}, i32 1)")
+
+    def beyond(self, p: str, passed: Expr, thread: Expr, offset: Expr) -> str:
+        """The address `p`, or, where `passed`, one in what the program has announced."""
+        base, stride = self.from_context("ptr", ANNOUNCED), self.from_context("i64", STRIDE)
+        begin = self.op(f"mul i64 {self.scalar(thread)}, {stride}")
+        first = self.op(f"getelementptr i8, ptr {base}, i64 {begin}")
+        there = self.op(f"getelementptr i8, ptr {first}, i64 {self.scalar(offset)}")
+        return self.op(f"select i1 {self.scalar(passed)}, ptr {there}, ptr {p}")
 
     def alloc(self, s: ir.Alloc) -> None:
         b = s.buffer

@@ -51,7 +51,8 @@ def support_ir(triple: str) -> str:
 _TYPES = """
 %tw_tensor = type { ptr, ptr }
 ; code, error arguments, weights, pool, profile | chunk, top, frame, first chunk
-; and behind it, the stack's limit (at 112) and the heap of objects (from 128, see support_objects)
+; and behind it, the stack's limit (at 112) and the heap of objects (from 128, see support_objects);
+; last what the program reads next (at 704) and how far apart its threads begin there (at 712)
 %tw_context = type { i32, [6 x i64], ptr, ptr, ptr, ptr, ptr, ptr, ptr }
 %tw_chunk = type { ptr, ptr, ptr }      ; previous, next, end
 %tw_frame = type { ptr, ptr, ptr }      ; chunk, top, frame before this one
@@ -120,11 +121,13 @@ define void @tw_free(ptr %p) #0 {
 
 _CONTEXT = """
 define ptr @tw_context_create(ptr %pool, ptr %weights) #1 {
-  %ctx = call ptr @tw_alloc(i64 704)
+  %ctx = call ptr @tw_alloc(i64 720)
   %null = icmp eq ptr %ctx, null
   br i1 %null, label %out, label %fill
 fill:
-  call void @llvm.memset.p0.i64(ptr align 64 %ctx, i8 0, i64 704, i1 false)
+  call void @llvm.memset.p0.i64(ptr align 64 %ctx, i8 0, i64 720, i1 false)
+  %announced = getelementptr i8, ptr %ctx, i64 704
+  store ptr %ctx, ptr %announced
   %w = getelementptr %tw_context, ptr %ctx, i32 0, i32 2
   store ptr %weights, ptr %w
   %p = getelementptr %tw_context, ptr %ctx, i32 0, i32 3

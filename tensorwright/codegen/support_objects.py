@@ -19,7 +19,9 @@ at 192: the free lists by size.
 from tensorwright.runtime.layout import OUTSIDE
 
 ALIVE, BUMP, END, CHUNKS, LARGE, FREE = 128, 136, 144, 152, 160, 192
-CONTEXT_BYTES = FREE + 64 * 8
+ANNOUNCED = FREE + 64 * 8  # of a context: the address that the program reads from next,
+STRIDE = ANNOUNCED + 8  # and how far from each other threads begin there
+CONTEXT_BYTES = STRIDE + 8
 STACK_LIMIT = 112  # of a context: the address below which a function must not go
 
 # What host functions inline: the paths that are nearly always taken.

@@ -141,10 +141,10 @@ define internal i1 @tw_open(i64 %ticket) alwaysinline nounwind {
   ret i1 %open
 }
 
-; Run the chunk that is claimed as `id`. Each thread has a range of the iterations, of which it claims
-; first a half, then a half of the rest, and so on: the caller's from the low end of the ids, those
-; of the workers, in turns, from the high end. So a thread goes upwards, where kernels ask for memory
-; ahead, and who is early takes what is last, and short, of another's range.
+; Run the chunk that is claimed as `id`. Each thread has a range of the iterations, of which it
+; claims first a half, then a half of the rest, and so on: the caller's from the low end of the ids,
+; those of the workers, in turns, from the high end. So a thread goes upwards, where kernels ask for
+; memory ahead, and who is early takes what is last, and short, of another's range.
 define internal void @tw_run_chunk(ptr %pool, i64 %id) #0 {
   %fns = getelementptr %tw_pool, ptr %pool, i32 0, i32 5
   %fn = load ptr, ptr %fns

@@ -219,15 +219,25 @@ class Values(Operations):
         return self.safe[e]
 
     def hoisted(self, e: Expr) -> str:
-        """Emit into the preheader of the outermost loop that `e` does not depend on."""
-        depth = max((self.level_of[s] for s in self.safe_symbols(e)), default=0)
+        with self.before_loops(e):
+            value = self.cache[-1][e] = self.emit_value(e, 0)
+        return value
+
+    @contextmanager
+    def before_loops(self, *es: Expr):
+        """Emit into the preheader of the outermost loop that no expression depends on; here, if one
+        cannot be computed anywhere else."""
+        if not all(map(self.can_hoist, es)):
+            yield
+            return
+        symbols = frozenset().union(*map(self.safe_symbols, es))
+        depth = max((self.level_of[s] for s in symbols), default=0)
         place, visible = self.levels[depth]
         saved = self.lines, self.cache, self.levels, self.lane
         self.lines, self.cache, self.levels = place, self.cache[:visible], self.levels[: depth + 1]
         self.lane = None
-        value = self.cache[-1][e] = self.emit_value(e, 0)
+        yield
         self.lines, self.cache, self.levels, self.lane = saved
-        return value
 
     def vector(self, e: Expr) -> str:
         """The `<lanes x T>` value of an expression that varies."""

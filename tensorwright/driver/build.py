@@ -27,6 +27,7 @@ from tensorwright.ir.module import Module, digest
 from tensorwright.ir.type import DataType, Type, dim_text, type_symbols
 from tensorwright.memory.overlap import verify_plan
 from tensorwright.memory.plan import plan_memory
+from tensorwright.passes.announce import announce
 from tensorwright.passes.host import called_graphs, lower_entry, lower_function
 from tensorwright.runtime.manifest import (
     EntryInfo,
@@ -56,7 +57,7 @@ def build_program(
     constants: dict[Node, int] = {}
     entries = [lower_entry(m, constants, name) for name in m.offered]
     functions = [lower_function(m, g, constants) for g in called_graphs(m)]
-    planned = tuple(plan_memory(f) for f in (*entries, *functions))
+    planned = tuple(announce(plan_memory(f), m.kernels, target) for f in (*entries, *functions))
     for f in planned if config.get("verify") else ():
         verify_plan(f)
     jobs, errors = coder.jobs, coder.errors

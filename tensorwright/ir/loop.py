@@ -143,9 +143,22 @@ class Copy(Stmt):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Prefetch(Stmt):
-    """Ask for the cache line of a load, so that it may be in the L2 cache when it is read."""
+    """Ask for the cache line `offset` elements behind a load, so that it may be in the L2 cache
+    when it is read. beyond: (condition, thread, bytes): where the condition holds, instead of that
+    load as many bytes from where the thread will begin to read what the program has announced."""
 
     place: Expr
+    offset: Expr
+    beyond: tuple[Expr, Expr, Expr] | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Announce(Stmt):
+    """Tell the kernels called from here on what will be read after them: `buffer`, by the first
+    thread from its beginning, by each other one from `stride` bytes further."""
+
+    buffer: Buffer
+    stride: int
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -307,8 +320,10 @@ def expressions(s: Stmt) -> tuple[Expr, ...]:
     match s:
         case While(cond=cond) | If(cond=cond):
             return (cond,)
-        case Let(value=value) | Prefetch(place=value):
+        case Let(value=value):
             return (value,)
+        case Prefetch(place=place, offset=offset, beyond=beyond):
+            return (place, offset, *(beyond or ()))
         case Alloc(buffer=buffer, offset=offset):
             own = () if offset is None else (offset,)
             return own + tuple(d for d in buffer.shape if isinstance(d, Expr))
@@ -417,8 +432,9 @@ def map_own_expressions(s: Stmt, f: Callable[[Expr], Expr]) -> Stmt:
             value = f(s.value)
             return s if value is s.value else replace(s, value=value)
         case Prefetch():
-            place = f(s.place)
-            return s if place is s.place else replace(s, place=place)
+            own = (s.place, s.offset, *(s.beyond or ()))
+            place, offset, *beyond = new = several(own)
+            return s if new is own else Prefetch(place, offset, tuple(beyond) or None)
         case Alloc(offset=Expr()):
             return replace(s, offset=f(s.offset))
         case View():

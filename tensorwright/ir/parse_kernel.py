@@ -10,6 +10,7 @@ from tensorwright.ir.expr import Buffer, Expr, Symbol, as_expr, binary, load
 from tensorwright.ir.loop import (
     KINDS,
     Alloc,
+    Announce,
     Assert,
     Call,
     Copy,
@@ -210,8 +211,13 @@ class KernelParser:
             return Assert(cond, message, tuple(map(self.exprs.index, args[2:])))
         if name == "copy" and len(args) == 2:
             return Copy(*map(self.exprs.buffer, args))
-        if name == "prefetch" and len(args) == 1:
-            return Prefetch(self.exprs.expr(args[0]))
+        if name == "prefetch" and len(args) in (2, 5):
+            place, offset, *beyond = args
+            passed = [self.exprs.typed(a, boolean) for a in beyond[:1]]
+            beyond = (*passed, *map(self.exprs.index, beyond[1:]))
+            return Prefetch(self.exprs.expr(place), self.exprs.index(offset), beyond or None)
+        if name == "announce" and len(args) == 2:
+            return Announce(self.exprs.buffer(args[0]), self.exprs.literal(args[1]))
         if name == "new" and len(args) == 4:
             target, size = self.exprs.buffer(args[0]), self.exprs.index(args[1])
             return New(target, size, *map(self.exprs.literal, args[2:]))

@@ -17,6 +17,7 @@ from tensorwright.base.errors import InternalError
 from tensorwright.ir.expr import Buffer, Expr, Symbol, as_expr, bounds, symbols_of, to_text, walk
 from tensorwright.ir.loop import (
     Alloc,
+    Announce,
     Assert,
     Call,
     Copy,
@@ -228,7 +229,11 @@ class KernelPrinter:
                 scope = "" if b.scope == "param" else f", {b.scope!r}"
                 return f"{b.name} = view({base}, {start}, {buffer_type(b)}{scope})"
             case Prefetch():
-                return f"prefetch({self.text(s.place)})"
+                return (
+                    f"prefetch({', '.join(map(self.text, (s.place, s.offset, *(s.beyond or ()))))})"
+                )
+            case Announce():
+                return f"announce({self.buffer(s.buffer)}, {s.stride})"
             case Copy():
                 return f"copy({self.buffer(s.target)}, {self.buffer(s.source)})"
             case New():

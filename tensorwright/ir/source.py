@@ -21,6 +21,7 @@ from tensorwright.ir.expr import Buffer, Expr, Symbol, bounds, walk
 from tensorwright.ir.heap import HEAP
 from tensorwright.ir.loop import (
     Alloc,
+    Announce,
     Assert,
     Call,
     Copy,
@@ -199,7 +200,7 @@ class _Writer:
                 *indices, value = self.values(depth, *s.indices, s.value)
                 where = self.subscript(s.indices, indices)
                 self.line(depth, f"{self.name(s.buffer)}[{where}] = {value}")
-            case Prefetch():
+            case Prefetch() | Announce():
                 self.line(depth, "pass")
             case Alloc():
                 self.line(depth, f"{self.name(s.buffer)} = {self.allocation(s, depth)}")

@@ -15,6 +15,7 @@ from tensorwright.ir.facts import prove
 from tensorwright.ir.loop import (
     KINDS,
     Alloc,
+    Announce,
     Assert,
     Call,
     Copy,
@@ -149,6 +150,10 @@ class _Checker:
             case Prefetch():
                 if s.place.op != "load":
                     raise Offence(s, f"{s.place} is no place in memory")
+                for e, dtype in zip((s.offset, *(s.beyond or ())), (index, boolean, index, index)):
+                    self.typed(s, e, dtype)
+            case Announce():
+                self.use(s, s.buffer)
             case Call():
                 self.call(s)
             case Assert():

@@ -7,24 +7,48 @@ The first tile of rows reads a panel from memory or the L3 cache, all others fro
 waits, and memory rests while they multiply. Where two vectors are multiplied in a cycle, that was 2
 to 17 % of a product (128x768x768 of weights from memory 238 -> 250 GFLOP/s of 260, 49x512x512 from
 the L3 cache 220 -> 244; 1 core of a Zen 5).
+
+A thread's last panel has no next one: it asks for the first panel that the thread will read of what
+the program has announced (`passes/announce.py`). Else each kernel begins with waiting: 64 rows by
+384x384 from memory 237 -> 254 GFLOP/s, with two threads 399 -> 465.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 
 from tensorwright.ir import loop as ir
-from tensorwright.ir.expr import Expr, Symbol, const, is_const, minimum, substitute, sym
+from tensorwright.ir.expr import (
+    Expr,
+    Symbol,
+    ceildiv,
+    compare,
+    const,
+    is_const,
+    minimum,
+    substitute,
+    sym,
+    symbols_of,
+)  # fmt: skip
 from tensorwright.ir.loop import For, Prefetch, Stmt
 from tensorwright.schedule import primitives as p
-from tensorwright.schedule.nest import depends, extent_of, is_step, operand_bytes
+from tensorwright.schedule.nest import (
+    affine,
+    depends,
+    extent_of,
+    flat_index,
+    is_step,
+    operand_bytes,
+)
 from tensorwright.schedule.roles import Roles, Tile, is_free
 from tensorwright.schedule.space import Choices
 from tensorwright.target.target import Target
 
 WAITED = 0.3  # of the time to read weights, which passes before they are multiplied
 ASKED = 0.02  # cycles for a line that is asked for beside multiply-adds
+BEYOND = 4  # of the L2 cache: what of it may be asked for of the weights of the next kernel
 
 
 def fetch_ahead(
@@ -49,27 +73,81 @@ def fetch_ahead(
     around = p.find(body, outer[at - 1]) if at else None
     if around is not None and is_const(around.extent) and not is_free(around, roles):
         loops.insert(0, around)  # points, groups
-    following, part = next_part(loops), sym(loops[-1].var)
+    end = own_end(loops, rows, len(blocks), target.cores) if len(outer) == 2 else None
+    return ir.rewrite(body, Asking(loops, rows, tile, tiles, target.caches[1] // BEYOND, end).ask)
 
-    def ask(s: Stmt) -> Stmt | None:
+
+@dataclass
+class Asking:
+    """What steps ask for. loops: over parts of weights, innermost last. tiles: how many tiles of
+    rows, the iterations of `rows`, share the asking for a part. most: bytes to ask for of what the
+    program has announced, at the `end` of a thread's parts (`own_end`)."""
+
+    loops: list[For]
+    rows: For
+    tile: Tile
+    tiles: int
+    most: int
+    end: tuple[Expr, Expr] | None
+
+    def ask(self, s: Stmt) -> Stmt | None:
+        """A step of the reduction, asking first for lines of the part that follows."""
         if not (isinstance(s, For) and is_step(s)):
             return None
         inner = {sym(f.var): f for f in ir.statements(s.body) if isinstance(f, For)}
-        lane = next(v for v, f in inner.items() if f.kind == "vector")
-        moves = lambda e: depends(e, part) and depends(e, lane) and not depends(e, sym(rows.var))
-        read = next(filter(moves, ir.loads(s)), None)
+        read = next(filter(partial(self.is_read, inner), ir.loads(s)), None)
         written = [v for v, f in inner.items() if f.kind == "unroll"]
         vectors = [v for v in written if read is not None and depends(read, v)]
         high = prod(extent_of(inner[v]) for v in written if v not in vectors)
-        if read is None or len(vectors) > 1 or 2 * high < tile.rows:
+        if read is None or len(vectors) > 1 or 2 * high < self.tile.rows:
             return None  # the last few rows of an unknown number hardly do more than read
-        first = dict.fromkeys(inner.keys() - vectors, const(0))
-        read = substitute(substitute(read, first), following)
-        turns = [sym(rows.var) + n * tiles for n in range(-(-tile.vectors // tiles))]
-        places = [substitute(read, {v: k % tile.vectors}) for v in vectors for k in turns]
-        return replace(s, body=ir.seq(*map(Prefetch, places or [read]), s.body))
+        read = substitute(read, dict.fromkeys(inner.keys() - vectors, const(0)))
+        count = -(-self.tile.vectors // self.tiles)  # of vectors to ask for in a step
+        turns = [sym(self.rows.var) * count + n for n in range(count)]
+        lines = [substitute(read, {v: k % self.tile.vectors}) for v in vectors for k in turns]
+        lines = lines or [read]
+        following = next_part(self.loops)
+        within = {*map(sym, symbols_of(read))} - following.keys()
+        begin = substitute(read, dict.fromkeys(within, const(0)))
+        beyond = self.end and (*self.end, self.further(begin, -(-self.tile.vectors // len(lines))))
+        places = [substitute(e, dict.fromkeys(following, const(0))) for e in lines]
+        begin = substitute(begin, following)
+        asks = [Prefetch(begin, flat_index(e.value, e.args), beyond) for e in places]
+        return replace(s, body=ir.seq(*asks, s.body))
 
-    return ir.rewrite(body, ask)
+    def is_read(self, inner: dict[Expr, For], e: Expr) -> bool:
+        """Whether a load is one of weights, which tiles of rows share."""
+        lane = next(v for v, f in inner.items() if f.kind == "vector")
+        shared = depends(e, sym(self.loops[-1].var)) and not depends(e, sym(self.rows.var))
+        return shared and depends(e, lane)
+
+    def further(self, begin: Expr, tiles: int) -> Expr:
+        """How many bytes further a tile goes on to ask, if so many tiles ask for all of a part:
+        what the program has announced may have a larger one."""
+        step = affine(flat_index(begin.value, begin.args), sym(self.loops[-1].var))
+        if step is None or not is_const(step):
+            return const(0)
+        size = step.value * begin.value.dtype.bytes
+        return minimum(sym(self.rows.var) // tiles, max(0, self.most // size - 1)) * size
+
+
+def own_end(loops: list[For], rows: For, blocks: int, threads: int) -> tuple[Expr, Expr]:
+    """Whether the part that follows is none of the present thread's, and which thread that is: each
+    has a range of the iterations (`codegen/support_pool.py`)."""
+    place, count = const(0), const(1)
+    for f in loops:
+        place, count = place * f.extent + sym(f.var), count * f.extent
+    if blocks:
+        within = loops[-1].extent
+        here, following, count = place // within, (place + 1) // within, count // within
+    elif is_const(rows.extent):
+        tiles = rows.extent
+        here, following, count = place * tiles + sym(rows.var), (place + 1) * tiles, count * tiles
+    else:  # about where threads meet, which is not known
+        here, following = place, place + 1
+    thread = here * threads // count
+    end = ceildiv((thread + 1) * count, threads)
+    return compare("ge", following, end), thread
 
 
 def next_part(loops: list[For]) -> dict[Expr, Expr]:

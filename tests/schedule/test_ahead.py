@@ -17,6 +17,7 @@ from tensorwright.ir.loop import For, If, Kernel, Prefetch, Seq, Stmt, statement
 from tensorwright.ir.module import Module
 from tensorwright.ir.parser import parse
 from tensorwright.ir.printer import to_text
+from tensorwright.schedule.nest import flat_index
 from tensorwright.target.host import find
 from tests.ops.rows import all_rows
 from tests.schedule.assembly import assembly
@@ -45,12 +46,16 @@ def asks(k: Kernel) -> list[Prefetch]:
 
 
 def asked(s: Stmt, values: dict[Symbol, int]) -> set[tuple[int, ...]]:
-    """The places that a statement asks for."""
+    """The places that a statement asks for; a thread and bytes for those beyond its parts."""
     if not any(isinstance(part, Prefetch) for part in statements(s)):
         return set()
     match s:
-        case Prefetch(place=place):
-            return {tuple(evaluate(i, values) for i in place.args)}
+        case Prefetch(place=place, offset=offset, beyond=beyond):
+            if beyond is not None and evaluate(beyond[0], values):
+                here = evaluate(offset, values) * place.value.dtype.bytes
+                return {(evaluate(beyond[1], values), evaluate(beyond[2], values) + here)}
+            first = evaluate(flat_index(place.value, place.args), values)
+            return {np.unravel_index(first + evaluate(offset, values), place.value.shape)}
         case For():
             first, count = evaluate(s.begin, values), evaluate(s.extent, values)
             rounds = range(first, first + count)
@@ -64,15 +69,21 @@ def asked(s: Stmt, values: dict[Symbol, int]) -> set[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("rows", [12, 13, 30, 50])
-def test_every_line_of_the_next_panel_is_asked_for(rows):
-    """Of two tiles of rows each asks for two vectors of four."""
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_every_line_of_the_next_panel_is_asked_for(rows, threads):
+    """Of two tiles of rows each asks for two vectors of four. In its last panel each thread asks
+    for as much beyond, for more where several tiles have asked for all of it."""
     y, x = product(rows, 128, 1024)
-    k = kernel_of(y, x)
+    k = kernel_of(y, x, replace(TARGET, cores=threads))
     panels, depth, width = k.inputs[1].shape
-    wanted = {
-        (p, r, c) for p in range(1, panels) for r in range(depth) for c in range(0, width, 16)
-    }
-    assert panels > 2 and asked(k.body, {}) == wanted
+    assert panels > 2 and panels % threads == 0
+    own = [p for p in range(panels) if p % (panels // threads)]
+    wanted = {(p, r, c) for p in own for r in range(depth) for c in range(0, width, 16)}
+    found = asked(k.body, {})
+    assert {place for place in found if len(place) == 3} == wanted
+    for thread in range(threads):
+        lines = {at // 64 for t, at in found - wanted if t == thread}
+        assert lines >= set(range(depth * width // 16))
 
 
 def test_the_last_panel_of_a_point_asks_for_the_first_of_the_next():
