@@ -19,6 +19,7 @@ from tensorwright.ir.expr import Buffer, Symbol, as_expr, bounds, const, is_cons
 from tensorwright.ir.loop import Alloc, For, Kernel, Seq, Stmt, seq
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.contraction import (
+    FAR_ROW,
     extent_of,
     reduction_length,
     tile_nest,
@@ -31,9 +32,9 @@ from tensorwright.schedule.form import (
     temps_in_order,
 )
 from tensorwright.schedule.legal import ScheduleError
-from tensorwright.schedule.maps import LINE_BYTES, in_parallel, share, total
+from tensorwright.schedule.maps import LINE_BYTES, SET_BYTES, in_parallel, share, total
 from tensorwright.schedule.masked import skip_masked, statements_of
-from tensorwright.schedule.nest import Stage, inverse, read_nest
+from tensorwright.schedule.nest import Stage, inverse, loads_of, read_nest, stride_of
 from tensorwright.schedule.pairs import pack_pairs, pair_variable
 from tensorwright.schedule.primitives_memory import pack
 from tensorwright.schedule.primitives_nests import (
@@ -44,7 +45,7 @@ from tensorwright.schedule.primitives_nests import (
     jam,
     privatize,
 )  # fmt: skip
-from tensorwright.schedule.roles import choose_pack, find_roles
+from tensorwright.schedule.roles import Roles, Tile, choose_pack, find_roles, is_streamed
 from tensorwright.schedule.rows import schedule_inside
 from tensorwright.schedule.softmax import divide_behind, greatest_number
 from tensorwright.schedule.space import Choices
@@ -88,9 +89,10 @@ def schedule_attention(form: Form, target: Target, choices: Choices) -> Kernel:
         if choices.pick("masked", cycles, cycles.get) == "skipped":
             body = skipping
     k = k.with_body(body, f"attention: tiles of {height} rows over {rows} shared loops")
-    tiles = prod(extent_of(f) for f in parts[:-1]) * -(-extent_of(row) // height)
+    again = -(-extent_of(row) // height)  # that keys and values are read
+    tiles = prod(extent_of(f) for f in parts[:-1]) * again
     for name, v in (("scores", three[0]), ("values", three[2])):
-        k = contract_part(k, v, target, choices.within(name, tiles))
+        k = contract_part(k, v, again, target, choices.within(name, tiles))
     between = choices.within("", tiles * height)
     size = 4 * row_width(form)
     body = p.replace_loop(k.body, three[1], lambda s: rows_part(s, size, target, between))
@@ -182,7 +184,7 @@ def cut_points(s: For) -> list[Stmt]:
     return [nests[1], nests[-1]]
 
 
-def contract_part(k: Kernel, v: Symbol, target: Target, choices: Choices) -> Kernel:
+def contract_part(k: Kernel, v: Symbol, again: int, target: Target, choices: Choices) -> Kernel:
     """One contraction of a tile on register tiles, its streamed operand in panels."""
     stage = read_nest(p.find(k.body, v))
     if stage.acc is stage.out:
@@ -198,9 +200,31 @@ def contract_part(k: Kernel, v: Symbol, target: Target, choices: Choices) -> Ker
     if spec is not None and spec.words >= 0:
         k = pack_pairs(k, stage, roles, pairs, spec)
     elif spec is not None:
-        k = pack(k, spec)
+        again *= -(-rows // tile.rows)
+        given = any(g.param == spec.param for g in k.packs)
+        if given or not in_rows(stage, roles, tile, again, target, choices):
+            k = pack(k, spec)
     done = outline(tile_nest(p.find(k.body, v), roles, tile, target, choices))
     return replace(k, body=p.replace_loop(k.body, v, lambda _: done))
+
+
+def in_rows(
+    stage: Stage, roles: Roles, tile: Tile, again: int, target: Target, choices: Choices
+) -> bool:
+    """Whether the streamed operand, read so often, is read as it lies, not copied to a panel in
+    each call: a tile reads whole rows of it, which stay in the L1 cache, as they do not all fall
+    into a few sets."""
+    lies = is_streamed(roles.weights, sym(roles.column.var))
+    if not lies or not is_const(roles.column.extent, tile.width):
+        return False
+    length, (operand,) = reduction_length(stage), loads_of(roles.weights)
+    steps = [stride_of(operand, sym(f.var)) for f in stage.reduce]
+    width = operand.dtype.bytes
+    apart = all(s is not None and is_const(s) and s.value * width % SET_BYTES for s in steps)
+    size = width * tile.width * length
+    far = 0 if apart and size <= target.caches[0] // 2 else FAR_ROW
+    cycles = {"panels": 2 * size / target.l2_rate, "rows": again * length * far}
+    return choices.pick("weights", cycles, cycles.get) == "rows"
 
 
 def outline(s: Stmt) -> For:

@@ -188,6 +188,16 @@ def test_rows_of_a_group_fit_half_of_the_cache(keys, group):
     assert bounds(loops[-3].extent)[1] == group
 
 
+@pytest.mark.parametrize("heads, keys, panels", [(12, 49, 1), (12, 128, 2), (16, 49, 2)])
+def test_values_that_stay_in_the_cache_are_read_as_they_lie(heads, keys, panels):
+    """But where a row is 4 KiB from the next: these fall into one set of the cache."""
+    params = [param(n, tensor("f32", 1, keys, heads * 64)) for n in "qkv"]
+    q, k, v = (transpose(reshape(p, shape=(1, keys, heads, 64)), perm=(0, 2, 1, 3)) for p in params)
+    g = graph("main", params, [attention(q, k, v)])
+    assert len(tiled(g, find("x86-64-avx512-wide")).packs) == panels
+    check(g, arrays(g), interpret=False)
+
+
 # ---- where it must not form --------------------------------------------------------------------
 
 
