@@ -15,10 +15,11 @@ from dataclasses import replace
 from math import prod
 
 from tensorwright.ir import loop as ir
-from tensorwright.ir.expr import Buffer, Symbol, as_expr, bounds, is_const, minimum, sym
+from tensorwright.ir.expr import Buffer, Symbol, as_expr, bounds, const, is_const, minimum, sym
 from tensorwright.ir.loop import Alloc, For, Kernel, Seq, Stmt, seq
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.contraction import (
+    FAR_ROW,
     extent_of,
     reduction_length,
     tile_nest,
@@ -31,9 +32,9 @@ from tensorwright.schedule.form import (
     temps_in_order,
 )
 from tensorwright.schedule.legal import ScheduleError
-from tensorwright.schedule.maps import LINE_BYTES, in_parallel, share, total
-from tensorwright.schedule.masked import skip_masked
-from tensorwright.schedule.nest import Stage, inverse, read_nest
+from tensorwright.schedule.maps import LINE_BYTES, SET_BYTES, in_parallel, share, total
+from tensorwright.schedule.masked import skip_masked, statements_of
+from tensorwright.schedule.nest import Stage, inverse, loads_of, read_nest, stride_of
 from tensorwright.schedule.pairs import pack_pairs, pair_variable
 from tensorwright.schedule.primitives_memory import pack
 from tensorwright.schedule.primitives_nests import (
@@ -44,7 +45,7 @@ from tensorwright.schedule.primitives_nests import (
     jam,
     privatize,
 )  # fmt: skip
-from tensorwright.schedule.roles import choose_pack, find_roles
+from tensorwright.schedule.roles import Roles, Tile, choose_pack, find_roles, is_streamed
 from tensorwright.schedule.rows import schedule_inside
 from tensorwright.schedule.softmax import divide_behind, greatest_number
 from tensorwright.schedule.space import Choices
@@ -58,6 +59,7 @@ MAX_ROWS = 48
 WIDE_ROWS = 12  # of a tile whose rows are long
 FEW_LINES = 4  # of a cache, that a row of scores fills
 MIN_ROWS = 4  # of a tile, unless there is no room for as many
+WAITING = 40  # cycles until a reduction along a row, or what is made of it, is there
 
 
 def schedule_attention(form: Form, target: Target, choices: Choices) -> Kernel:
@@ -87,11 +89,13 @@ def schedule_attention(form: Form, target: Target, choices: Choices) -> Kernel:
         if choices.pick("masked", cycles, cycles.get) == "skipped":
             body = skipping
     k = k.with_body(body, f"attention: tiles of {height} rows over {rows} shared loops")
-    tiles = prod(extent_of(f) for f in parts[:-1]) * -(-extent_of(row) // height)
+    again = -(-extent_of(row) // height)  # that keys and values are read
+    tiles = prod(extent_of(f) for f in parts[:-1]) * again
     for name, v in (("scores", three[0]), ("values", three[2])):
-        k = contract_part(k, v, target, choices.within(name, tiles))
+        k = contract_part(k, v, again, target, choices.within(name, tiles))
     between = choices.within("", tiles * height)
-    body = p.replace_loop(k.body, three[1], lambda s: rows_part(s, target, between))
+    size = 4 * row_width(form)
+    body = p.replace_loop(k.body, three[1], lambda s: rows_part(s, size, target, between))
     return replace(k, body=in_runs(share(body, [*loops, tile], choices), RUNS, MAX_ROW_BYTES))
 
 
@@ -145,10 +149,8 @@ def reuse_rows(body: Stmt, temps: list[Buffer]) -> Stmt:
 
 def tile_height(row: For, form: Form, target: Target, choices: Choices) -> int:
     """Rows of a tile, all tiles alike: keys and values are read once a tile, so many, but only so
-    many that their scores stay in the cache."""
-    sizes = [as_expr(row_shape(s.out, form.rows)[-1]) for s in form.stages[:-1]
-             if len(s.out.shape) > form.rows]  # fmt: skip
-    width = max((d.value if is_const(d) else MANY_KEYS for d in sizes), default=1)
+    many that their scores stay in the cache, and that all cores have as many tiles."""
+    width = row_width(form)
     wide = min(WIDE_ROWS, MAX_TILE_BYTES // (4 * width))
     most = max(1, wide, min(MAX_ROWS, MAX_ROW_BYTES // (4 * width)))
     high = bounds(row.extent)[1]
@@ -158,10 +160,22 @@ def tile_height(row: For, form: Form, target: Target, choices: Choices) -> int:
         heights = [-(-whole // n) for n in range(-(-whole // most), whole + 1)]
     heights = list(dict.fromkeys(h for h in heights if h >= min(heights[0], MIN_ROWS)))
     scores = form.stages[0]
-    streamed = 4 * 2 * width * prod(extent_of(f) for f in scores.reduce)
+    both = 2 * width * prod(extent_of(f) for f in scores.reduce)  # elements of keys and values
     repeats = prod(extent_of(f) for f in scores.spatial[: form.rows - 1])
-    read = repeats * streamed / target.l2_rate
-    return choices.pick("height", heights, lambda h: -(-whole // h) * read)
+
+    def cycles(h: int) -> float:
+        tiles = repeats * -(-whole // h)
+        idle = -tiles % target.cores  # cores that rest while the last tiles are computed
+        return tiles * 4 * both / target.l2_rate + (tiles + idle) * cycles_of(h * both, target)
+
+    return choices.pick("height", heights, cycles)
+
+
+def row_width(form: Form) -> int:
+    """Scores of a row."""
+    sizes = [as_expr(row_shape(s.out, form.rows)[-1]) for s in form.stages[:-1]
+             if len(s.out.shape) > form.rows]  # fmt: skip
+    return max((d.value if is_const(d) else MANY_KEYS for d in sizes), default=1)
 
 
 def cut_points(s: For) -> list[Stmt]:
@@ -170,7 +184,7 @@ def cut_points(s: For) -> list[Stmt]:
     return [nests[1], nests[-1]]
 
 
-def contract_part(k: Kernel, v: Symbol, target: Target, choices: Choices) -> Kernel:
+def contract_part(k: Kernel, v: Symbol, again: int, target: Target, choices: Choices) -> Kernel:
     """One contraction of a tile on register tiles, its streamed operand in panels."""
     stage = read_nest(p.find(k.body, v))
     if stage.acc is stage.out:
@@ -186,9 +200,31 @@ def contract_part(k: Kernel, v: Symbol, target: Target, choices: Choices) -> Ker
     if spec is not None and spec.words >= 0:
         k = pack_pairs(k, stage, roles, pairs, spec)
     elif spec is not None:
-        k = pack(k, spec)
+        again *= -(-rows // tile.rows)
+        given = any(g.param == spec.param for g in k.packs)
+        if given or not in_rows(stage, roles, tile, again, target, choices):
+            k = pack(k, spec)
     done = outline(tile_nest(p.find(k.body, v), roles, tile, target, choices))
     return replace(k, body=p.replace_loop(k.body, v, lambda _: done))
+
+
+def in_rows(
+    stage: Stage, roles: Roles, tile: Tile, again: int, target: Target, choices: Choices
+) -> bool:
+    """Whether the streamed operand, read so often, is read as it lies, not copied to a panel in
+    each call: a tile reads whole rows of it, which stay in the L1 cache, as they do not all fall
+    into a few sets."""
+    lies = is_streamed(roles.weights, sym(roles.column.var))
+    if not lies or not is_const(roles.column.extent, tile.width):
+        return False
+    length, (operand,) = reduction_length(stage), loads_of(roles.weights)
+    steps = [stride_of(operand, sym(f.var)) for f in stage.reduce]
+    width = operand.dtype.bytes
+    apart = all(s is not None and is_const(s) and s.value * width % SET_BYTES for s in steps)
+    size = width * tile.width * length
+    far = 0 if apart and size <= target.caches[0] // 2 else FAR_ROW
+    cycles = {"panels": 2 * size / target.l2_rate, "rows": again * length * far}
+    return choices.pick("weights", cycles, cycles.get) == "rows"
 
 
 def outline(s: Stmt) -> For:
@@ -198,16 +234,36 @@ def outline(s: Stmt) -> For:
     return ir.loop("once", 1, lambda _: s, "outline")
 
 
-def rows_part(s: For, target: Target, choices: Choices) -> For:
-    """The stages between the contractions, vectorized along each row. Where a row is divided by the
-    sum of its exponentials it is multiplied by the reciprocal, which is in (0, 1]: what rounding
-    once more costs is less than what the sum of the products behind it rounds."""
+def rows_part(s: For, size: int, target: Target, choices: Choices) -> For:
+    """The stages between the contractions, vectorized along each row of `size` bytes. Where a row
+    is divided by the sum of its exponentials it is multiplied by the reciprocal, which is in
+    (0, 1]: what rounding once more costs is less than what the sum of the products behind it
+    rounds."""
     if is_softmax(s):
         s = replace(s, body=divide_once(s.body))
     parts = s.body.body if isinstance(s.body, Seq) else (s.body,)
     done = [x if isinstance(x, Alloc) else schedule_inside(x, target, choices.within(f"row{n}"))
             for n, x in enumerate(parts)]  # fmt: skip
-    return outline(greatest_number(replace(s, body=seq(*done))))
+    s = greatest_number(replace(s, body=seq(*done)))
+    return outline(stage_by_stage(s, size, target, choices))
+
+
+def stage_by_stage(s: For, size: int, target: Target, choices: Choices) -> Stmt:
+    """Each stage for a group of rows, which stay in the L1 cache, before the next stage: else each
+    waits for the end of the one before, of the same row, and a machine looks ahead for no more than
+    a row or two of instructions."""
+    height = bounds(s.extent)[1]
+    most = max(1, target.caches[0] // 2 // size)
+    alike = -(-height // -(-height // most))
+    stages = len(statements_of(s))
+    groups = dict.fromkeys((alike, 1))
+    group = choices.pick("group", groups, lambda n: WAITING * stages / n)
+    if group == 1:
+        return s
+    body, v = s, s.var
+    if group < height:
+        body, _, v = p.split(s, v, group, last="short")
+    return distribute(body, v, statements_of(p.find(body, v))[1:], const(group))[0]
 
 
 def is_softmax(s: For) -> bool:

@@ -203,7 +203,10 @@ def check_neighbours(around: Seq | None, loops: Sequence[For]) -> None:
 
 
 def check_distribute(s: For, groups: Sequence[Sequence[ir.Stmt]], private: set[Buffer]) -> None:
-    """No group of statements stores what another one touches, except in private buffers."""
+    """No group of statements stores what another one touches, except in private buffers; or no
+    iteration what another iteration touches."""
+    if not why_not_parallel(s):
+        return
     stored = [{b for part in g for b in ir.stored_buffers(part)} - private for g in groups]
     touched = [{b for part in g for b in ir.buffers(part)} for g in groups]
     for k, own in enumerate(stored):

@@ -34,7 +34,7 @@ from tensorwright.ir.expr import (
     transform,
     walk,
 )  # fmt: skip
-from tensorwright.ir.loop import Alloc, For, Seq, Stmt, Store, loop_symbol, seq
+from tensorwright.ir.loop import Alloc, For, Let, Seq, Stmt, Store, loop_symbol, seq
 from tensorwright.schedule import legal
 from tensorwright.schedule.nest import nest_of
 from tensorwright.schedule.primitives import find, fresh_copy, index_local, replace_loop
@@ -75,17 +75,22 @@ def distribute(
     root: Stmt, v: Symbol, cuts: Sequence[Stmt], most: Expr | None = None
 ) -> tuple[Stmt, list[Symbol]]:
     """Give each group of statements in the body of a loop a loop of its own; a group begins at each
-    of `cuts`. Local buffers that more than one group uses get a dimension over `v`: as large as its
-    extent or, if that is no constant, `most`, which it does not exceed. Legal if what groups share
-    is such a buffer. Returns the loops' variables."""
+    of `cuts`, and binds the numbers that it reads. Local buffers that more than one group uses get
+    a dimension over `v`: as large as its extent or, if that is no constant, `most`, which it does
+    not exceed. Legal if what groups share is such a buffer, or iterations are independent. Returns
+    the loops' variables."""
     s = find(root, v)
     parts = s.body.body if isinstance(s.body, Seq) else (s.body,)
+    lets = [part for part in parts if isinstance(part, Let)]
     groups: list[list[Stmt]] = [[]]
     for part in parts:
         if part in cuts and groups[-1]:
             groups.append([])
-        if not isinstance(part, Alloc):
+        if not isinstance(part, Alloc | Let):
             groups[-1].append(part)
+    for group in groups:
+        read = set(ir.free_symbols(seq(*group)))
+        group[:0] = [x for x in lets if x.var in read]
     allocs = [part for part in parts if isinstance(part, Alloc)]
     legal.check_distribute(s, groups, {a.buffer for a in allocs})
     touched = [{b for part in g for b in ir.buffers(part)} for g in groups]

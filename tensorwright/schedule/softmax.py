@@ -1,11 +1,15 @@
-"""Rows of a softmax that are multiplied in bf16: divided by their sums behind the products.
+"""Rows of a softmax whose weights are multiplied: divided by their sums behind the products.
 
-    e[j] = exp(s[j] - m); d = sum(e); p[j] = bf16(e[j] * (1 / d)); y[l] = sum(p[j] * v[j, l])
-->  p[j] = bf16(exp(s[j] - m)); d = sum(p); d = 1 / d; y[l] = sum(p[j] * v[j, l]) * d
+    e[j] = exp(s[j] - m); d = sum(e); p[j] = e[j] * (1 / d); y[l] = sum(p[j] * v[j, l])
+->  e[j] = exp(s[j] - m); d = sum(e); r = 1 / d; y[l] = sum(e[j] * v[j, l]) * r
 
-A row is written once instead of twice, narrow, and the sum is that of what is multiplied. The
-greatest exponential of a row is 1: so no sum is 0, and none overflows. What lies behind is rounded
-in another order (FlashAttention, arXiv 2205.14135, divides there too).
+and where the weights are rounded to bf16
+
+    p[j] = bf16(exp(s[j] - m)); d = sum(p); r = 1 / d; y[l] = sum(p[j] * v[j, l]) * r
+
+A row is written once instead of twice, and the sum is that of what is multiplied. The greatest
+exponential of a row is 1: so no sum is 0, and none overflows. What lies behind is rounded in
+another order (FlashAttention, arXiv 2205.14135, divides there too).
 """
 
 from __future__ import annotations
@@ -20,9 +24,10 @@ from tensorwright.ir.expr import (
     call,
     cast,
     compare,
+    is_const,
     select,
+    sym,
     transform,
-    unary,
     walk,
 )  # fmt: skip
 from tensorwright.ir.loop import Alloc, For, Stmt, Store, seq
@@ -30,36 +35,38 @@ from tensorwright.ir.loop import Alloc, For, Stmt, Store, seq
 
 @dataclass(frozen=True, eq=False)
 class Softmax:
-    """Its stores, one a nest: e[j] = exp(s[j] - m), d = d + e[j], p[j] = bf16(e[j] * (1 / d)).
-    divisor: d as the last one reads it."""
+    """Its stores, one a nest: e[j] = exp(s[j] - m), d = d + e[j], p[j] = e[j] * inverse or that in
+    bf16, 0 where the row is `hidden`."""
 
     powers: Store
     sums: Store
     shares: Store
-    divisor: Expr
+    inverse: Expr
+    hidden: Expr | None
 
 
 def divide_behind(row: For) -> For:
     """The loop over the rows of attention, all stages of a row in it, dividing behind the products;
-    as it is where rows are not rounded to bf16 or something else happens to them."""
+    as it is where something else happens to the weights."""
     parts = row.body.body
     nests = [s for s in parts if not isinstance(s, Alloc)]
     found = read_softmax(nests[1:-1])
     if found is None or not any(map(is_result(nests[-1]), stores(nests[-1]))):
         return row
-    powers, sums, shares, divisor = found.powers, found.sums, found.shares, found.divisor
-    narrow = call("round_bf16", shares.buffer.dtype, (powers.value,))
-    element = shares.buffer[ir.update(sums)[1].args]
-    new: dict[Stmt, Stmt] = {
-        powers: replace(powers, buffer=shares.buffer, value=narrow),
-        sums: replace(sums, value=sums.value.args[0] + cast(element, sums.buffer.dtype)),
-    }
+    powers, sums, shares = found.powers, found.sums, found.shares
+    new: dict[Stmt, Stmt] = {}
+    if shares.value.op == "call":
+        narrow = call("round_bf16", shares.buffer.dtype, (powers.value,))
+        element = cast(shares.buffer[ir.update(sums)[1].args], sums.buffer.dtype)
+        new[powers] = replace(powers, buffer=shares.buffer, value=narrow)
+        new[sums] = replace(sums, value=sums.value.args[0] + element)
+    inverse = Buffer("inverse", found.inverse.dtype, (), "local")
     for s in filter(is_result(nests[-1]), stores(nests[-1])):
-        new[s] = replace(s, value=transform(s.value, scaling(accumulated(nests[-1]), divisor)))
+        new[s] = replace(s, value=transform(s.value, divided(nests[-1], found, inverse)))
     *front, made, summed, _, products = nests
-    inverse = Store(divisor.value, divisor.args, unary("reciprocal", divisor))
-    allocs = [s for s in parts if isinstance(s, Alloc)]
-    done = [exchanged(made, new), exchanged(summed, new), inverse, exchanged(products, new)]
+    allocs = [*(s for s in parts if isinstance(s, Alloc)), Alloc(inverse)]
+    done = [exchanged(made, new), exchanged(summed, new), Store(inverse, (), found.inverse),
+            exchanged(products, new)]  # fmt: skip
     return replace(row, body=seq(*allocs, *front, *done))
 
 
@@ -72,19 +79,23 @@ def read_softmax(between: Sequence[Stmt]) -> Softmax | None:
     if [len(s) for s in (made, added, divided)] != [1, 1, 1]:
         return None
     (powers,), (sums,), (shares,) = made, added, divided
-    share = shares.value
-    if powers.value.op != "exp" or share.op != "call" or share.value != "round_bf16":
+    share, hidden = shares.value, None
+    narrow = share.op == "call" and share.value == "round_bf16"
+    share = share.args[0] if narrow else share
+    if share.op == "select" and is_const(share.args[1], 0):
+        hidden, _, share = share.args
+    if powers.value.op != "exp" or share.op != "mul":
         return None
-    (product,) = share.args
-    if product.op != "mul" or product.args[1].op != "reciprocal":
-        return None
-    element, divisor = product.args[0], product.args[1].args[0]
+    element, inverse = share.args
     term = ir.update(sums)[1]
-    reads = [(element, powers.buffer), (term, powers.buffer), (divisor, sums.buffer)]
-    if any(e.op != "load" or e.value is not b for e, b in reads):
+    if any(e.op != "load" or e.value is not powers.buffer for e in (element, term)):
+        return None
+    moving = {sym(s.var) for s in ir.statements(between[-1]) if isinstance(s, For)}
+    if moving & set(walk(inverse, *([] if hidden is None else [hidden]))):
         return None
     whole = element.args == shares.indices and powers.buffer.shape == shares.buffer.shape
-    return Softmax(powers, sums, shares, divisor) if whole else None
+    known = whole and (narrow or shares.buffer is powers.buffer)
+    return Softmax(powers, sums, shares, inverse, hidden) if known else None
 
 
 def stores(s: Stmt) -> list[Store]:
@@ -107,8 +118,17 @@ def is_result(products: Stmt) -> Callable[[Store], bool]:
     return lambda s: s.buffer is not acc and any(e.value is acc for e in ir.loads(s))
 
 
-def scaling(acc: Buffer, by: Expr) -> Callable[[Expr], Expr | None]:
-    return lambda e: e * by if e.op == "load" and e.value is acc else None
+def divided(products: Stmt, by: Softmax, inverse: Buffer) -> Callable[[Expr], Expr | None]:
+    """The sum of a contraction as that of weights which are divided."""
+    acc = accumulated(products)
+
+    def leaf(e: Expr) -> Expr | None:
+        if e.op != "load" or e.value is not acc:
+            return None
+        y = e * inverse[()]
+        return y if by.hidden is None else select(by.hidden, 0.0, y)
+
+    return leaf
 
 
 def exchanged(root: Stmt, new: Mapping[Stmt, Stmt]) -> Stmt:

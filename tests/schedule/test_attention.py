@@ -7,11 +7,11 @@ import pytest
 
 from tensorwright.driver.compile import compile
 from tensorwright.driver.pipeline import run_pipeline
-from tensorwright.ir.expr import as_expr, symbols_of, var
+from tensorwright.ir.expr import as_expr, bounds, symbols_of, var
 from tensorwright.ir.facts import evaluate
 from tensorwright.ir.graph import Graph, constant, graph, param
 from tensorwright.ir.interp import run_graph, run_module
-from tensorwright.ir.loop import Alloc, statements
+from tensorwright.ir.loop import Alloc, For, Kernel, Store, statements
 from tensorwright.ir.module import Module
 from tensorwright.ir.type import tensor
 from tensorwright.ops.activations import relu
@@ -160,6 +160,42 @@ def test_heads_side_by_side():
     y = reshape(transpose(y, perm=(0, 2, 1, 3)), shape=(1, 12, 16))
     g = graph("main", params, [y])
     check(g, arrays(g))
+
+
+# ---- tiles -------------------------------------------------------------------------------------
+
+
+def tiled(g: Graph, target) -> Kernel:
+    (k,) = (k for k in run_pipeline(Module({"main": g}), target).kernels.values()
+            if k.schedule[-1].startswith("attention"))  # fmt: skip
+    return k
+
+
+@pytest.mark.parametrize("cores, height", [(1, 40), (2, 33)])
+def test_all_cores_have_as_many_tiles(cores, height):
+    """Of 3 heads of 198 rows, 5 tiles each are 15, which two cores do not share evenly."""
+    g = model(*[(1, 3, 198, 64)] * 3)
+    k = tiled(g, find("x86-64-avx512-wide").with_cores(cores))
+    assert k.schedule[-1].startswith(f"attention: tiles of {height} rows")
+
+
+@pytest.mark.parametrize("keys, group", [(128, 43), (700, 8)])
+def test_rows_of_a_group_fit_half_of_the_cache(keys, group):
+    g = model((1, 12, 128, 64), (1, 12, keys, 64), (1, 12, keys, 64))
+    k = tiled(g, find("x86-64-avx512-wide").with_cores(1))
+    powers = [s for s in statements(k.body) if isinstance(s, Store) and s.value.op == "exp"]
+    loops = [s for s in statements(k.body) if isinstance(s, For) and powers[0] in statements(s)]
+    assert bounds(loops[-3].extent)[1] == group
+
+
+@pytest.mark.parametrize("heads, keys, panels", [(12, 49, 1), (12, 128, 2), (16, 49, 2)])
+def test_values_that_stay_in_the_cache_are_read_as_they_lie(heads, keys, panels):
+    """But where a row is 4 KiB from the next: these fall into one set of the cache."""
+    params = [param(n, tensor("f32", 1, keys, heads * 64)) for n in "qkv"]
+    q, k, v = (transpose(reshape(p, shape=(1, keys, heads, 64)), perm=(0, 2, 1, 3)) for p in params)
+    g = graph("main", params, [attention(q, k, v)])
+    assert len(tiled(g, find("x86-64-avx512-wide")).packs) == panels
+    check(g, arrays(g), interpret=False)
 
 
 # ---- where it must not form --------------------------------------------------------------------

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from tensorwright.ir import loop as ir
 from tensorwright.ir.dtype import f32
-from tensorwright.ir.expr import Buffer, cast, const
-from tensorwright.ir.loop import Alloc, For, Kernel, Store, loops, seq
+from tensorwright.ir.expr import Buffer, Symbol, cast, const, sym
+from tensorwright.ir.loop import Alloc, For, Kernel, Let, Store, loops, seq
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.legal import ScheduleError
 from tensorwright.schedule.primitives_memory import compute_at
@@ -143,6 +143,19 @@ def test_distribute_refuses_shared_results():
     loop = ir.loop("i", 4, lambda i: seq(Store(y, (i,), x[i]), Store(z, (i,), y[3 - i])))
     with pytest.raises(ScheduleError, match="share y"):
         distribute(loop, loop.var, loop.body.body[1:])
+
+
+def test_distribute_independent_iterations():
+    """What groups share may be a result of which each iteration touches an element of its own; each
+    group binds the numbers that it reads."""
+    x, y = (Buffer(n, f32, (4,)) for n in "xy")
+    n = Symbol("n", 0, 3)
+    body = lambda i: seq(Let(n, 3 - i), Store(y, (i,), x[i]), Store(y, (i,), y[i] * x[sym(n)]))
+    loop = ir.loop("i", 4, body)
+    new, parts = distribute(loop, loop.var, loop.body.body[2:])
+    first, last = (p.find(new, v) for v in parts)
+    assert isinstance(first.body, Store)
+    assert [type(s) for s in last.body.body] == [Let, Store]
 
 
 def test_in_place():

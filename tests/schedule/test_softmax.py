@@ -44,6 +44,26 @@ def test_divided_behind(attrs):
         np.testing.assert_allclose(y, expected, **BF16)
 
 
+def reciprocals(made) -> list[ir.Store]:
+    """Stores of something times the reciprocal of a sum, made where it is multiplied."""
+    found = [s for k in made.lowered.kernels.values() for s in ir.statements(k.body)]
+    return [s for s in found if isinstance(s, ir.Store) and s.value.op != "reciprocal"
+            and any(e.op == "reciprocal" for e in walk(s.value))]  # fmt: skip
+
+
+@pytest.mark.parametrize("guard", ["none", "nan"])
+@pytest.mark.parametrize("attrs", [{}, {"causal": True}, {"softcap": 2.0}], ids=str)
+def test_weights_that_are_not_rounded(attrs, guard):
+    g = model(*SHAPES, guard=guard, **attrs)
+    made, inputs = program(g, "model"), arrays(g)
+    assert not reciprocals(made)
+    inputs[0][0, 1, 5] = np.nan
+    (expected,) = run_graph(g, inputs)
+    for y in (np.asarray(made(*inputs)), *run_module(made.lowered, inputs)):
+        np.testing.assert_allclose(y, expected, 1e-5, 1e-5)
+    assert not y[0, 1, 5].any() if guard == "nan" else np.isnan(y[0, 1, 5]).all()
+
+
 def test_rows_that_see_nothing():
     """Their weights are chosen, not divided alone: such a softmax stays as it is."""
     g = model(*SHAPES, mask=("bool", 37, 150))
