@@ -27,7 +27,7 @@ from tensorwright.ir.expr import (
 )  # fmt: skip
 from tensorwright.ir.loop import For, Kernel, Pack, Stmt
 from tensorwright.schedule import primitives as p
-from tensorwright.schedule.ahead import fetch_ahead
+from tensorwright.schedule.ahead import fetch_ahead, fetch_residual
 from tensorwright.schedule.depth import choose_depth, in_blocks
 from tensorwright.schedule.elements import element_loops, multiply_by_element
 from tensorwright.schedule.groups import guard_last
@@ -381,6 +381,7 @@ def spread_nest(body: Stmt, roles: Roles, tile: Tile, target: Target, choices: C
         body, tiles = split_rows(body, row, tile.rows, inner)
         outer.append(tiles)
         body = fetch_ahead(body, roles, tile, outer, at, blocks, target, choices)
+        body = fetch_residual(body, target, choices)
     return fuse_outer(body, outer, choices)
 
 
