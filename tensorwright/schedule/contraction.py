@@ -73,6 +73,7 @@ from tensorwright.target.target import Target
 
 MAX_WINDOW = 7  # of a depthwise convolution whose inputs stay in registers
 DECODING, TILE_IN_MEMORY = 0.6, 6  # cycles: of an operation, and of a vector stored and loaded
+WAY_BYTES = 4096  # of an L1 cache: lines so far apart are in one set, which holds 8 or 12
 FAR_ROW, FAR_LINE = 2, 4  # cycles to begin with another row of weights, to wait for a line of it
 HIDDEN = 0.1  # of the time to read that multiply-adds do not hide
 STEP = 0.05  # cycles for a step that is written out: its code, as no time is gained by it
@@ -136,7 +137,7 @@ def plan_contraction(k: Kernel, stage: Stage, target: Target, choices: Choices) 
         extent_of(roles.row), extent_of(roles.column), reduction_length(stage), roles.broadcast,
         1 if window is None else window.extent.value, roles.run,
         float(is_stream(roles, target, lanes)), given_width(k, roles),
-        LATENCY if pairs is None else PAIR_LATENCY,
+        LATENCY if pairs is None else PAIR_LATENCY, are_apart(roles),
     )  # fmt: skip
     tiles = prod(extent_of(f) for f in roles.outer)
     tile = choose_tile(product, target, lanes, choices.within("", tiles))
@@ -176,6 +177,14 @@ def on_tiles(
 
 def reduction_length(stage: Stage) -> int:
     return prod(extent_of(f) for f in stage.reduce)
+
+
+def are_apart(roles: Roles) -> bool:
+    """Whether rows of what is not streamed are known to fall into several sets of the L1 cache."""
+    if roles.row is None or roles.other is None:
+        return False
+    read = [(e.value.dtype.bytes, stride_of(e, sym(roles.row.var))) for e in loads_of(roles.other)]
+    return all(s is not None and is_const(s) and s.value * n % WAY_BYTES for n, s in read)
 
 
 def is_stream(roles: Roles, target: Target, lanes: int) -> bool:
