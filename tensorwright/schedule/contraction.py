@@ -31,6 +31,7 @@ from tensorwright.schedule.ahead import fetch_ahead, fetch_residual
 from tensorwright.schedule.depth import choose_depth, in_blocks
 from tensorwright.schedule.elements import element_loops, multiply_by_element
 from tensorwright.schedule.groups import guard_last
+from tensorwright.schedule.halves import share_halves
 from tensorwright.schedule.legal import ScheduleError
 from tensorwright.schedule.maps import LINE_BYTES, are_as_one, in_parallel, share, total
 from tensorwright.schedule.nest import (
@@ -390,6 +391,7 @@ def spread_nest(body: Stmt, roles: Roles, tile: Tile, target: Target, choices: C
         body, tiles = split_rows(body, row, tile.rows, inner)
         outer.append(tiles)
         body = fetch_ahead(body, roles, tile, outer, at, blocks, target, choices)
+        body = share_halves(body, roles, tile, target, choices)
         body = fetch_residual(body, target, choices)
     return fuse_outer(body, outer, choices)
 
