@@ -31,8 +31,8 @@ def share_halves(body: Stmt, roles: Roles, tile: Tile, target: Target, choices: 
     vectors take half the time, tiles are of these."""
     rest = extent_of(roles.column) - tile.width + tile.lanes
     fits = is_const(roles.column.extent) and 0 < rest <= tile.lanes // 2 and tile.vectors > 1
-    twice = 2 * tile.lanes * 32 <= target.cycle_bits
-    if not fits or not twice or not roles.broadcast or not target.fma or target.by_element:
+    two = 2 * tile.lanes * 32 <= target.cycle_bits
+    if not fits or not two or not roles.broadcast or not target.fma or target.by_element:
         return body
     found = {s: new for s in ir.statements(body) if (new := shared(s, tile, target))}
     if not found:
@@ -100,7 +100,8 @@ def last_vectors(loops: list[For], acc: Buffer, halves: Buffer) -> Stmt:
         return For(l, const(0), const(half), ir.map_accesses(one, place), "vector")
 
     if not isinstance(leaf, Store) or leaf.buffer is not acc:
-        return ir.with_children(rows, (apart(sym(rows.var)),))
+        row = loop_symbol(rows.var.name, const(0), rows.extent)
+        return For(row, const(0), rows.extent, apart(sym(row)), "unroll")
     pair = loop_symbol(rows.var.name, const(0), const(count // 2))
     l = loop_symbol(lanes.var.name, const(0), lanes.extent)
 

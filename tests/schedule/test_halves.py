@@ -70,3 +70,12 @@ def test_convolutions(size: int):
         a[:, i : i + size - 2, j : j + size - 2] @ k[i, j] for i in range(3) for j in range(3)
     )
     np.testing.assert_array_equal(tw.compile(m, threads=2)(a), want)
+
+
+@pytest.mark.parametrize("name", [WIDE, "x86-64-avx2"])
+def test_turned_results(name: str):
+    r, k = x_of(50, 33), weight(33, 20)
+    turned = OP["transpose"](OP["matmul"](r, k), perm=(1, 0))
+    a = np.random.default_rng(0).integers(-4, 5, (50, 33)).astype(np.float32)
+    program = tw.compile(Module({"main": graph("main", [r], [turned])}), target=name, threads=2)
+    np.testing.assert_array_equal(program(a), (a @ k.attrs["value"]).T)
