@@ -452,7 +452,7 @@ class Values(Operations):
             else:
                 v = self.intrinsic_masked("load", wide, b.dtype.bytes, p)
         elif (near := self.near_lanes(e, flat)) is not None:
-            v = self.shuffled_load(b, wide, *near)
+            v = self.shuffled_load(b, wide, *self.in_vector(*near))
         else:
             v = self.intrinsic_masked("gather", wide, b.dtype.bytes, self.lane_pointers(b, flat))
         return self.op(f"trunc {wide} {v} to <{n} x i1>") if b.dtype is boolean else v
@@ -494,6 +494,14 @@ class Values(Operations):
         steps = [o.value - low for o in offsets]
         return (places[0] + low, steps) if max(steps) < NEAR * self.lanes else None
 
+    def in_vector(self, first: Expr, steps: list[int]) -> tuple[Expr, list[int]]:
+        """The same from the beginning of a whole vector of the buffer on, if they are known to lie
+        in one: what is loaded from there comes from one line."""
+        begin = self.legal(first % self.lanes)
+        if not is_const(begin) or begin.value + max(steps) >= self.lanes:
+            return first, steps
+        return first - begin, [step + begin.value for step in steps]
+
     def near_pairs(self, e: Expr, flat: Expr) -> tuple[Expr, list[int]] | None:
         """The same for neighbours that are joined: (first element, offsets in words)."""
         if self.mask is not None and not self.is_inside(e.args[1]):
@@ -515,7 +523,8 @@ class Values(Operations):
         if count == n:
             v = self.op(f"load {wide}, ptr {p}, align {b.dtype.bytes}")
         else:
-            wanted = ", ".join(f"i1 {'true' if k < count else 'false'}" for k in range(n))
+            few = range(min(steps), count)
+            wanted = ", ".join(f"i1 {'true' if k in few else 'false'}" for k in range(n))
             v = self.masked_access("load", wide, b.dtype.bytes, p, f"<{wanted}>")
         return self.op(f"shufflevector {wide} {v}, {wide} poison, <{n} x i32> <{order}>")
 

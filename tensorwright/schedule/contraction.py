@@ -27,10 +27,11 @@ from tensorwright.ir.expr import (
 )  # fmt: skip
 from tensorwright.ir.loop import For, Kernel, Pack, Stmt
 from tensorwright.schedule import primitives as p
-from tensorwright.schedule.ahead import fetch_ahead
+from tensorwright.schedule.ahead import fetch_ahead, fetch_residual
 from tensorwright.schedule.depth import choose_depth, in_blocks
 from tensorwright.schedule.elements import element_loops, multiply_by_element
 from tensorwright.schedule.groups import guard_last
+from tensorwright.schedule.halves import share_halves
 from tensorwright.schedule.legal import ScheduleError
 from tensorwright.schedule.maps import LINE_BYTES, are_as_one, in_parallel, share, total
 from tensorwright.schedule.nest import (
@@ -73,10 +74,12 @@ from tensorwright.target.target import Target
 
 MAX_WINDOW = 7  # of a depthwise convolution whose inputs stay in registers
 DECODING, TILE_IN_MEMORY = 0.6, 6  # cycles: of an operation, and of a vector stored and loaded
+WAY_BYTES = 4096  # of an L1 cache: lines so far apart are in one set, which holds 8 or 12
 FAR_ROW, FAR_LINE = 2, 4  # cycles to begin with another row of weights, to wait for a line of it
 HIDDEN = 0.1  # of the time to read that multiply-adds do not hide
 STEP = 0.05  # cycles for a step that is written out: its code, as no time is gained by it
 MOST_ORDERED = 3  # loops of a reduction that are ordered in any way
+SECOND_LINE = 0.5  # cycles that a load takes longer where it is of two lines
 STEPS = (1, 2, 4)  # of a reduction that are written out
 BLOCKS = (1, 2, 4, 8)  # of rows
 
@@ -136,7 +139,7 @@ def plan_contraction(k: Kernel, stage: Stage, target: Target, choices: Choices) 
         extent_of(roles.row), extent_of(roles.column), reduction_length(stage), roles.broadcast,
         1 if window is None else window.extent.value, roles.run,
         float(is_stream(roles, target, lanes)), given_width(k, roles),
-        LATENCY if pairs is None else PAIR_LATENCY,
+        LATENCY if pairs is None else PAIR_LATENCY, are_apart(roles),
     )  # fmt: skip
     tiles = prod(extent_of(f) for f in roles.outer)
     tile = choose_tile(product, target, lanes, choices.within("", tiles))
@@ -176,6 +179,14 @@ def on_tiles(
 
 def reduction_length(stage: Stage) -> int:
     return prod(extent_of(f) for f in stage.reduce)
+
+
+def are_apart(roles: Roles) -> bool:
+    """Whether rows of what is not streamed are known to fall into several sets of the L1 cache."""
+    if roles.row is None or roles.other is None:
+        return False
+    read = [(e.value.dtype.bytes, stride_of(e, sym(roles.row.var))) for e in loads_of(roles.other)]
+    return all(s is not None and is_const(s) and s.value * n % WAY_BYTES for n, s in read)
 
 
 def is_stream(roles: Roles, target: Target, lanes: int) -> bool:
@@ -347,7 +358,7 @@ def tile_nest(body: Stmt, roles: Roles, tile: Tile, target: Target, choices: Cho
     body = spread_nest(body, roles, tile, target, choices)
     found = element_loops(body) if target.by_element else []
     if not found:
-        return write_out(body, choices)
+        return write_out(body, roles, tile, choices)
     tiles = -(-extent_of(roles.row) // tile.rows) * -(-extent_of(roles.column) // tile.width)
     times = tiles * prod(extent_of(f) for f in roles.outer)
     return multiply_by_element(body, found, tile, choices.within("", times))
@@ -381,6 +392,8 @@ def spread_nest(body: Stmt, roles: Roles, tile: Tile, target: Target, choices: C
         body, tiles = split_rows(body, row, tile.rows, inner)
         outer.append(tiles)
         body = fetch_ahead(body, roles, tile, outer, at, blocks, target, choices)
+        body = share_halves(body, roles, tile, target, choices)
+        body = fetch_residual(body, target, choices)
     return fuse_outer(body, outer, choices)
 
 
@@ -398,21 +411,39 @@ def choose_blocks(roles: Roles, tile: Tile, at: int, target: Target, choices: Ch
     return choices.pick("blocks", counts, lambda n: (n - 1) * weights / rate * HIDDEN)
 
 
-def write_out(body: Stmt, choices: Choices) -> Stmt:
+def write_out(body: Stmt, roles: Roles, tile: Tile, choices: Choices) -> Stmt:
     """Some steps of the reduction written out, in the innermost loops. Tiles hide what a loop takes
     beside its body: 1, 2 and 4 steps were within 2 % of each other in 7 of 8 products and
     convolutions (1 core of a Zen 4); in one row by 1024 x 4096 they differed up to 18 %, either
-    way from tile to tile."""
+    way from tile to tile. The channels of groups that are parts of vectors are another matter:
+    written out, each is known to lie in the vector that begins with the first one, so that no load
+    is of two lines (56 x 56, 128 channels in groups of 4 186 -> 141 us; 1 core of a Zen 5)."""
     loops = [f for f in ir.statements(body) if isinstance(f, For) and is_step(f)]
     if not loops:
         return body
     counts = [n for n in STEPS if all(is_const(f.extent % n, 0) for f in loops)]
     steps = max(extent_of(f) for f in loops)
-    count = choices.pick("unroll", counts, lambda n: STEP * steps * n)
+    parted = any(is_within_groups(f, roles, tile) for f in loops)
+
+    def cycles(n: int) -> float:
+        loads = steps * tile.rows * tile.vectors if parted and n < steps else 0
+        return STEP * steps * n + SECOND_LINE * loads
+
+    count = choices.pick("unroll", counts, cycles)
     for f in loops if count > 1 else ():
-        body, _, inner = p.split(body, f.var, count)
+        inner = f.var
+        if not is_const(f.extent, count):
+            body, _, inner = p.split(body, f.var, count)
         body = p.set_kind(body, inner, "unroll")
     return body
+
+
+def is_within_groups(f: For, roles: Roles, tile: Tile) -> bool:
+    """Whether a loop of a reduction runs along the channels of groups, several of which are one
+    vector, as long as a line."""
+    line = tile.lanes * 4 == LINE_BYTES and 1 < roles.run < tile.lanes
+    few = line and is_const(f.extent) and f.extent.value <= roles.run
+    return few and any(is_const(stride_of(e, sym(f.var)), 1) for e in ir.loads(f))
 
 
 def spread(body: Stmt, order: tuple[Symbol, ...]) -> Stmt:

@@ -17,7 +17,7 @@ from tensorwright.schedule.space import Choices
 from tensorwright.target.target import Target
 
 MOST_ROWS, MOST_VECTORS = 14, 8
-ALIKE_ROWS = 8  # that are read element by element: more of them fall into one cache set
+ALIKE_ROWS = 8  # that are read element by element: as many as one set of the L1 cache may hold
 LATENCY, PAIR_LATENCY = 4, 6  # cycles of a multiply-add, and of one of pairs of bf16
 NARROW = 1.05  # times what a step on whole vectors takes: one on halves of them
 INSTRUCTIONS_A_CYCLE = 5.25  # where there are more than multipliers and adders take
@@ -35,7 +35,8 @@ class Product:
     where they do not, `run`: columns that do, and `window`: rows that see one vector of it, all of
     which then stay in registers. far: how often, of all times, the streamed operand comes from
     memory: then the first tile of a panel waits for what it reads. panel: the width of panels that
-    it is given in, 0 if it is not. latency: cycles of a multiply-add."""
+    it is given in, 0 if it is not. latency: cycles of a multiply-add. apart: whether rows fall into
+    several sets of the L1 cache."""
 
     rows: int
     columns: int
@@ -46,6 +47,7 @@ class Product:
     far: float = 0.0
     panel: int = 0
     latency: int = LATENCY
+    apart: bool = False
 
     def is_same(self, lanes: int) -> bool:
         """Whether all lanes of a vector multiply with the same element."""
@@ -79,8 +81,9 @@ def tiles_of(product: Product, target: Target, lanes: int) -> list[Tile]:
 def tiles_of_lanes(product: Product, target: Target, lanes: int) -> Iterator[Tile]:
     registers, window = target.vector_registers, product.window
     same, sums = product.is_same(lanes), 0 if target.fma else 1  # products to be added yet
-    most_rows = min(product.rows, ALIKE_ROWS if same else MOST_ROWS)
     most_vectors = min(-(-product.columns // lanes), MOST_VECTORS)
+    few = same and not (product.apart and most_vectors == 1)  # two vectors need no more rows
+    most_rows = min(product.rows, ALIKE_ROWS if few else MOST_ROWS)
     for rows in range(1, most_rows + 1):
         others = rows if target.by_element and same else 1
         if window > 1 and rows > 1 and 2 * rows + 2 * window > registers:

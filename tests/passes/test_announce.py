@@ -1,8 +1,9 @@
-"""What host functions announce to kernels: which weights, and where each thread begins with them."""
+"""What host functions announce to kernels: which weights, and where threads begin with them."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -29,7 +30,7 @@ def announced(y, x, target=TARGET) -> tuple[list[Stmt], dict[str, Kernel]]:
 
 def layers(rows, *sizes: int):
     x = y = x_of(rows, sizes[0])
-    for depth, columns in zip(sizes, sizes[1:]):
+    for depth, columns in pairwise(sizes):
         y = OP["relu"](OP["matmul"](y, weight(depth, columns)))
     return y, x
 
@@ -45,7 +46,7 @@ def test_each_product_is_told_of_the_weights_of_the_next_and_the_last_of_the_fir
 @pytest.mark.parametrize("rows", [64, sym(Symbol("n", min=1))])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_second_thread_begins_in_the_middle(rows, threads):
-    found, kernels = announced(*layers(rows, 384, 512, 384), TARGET.with_cores(threads))
+    found, _ = announced(*layers(rows, 384, 512, 384), TARGET.with_cores(threads))
     for said in (s for s in found if isinstance(s, Announce)):
         size = said.buffer.shape[0] * said.buffer.shape[1] * said.buffer.shape[2] * 4
         assert said.stride == size // 2 if threads == 2 else said.stride in (0, size)
@@ -54,10 +55,9 @@ def test_the_second_thread_begins_in_the_middle(rows, threads):
 def test_threads_that_read_all_weights_begin_at_the_same():
     """Tiles of Winograd's transformed images are shared out, each of which reads all weights."""
     x = x_of(1, 28, 28, 64)
-    m = Module(
-        {"main": graph("main", [x], [OP["conv_general"](x, weight(3, 3, 64, 64), layout="NLAST")])}
-    )
-    k = next(k for k in run_pipeline(m, TARGET).kernels.values() if "winograd" in str(k.schedule))
+    y = OP["conv_general"](x, weight(3, 3, 64, 64), layout="NLAST")
+    kernels = run_pipeline(Module({"main": graph("main", [x], [y])}), TARGET).kernels
+    k = next(k for k in kernels.values() if "winograd" in str(k.schedule))
     assert distance(k, 1, 2) == 0
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import tensorwright as tw
 from tensorwright.driver.pipeline import run_pipeline
+from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import Symbol, sym
 from tensorwright.ir.facts import evaluate
 from tensorwright.ir.graph import graph
@@ -170,3 +171,37 @@ def test_pairs_ask_too(name):
     kernels = run_pipeline(m, find(name)).kernels.values()
     (k,) = (k for k in kernels if any("pairs" in s for s in k.schedule))
     assert asks(k)
+
+
+def added(rows: int, columns: int):
+    x, r = x_of(rows, 64), x_of(rows, columns)
+    y = OP["add"](OP["matmul"](x, weight(64, columns)), r)
+    return Module({"main": graph("main", [x, r], [y])})
+
+
+def asks_for_residual(rows: int, columns: int, name: str) -> set[tuple[int, ...]]:
+    (k,) = run_pipeline(added(rows, columns), find(name)).kernels.values()
+    r = k.inputs[-1]
+    alone = ir.rewrite(
+        k.body, lambda s: Seq(()) if isinstance(s, Prefetch) and s.place.value is not r else None
+    )
+    return asked(alone, {})
+
+
+@pytest.mark.parametrize("name", ["x86-64-avx512", "x86-64-avx512-wide"])
+def test_tiles_ask_for_each_line_of_what_is_added(name):
+    wanted = {(i, c) for i in range(1000) for c in range(0, 256, 16)}
+    assert asks_for_residual(1000, 256, name) == wanted
+
+
+@pytest.mark.parametrize("rows, name", [(400, "x86-64-avx512"), (1000, "x86-64-avx2")])
+def test_what_is_added_is_near_or_vectors_are_parts_of_lines(rows, name):
+    assert not asks_for_residual(rows, 256, name)
+
+
+def test_sums_with_what_is_added_stay_the_same():
+    m = added(1000, 256)
+    x, r = (np.random.default_rng(0).integers(-4, 5, (1000, n)).astype(np.float32)
+            for n in (64, 256))  # fmt: skip
+    w = next(n.attrs["value"] for n in m.main.nodes() if n.op.name == "const")
+    np.testing.assert_array_equal(tw.compile(m, threads=2)(x, r), x @ w + r)

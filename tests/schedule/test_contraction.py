@@ -56,6 +56,13 @@ def test_one_row_reads_weights_in_narrow_panels():
     assert found.startswith("contraction: 1 x 2 x 16 ")
 
 
+@pytest.mark.parametrize("name, lanes", [("x86-64-avx512", 16), ("x86-64-avx2", 8)])
+@pytest.mark.parametrize("depth, rows", [(96, 14), (1000, 14), (1024, 8), (2048, 8)])
+def test_rows_that_fall_into_one_cache_set_are_few(name: str, lanes: int, depth: int, rows: int):
+    made = product(12544, lanes, depth, find(name)).schedule[0]
+    assert made.startswith(f"contraction: {rows} x 1 x {lanes} ")
+
+
 def test_few_columns_of_one_row_are_read_as_they_lie():
     """The values that a step of a decoder sums are operands: turning them into narrow panels takes
     longer than the product."""

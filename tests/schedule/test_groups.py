@@ -9,6 +9,7 @@ import torch
 import tensorwright as tw
 from tensorwright.ir.graph import constant, graph
 from tensorwright.ir.interp import run_module
+from tensorwright.ir.loop import For, statements
 from tensorwright.ir.module import Module
 from tensorwright.target.host import find
 from tests.schedule.test_native import OP, x_of
@@ -52,6 +53,16 @@ def test_vectors_lie_within_groups(channels: int, lanes: int):
     f = tw.compile(layer(x, w, 4, "last"), target="x86-64-avx512")
     (trace,) = [s for k in f.lowered.kernels.values() for s in k.schedule if "contraction" in s]
     assert f"x {lanes} register tile" in trace
+
+
+@pytest.mark.parametrize("target, kind", [("x86-64-avx512", "unroll"), ("x86-64-avx2", "serial")])
+def test_channels_of_groups_are_written_out_where_a_vector_is_a_line(target: str, kind: str):
+    """Each is then loaded from the beginning of the vector that its neighbours lie in."""
+    x, w = np.zeros((1, 28, 28, 64), np.float32), np.ones((64, 4, 3, 3), np.float32)
+    f = tw.compile(layer(x, w, 16, "last"), target=target)
+    (k,) = (k for k in f.lowered.kernels.values() if any("contraction" in s for s in k.schedule))
+    channels = [s for s in statements(k.body) if isinstance(s, For) and s.var.name == "r0"]
+    assert {(s.extent.value, s.kind) for s in channels} == {(4, kind)}
 
 
 @pytest.mark.parametrize("precision", ["model", "bf16"])

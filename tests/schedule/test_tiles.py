@@ -20,6 +20,12 @@ def test_few_columns_narrow_the_vectors():
     assert chosen(Product(100, 8, 64)).lanes == 8
 
 
+def test_one_vector_has_as_many_rows_as_hide_its_load_where_they_fall_into_several_sets():
+    assert chosen(Product(3136, 16, 512, apart=True)) == (14, 1, 16)
+    assert chosen(Product(3136, 16, 1024)) == (8, 1, 16)
+    assert chosen(Product(3136, 32, 512, apart=True)) == (8, 2, 16)
+
+
 def test_rates_are_those_of_the_nearest_memory_that_holds_the_bytes():
     t = X86_AVX512
     sizes = (t.caches[1], t.caches[1] + 1, t.caches[2] + 1)
