@@ -47,7 +47,7 @@ from tensorwright.schedule.nest import (
     operand_bytes,
     stride_of,
 )
-from tensorwright.schedule.pairs import multiply_pairs, pair_variable, uncast
+from tensorwright.schedule.pairs import multiply_pairs, pair_variable
 from tensorwright.schedule.roles import (
     Roles,
     Tile,
@@ -60,6 +60,7 @@ from tensorwright.schedule.roles import (
     packed_index,
     reduction_order,
 )  # fmt: skip
+from tensorwright.schedule.sliding import seen_again, sliding_window
 from tensorwright.schedule.space import Choices
 from tensorwright.schedule.tiles import (
     LATENCY,
@@ -71,7 +72,6 @@ from tensorwright.schedule.tiles import (
 )
 from tensorwright.target.target import Target
 
-MAX_WINDOW = 7  # of a depthwise convolution whose inputs stay in registers
 DECODING, TILE_IN_MEMORY = 0.6, 6  # cycles: of an operation, and of a vector stored and loaded
 FAR_ROW, FAR_LINE = 2, 4  # cycles to begin with another row of weights, to wait for a line of it
 HIDDEN = 0.1  # of the time to read that multiply-adds do not hide
@@ -276,23 +276,6 @@ def order_reduction(body: Stmt, stage: Stage, roles: Roles, window: For | None) 
     return p.reorder(body, order)
 
 
-def sliding_window(stage: Stage, roles: Roles) -> For | None:
-    """The reduction loop along which rows see the other operand's vectors again, one later (a
-    depthwise convolution that moves by one): written out, so that each is loaded once."""
-    if roles.row is None or roles.broadcast or roles.other is None:
-        return None
-    read = uncast(roles.other)
-    if read.op != "load":
-        return None
-    step = stride_of(read, sym(roles.row.var))
-    for f in stage.reduce:
-        moves = stride_of(read, sym(f.var))
-        slides = moves is not None and moves is step and not is_const(step, 0)
-        if is_const(f.extent) and 1 < f.extent.value <= MAX_WINDOW and slides:
-            return f
-    return None
-
-
 def order_spatial(body: Stmt, stage: Stage, roles: Roles) -> Stmt:
     """Outer loops, then the row loop, then the column loop: here still one perfect nest."""
     order = [*roles.outer, *([roles.row] if roles.row else []), roles.column]
@@ -316,17 +299,23 @@ def panel_position(body: Stmt, roles: Roles, width: int, target: Target, choices
     """Where among the outer loops that over weight panels goes: inside all of them, so that a panel
     serves one block of rows after another from the L1 cache; or around those loops that the weights
     do not depend on, which rereads the other operand instead of weights that fit no L2 cache, and
-    stores one after another what lies in one line of a result that is turned."""
+    stores one after another what lies in one line of a result that is turned. Each panel has its
+    own part of what a window slides over channel by channel: around the loop along which it slides,
+    the L1 cache holds what the next step sees again."""
     free = [f for f in roles.outer if is_free(f, roles)]
     weights, other = operand_bytes(roles.weights), operand_bytes(roles.other)
     repeats = prod(extent_of(f) for f in free)
     panels = -(-extent_of(roles.column) // width)
     again = weights * (repeats - 1) if weights > target.caches[1] // 2 else 0
     parted = parted_lines(body, roles) if panels > 1 else 0
-    cycles = {"inside": again / target.memory_rate + parted / target.l2_rate}
+    seen = seen_again(body, roles, extent_of(roles.column), target)
+    cycles = {"inside": again / target.memory_rate + parted / target.l2_rate + seen}
     first = next((k for k, f in enumerate(roles.outer) if f in free), len(roles.outer))
+    if not roles.broadcast:
+        first = max(first, len(roles.outer) - 1)
     if first < len(roles.outer) and all(f in free for f in roles.outer[first:]):
-        cycles["around"] = other * (panels - 1) / target.memory_rate if roles.broadcast else 0
+        reread = other * (panels - 1) / target.memory_rate if roles.broadcast else 0
+        cycles["around"] = reread + seen_again(body, roles, width, target)
     where = choices.pick("panels", cycles, cycles.get)
     return first if where == "around" else len(roles.outer)
 
