@@ -60,7 +60,7 @@ from tensorwright.schedule.roles import (
     packed_index,
     reduction_order,
 )  # fmt: skip
-from tensorwright.schedule.sliding import seen_again, sliding_window
+from tensorwright.schedule.sliding import crowding, seen_again, sliding_window, window_step
 from tensorwright.schedule.space import Choices
 from tensorwright.schedule.tiles import (
     LATENCY,
@@ -69,6 +69,7 @@ from tensorwright.schedule.tiles import (
     Product,
     choose_tile,
     cycles_of,
+    least_cycles,
 )
 from tensorwright.target.target import Target
 
@@ -130,16 +131,16 @@ def plan_contraction(k: Kernel, stage: Stage, target: Target, choices: Choices) 
         raise ScheduleError(f"no loop of {stage.out.name} runs along columns")
     roles = choose_order(stage, roles, target, choices)
     lanes = target.lanes(stage.acc.dtype)
-    window = choose_window(stage, roles, choices)
     pairs = choose_products(stage, roles, target, choices)
     product = Product(
         extent_of(roles.row), extent_of(roles.column), reduction_length(stage), roles.broadcast,
-        1 if window is None else window.extent.value, roles.run,
-        float(is_stream(roles, target, lanes)), given_width(k, roles),
-        LATENCY if pairs is None else PAIR_LATENCY,
+        run=roles.run, far=float(is_stream(roles, target, lanes)), panel=given_width(k, roles),
+        latency=LATENCY if pairs is None else PAIR_LATENCY,
+        crowding=crowding((roles.row, roles.column, *stage.reduce), roles, lanes, target),
     )  # fmt: skip
-    tiles = prod(extent_of(f) for f in roles.outer)
-    tile = choose_tile(product, target, lanes, choices.within("", tiles))
+    each = choices.within("", prod(extent_of(f) for f in roles.outer))
+    window, product = choose_window(stage, roles, product, target, lanes, each)
+    tile = choose_tile(product, target, lanes, each)
     pack = choose_panels(k, stage, roles, tile, pairs, target, choices)
     if pack is None and not is_streamed(roles.weights, sym(roles.column.var)):
         raise ScheduleError(f"what {stage.out.name} streams neither lies along its columns nor can "
@@ -211,15 +212,18 @@ def choose_order(stage: Stage, roles: Roles, target: Target, choices: Choices) -
     return replace(roles, order=tuple(sym(stage.reduce[n].var) for n in order))
 
 
-def choose_window(stage: Stage, roles: Roles, choices: Choices) -> For | None:
-    """The loop of a sliding window to write out, if any. What it saves, loads of what neighbouring
-    rows see, depends on the tile and is counted there (14 x 14, 384 channels, 5 x 5, all else as
-    by default: from memory 1.34 times the estimate, 1.19 times the time)."""
+def choose_window(
+    stage: Stage, roles: Roles, product: Product, target: Target, lanes: int, choices: Choices
+) -> tuple[For | None, Product]:  # fmt: skip
+    """The loop of a sliding window to write out, if any, and what tiles then are asked for: it
+    saves loads of what neighbouring rows see, which wait in registers meanwhile."""
     window = sliding_window(stage, roles)
     if window is None:
-        return None
-    kept = choices.pick("window", ("registers", "memory"), lambda _: 0.0)
-    return window if kept == "registers" else None
+        return None, product
+    slid = replace(product, window=window.extent.value, step=window_step(window, roles))
+    found = {"registers": (window, slid), "memory": (None, product)}
+    cycles = lambda kept: least_cycles(found[kept][1], target, lanes)
+    return found[choices.pick("window", found, cycles)]
 
 
 def choose_products(stage: Stage, roles: Roles, target: Target, choices: Choices) -> Expr | None:
@@ -311,8 +315,6 @@ def panel_position(body: Stmt, roles: Roles, width: int, target: Target, choices
     seen = seen_again(body, roles, extent_of(roles.column), target)
     cycles = {"inside": again / target.memory_rate + parted / target.l2_rate + seen}
     first = next((k for k, f in enumerate(roles.outer) if f in free), len(roles.outer))
-    if not roles.broadcast:
-        first = max(first, len(roles.outer) - 1)
     if first < len(roles.outer) and all(f in free for f in roles.outer[first:]):
         reread = other * (panels - 1) / target.memory_rate if roles.broadcast else 0
         cycles["around"] = reread + seen_again(body, roles, width, target)

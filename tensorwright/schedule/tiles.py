@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from tensorwright.schedule.roles import Tile
-from tensorwright.schedule.space import Choices
+from tensorwright.schedule.space import Choices, Cost
 from tensorwright.target.target import Target
 
 MOST_ROWS, MOST_VECTORS = 14, 8
@@ -21,7 +21,8 @@ ALIKE_ROWS = 8  # that are read element by element: more of them fall into one c
 LATENCY, PAIR_LATENCY = 4, 6  # cycles of a multiply-add, and of one of pairs of bf16
 NARROW = 1.05  # times what a step on whole vectors takes: one on halves of them
 INSTRUCTIONS_A_CYCLE = 5.25  # where there are more than multipliers and adders take
-ALONE = 0.25  # what a load costs more whose neighbours are not loaded
+ALONE = 0.4  # cycles that a load takes more whose neighbours are not loaded, if it is not in the L1
+# cache (3x3, 28 x 28, 256 channels, 1 core of a Zen 5: 14 x 1 vectors 79 us, 7 x 2 33)
 AHEAD = 0.007  # of the time to read weights from memory: what each further vector of a step costs
 OTHER_PANELS = 1.1  # times that: tiles as wide as the panels that weights are given in are not
 PERMUTED = 1.5  # times what a load costs: one whose elements are then spread over their groups
@@ -46,6 +47,8 @@ class Product:
     far: float = 0.0
     panel: int = 0
     latency: int = LATENCY
+    step: int = 1
+    crowding: float = 0.0
 
     def is_same(self, lanes: int) -> bool:
         """Whether all lanes of a vector multiply with the same element."""
@@ -54,6 +57,18 @@ class Product:
 
 def choose_tile(product: Product, target: Target, lanes: int, choices: Choices) -> Tile:
     """The tile of least cost; few columns narrow the vectors."""
+    tiles, cycles = weighed(product, target, lanes)
+    return choices.pick("tile", tiles, cycles)
+
+
+def least_cycles(product: Product, target: Target, lanes: int) -> float:
+    """What the tile of least cost takes."""
+    tiles, cycles = weighed(product, target, lanes)
+    return min(map(cycles, tiles))
+
+
+def weighed(product: Product, target: Target, lanes: int) -> tuple[list[Tile], Cost]:
+    """The tiles that fit the registers, and the cycles of all steps of the reduction on one."""
     product = replace(product, rows=max(product.rows, 1), columns=max(product.columns, 1))
     while lanes > 4 and product.columns <= lanes // 2:
         lanes //= 2
@@ -62,7 +77,7 @@ def choose_tile(product: Product, target: Target, lanes: int, choices: Choices) 
         narrow = NARROW if tile.lanes < lanes and product.run % tile.lanes else 1
         return product.depth * narrow * tile_cost(product, tile, target)
 
-    return choices.pick("tile", tiles_of(product, target, lanes), cycles)
+    return tiles_of(product, target, lanes), cycles
 
 
 def tiles_of(product: Product, target: Target, lanes: int) -> list[Tile]:
@@ -77,17 +92,22 @@ def tiles_of(product: Product, target: Target, lanes: int) -> list[Tile]:
 
 
 def tiles_of_lanes(product: Product, target: Target, lanes: int) -> Iterator[Tile]:
-    registers, window = target.vector_registers, product.window
+    registers = target.vector_registers
     same, sums = product.is_same(lanes), 0 if target.fma else 1  # products to be added yet
     most_rows = min(product.rows, ALIKE_ROWS if same else MOST_ROWS)
     most_vectors = min(-(-product.columns // lanes), MOST_VECTORS)
     for rows in range(1, most_rows + 1):
         others = rows if target.by_element and same else 1
-        if window > 1 and rows > 1 and 2 * rows + 2 * window > registers:
-            continue
         for vectors in range(1, most_vectors + 1):
-            if rows * vectors + vectors + others + sums <= registers:
+            held = rows * vectors + kept(product, rows) * vectors
+            if held + vectors + others + sums <= registers:
                 yield Tile(rows, vectors, lanes)
+
+
+def kept(product: Product, rows: int) -> int:
+    """Elements of a sliding window that wait for a further row to see them: all of the last rows
+    but one that begin within a step, as often as the rest of the window reaches."""
+    return (rows - 1) * max(min(product.step, product.window - product.step), 0)
 
 
 def cycles_of(products: float, target: Target) -> float:
@@ -120,11 +140,13 @@ def tile_cost(product: Product, tile: Tile, target: Target) -> float:
             others = elements / 2
             rest = 0.3 * elements + 0.5 * vectors
     else:  # what a window slides over is loaded once; vectors next to each other come together
-        seen = (rows + product.window - 1) / product.window * vectors
-        loads = seen * one * (1 + ALONE / vectors)
+        each = product.step if product.window > 1 else 1
+        seen = (each * (rows - 1) + product.window) / product.window * vectors
+        loads = seen * one
         apart = tile.lanes % run or product.columns % width  # whose last columns are guarded
         others = loads * (1 if run == 1 else GATHERED if apart else PERMUTED)
-        rest = 0.3 * seen + 0.5 * vectors
+        alone = ALONE * product.crowding if vectors == 1 else 0
+        rest = (0.15 + alone) * seen + 0.25 * vectors
     cycles = max(rows * vectors * one, others + weights, product.latency)
     waiting = product.far * max(reading(product, tile, target) - cycles, 0)
     return columns * (row_tiles * (cycles + rest * one) + waiting)
