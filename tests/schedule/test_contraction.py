@@ -112,7 +112,9 @@ def grouped(channels: int, groups_: int, stride: int, target: Target) -> Kernel:
     return kernel
 
 
-@pytest.mark.parametrize(("channels", "stride", "share"), [(4, 1, 0.45), (8, 2, 0.35)])
+@pytest.mark.parametrize(
+    ("channels", "stride", "share"), [(4, 1, 0.45), (8, 2, 0.34), (8, 3, 0.35)]
+)
 def test_groups_narrower_than_a_vector(channels: int, stride: int, share: float):
     """What a window slides over is loaded and permuted once for all that see it; where it does not
     slide, vectors are as narrow as groups and multiply single elements."""
