@@ -60,7 +60,7 @@ from tensorwright.schedule.roles import (
     packed_index,
     reduction_order,
 )  # fmt: skip
-from tensorwright.schedule.sliding import crowding, seen_again, sliding_window, window_step
+from tensorwright.schedule.sliding import seen_again, slid_by, sliding_window, window_step
 from tensorwright.schedule.space import Choices
 from tensorwright.schedule.tiles import (
     LATENCY,
@@ -136,7 +136,7 @@ def plan_contraction(k: Kernel, stage: Stage, target: Target, choices: Choices) 
         extent_of(roles.row), extent_of(roles.column), reduction_length(stage), roles.broadcast,
         run=roles.run, far=float(is_stream(roles, target, lanes)), panel=given_width(k, roles),
         latency=LATENCY if pairs is None else PAIR_LATENCY,
-        crowding=crowding((roles.row, roles.column, *stage.reduce), roles, lanes, target),
+        slid=slid_by(roles, (roles.row, roles.column, *stage.reduce)),
     )  # fmt: skip
     each = choices.within("", prod(extent_of(f) for f in roles.outer))
     window, product = choose_window(stage, roles, product, target, lanes, each)

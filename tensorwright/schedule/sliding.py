@@ -8,12 +8,14 @@ What the next row of results sees again comes from the L1 cache if little else i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from math import gcd, prod
 
 from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import Expr, is_const, sym
 from tensorwright.ir.loop import For, Stmt
+from tensorwright.ir.type import Dim
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.maps import LINE_BYTES
 from tensorwright.schedule.nest import Stage, affine, depends, extent_of, operand_bytes, stride_of
@@ -58,48 +60,59 @@ def slid_over(roles: Roles) -> Expr | None:
     return read if read.op == "load" else None
 
 
+@dataclass(frozen=True)
+class Slid:
+    """What a step of the innermost outer loop touches, where the next one sees some of it again:
+    elements of `size` bytes, so many `read` and `stored` for each column, in lines that are a
+    multiple of `apart` bytes from each other."""
+
+    size: int
+    read: int
+    stored: int
+    apart: int
+
+    def crowding(self, columns: int, target: Target) -> float:
+        """Which part of it leaves the L1 cache before the next step, so many columns at a time: the
+        more, the more there is of it. Lines in equal steps share few of its sets."""
+        width = columns * self.size
+        held = target.caches[0] * min(max(width, LINE_BYTES) / self.apart, 1)
+        full = (self.read + self.stored) * width / held
+        return full / (1 + full)
+
+
+def slid_by(roles: Roles, inner: Iterable[For]) -> Slid | None:
+    """The same of the loops inside of a step."""
+    read = slid_over(roles)
+    if read is None or roles.row is None or not roles.outer:
+        return None
+    around, column = sym(roles.outer[-1].var), sym(roles.column.var)
+    loops = {sym(f.var): f for f in inner if extent_of(f) > 1 and f.var is not roles.column.var}
+    if not any(depends(i, around) and depends(i, v) for i in read.args for v in loops):
+        return None
+    places = [(i, d) for i, d in zip(read.args, read.value.shape) if not depends(i, column)]
+    size, steps = read.value.dtype.bytes, [stride_of(read, v) for v in loops]
+    apart = gcd(WAY, *(s.value * size for s in steps if s is not None and is_const(s)))
+    return Slid(size, prod(reach(i, loops, d) for i, d in places), extent_of(roles.row), apart)
+
+
+def reach(i: Expr, loops: Mapping[Expr, For], size: Dim) -> int:
+    """How many elements of a dimension lie between the first and the last that loops touch."""
+    moves = {v: affine(i, v) for v in loops if depends(i, v)}
+    if all(m is not None and is_const(m) for m in moves.values()):
+        return 1 + sum(abs(m.value) * (extent_of(loops[v]) - 1) for v, m in moves.items())
+    return size if isinstance(size, int) else 1
+
+
 def seen_again(body: Stmt, roles: Roles, columns: int, target: Target) -> float:
     """Cycles to read again what steps of the innermost outer loop see, so many columns at a time,
     and lines of which fewer columns take a part."""
-    read = slid_over(roles)
-    if read is None or roles.row is None or not roles.outer:
+    if not roles.outer:
         return 0
-    around = roles.outer[-1]
-    inner = [s for s in ir.statements(p.find(body, around.var).body) if isinstance(s, For)]
-    together = lambda i, f: depends(i, sym(around.var)) and depends(i, sym(f.var))
-    if not any(together(i, f) for i in read.args for f in inner):
+    inner = ir.statements(p.find(body, roles.outer[-1].var).body)
+    slid = slid_by(roles, [s for s in inner if isinstance(s, For)])
+    if slid is None:
         return 0
-    size, width = operand_bytes(read), columns * read.value.dtype.bytes
-    steps = prod(map(extent_of, roles.outer))
-    seen = max(steps * span(read, {sym(f.var): extent_of(f) for f in inner}) - size, 0)
-    parted = size * (max(LINE_BYTES / width, 1) - 1)
-    return (seen * crowding(inner, roles, columns, target) + parted) / target.rate(size)
-
-
-def crowding(inner: Sequence[For | None], roles: Roles, columns: int, target: Target) -> float:
-    """Which part of what the loops of a step read, so many columns at a time, leaves the L1 cache
-    before the next step: the more, the more of it they read and store. Lines in equal steps share
-    few of its sets. 0 where nothing slides."""
-    read = slid_over(roles)
-    if read is None or roles.row is None:
-        return 0
-    sizes = {sym(f.var): extent_of(f) for f in inner if extent_of(f) > 1}
-    each, column = read.value.dtype.bytes, sym(roles.column.var)
-    held = span(read, sizes | {column: columns}) + extent_of(roles.row) * columns * each
-    steps = [stride_of(read, v) for v in sizes if v is not column]
-    apart = gcd(WAY, *(s.value * each for s in steps if s is not None and is_const(s)))
-    full = held / target.caches[0] / min(max(columns * each, LINE_BYTES) / apart, 1)
-    return full / (1 + full)
-
-
-def span(read: Expr, sizes: dict[Expr, int]) -> int:
-    """Bytes from the first to the last element, along each dimension, that loops of so many steps
-    read."""
-    count = 1
-    for i, d in zip(read.args, read.value.shape):
-        moves = {v: affine(i, v) for v in sizes if depends(i, v)}
-        if all(m is not None and is_const(m) for m in moves.values()):
-            count *= 1 + sum(abs(m.value) * (sizes[v] - 1) for v, m in moves.items())
-        else:
-            count *= d if isinstance(d, int) else 1
-    return count * read.value.dtype.bytes
+    size, steps = operand_bytes(roles.other), prod(map(extent_of, roles.outer))
+    read = steps * slid.read * extent_of(roles.column) * slid.size
+    parted = size * (max(LINE_BYTES / (columns * slid.size), 1) - 1)
+    return (max(read - size, 0) * slid.crowding(columns, target) + parted) / target.rate(size)

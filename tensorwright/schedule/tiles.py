@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from tensorwright.schedule.roles import Tile
+from tensorwright.schedule.sliding import Slid
 from tensorwright.schedule.space import Choices, Cost
 from tensorwright.target.target import Target
 
@@ -21,8 +22,9 @@ ALIKE_ROWS = 8  # that are read element by element: more of them fall into one c
 LATENCY, PAIR_LATENCY = 4, 6  # cycles of a multiply-add, and of one of pairs of bf16
 NARROW = 1.05  # times what a step on whole vectors takes: one on halves of them
 INSTRUCTIONS_A_CYCLE = 5.25  # where there are more than multipliers and adders take
-ALONE = 0.4  # cycles that a load takes more whose neighbours are not loaded, if it is not in the L1
-# cache (3x3, 28 x 28, 256 channels, 1 core of a Zen 5: 14 x 1 vectors 79 us, 7 x 2 33)
+ALONE, NEXT = 0.5, 0.2  # cycles that a load takes more if it is not in the L1 cache: where its
+# neighbours are not loaded, and where they are (3x3, 28 x 28, 256 channels, 1 core of a Zen 5:
+# tiles of 14 x 1 vectors 79 us, of 7 x 2 33)
 AHEAD = 0.007  # of the time to read weights from memory: what each further vector of a step costs
 OTHER_PANELS = 1.1  # times that: tiles as wide as the panels that weights are given in are not
 PERMUTED = 1.5  # times what a load costs: one whose elements are then spread over their groups
@@ -48,7 +50,7 @@ class Product:
     panel: int = 0
     latency: int = LATENCY
     step: int = 1
-    crowding: float = 0.0
+    slid: Slid | None = None
 
     def is_same(self, lanes: int) -> bool:
         """Whether all lanes of a vector multiply with the same element."""
@@ -140,13 +142,13 @@ def tile_cost(product: Product, tile: Tile, target: Target) -> float:
             others = elements / 2
             rest = 0.3 * elements + 0.5 * vectors
     else:  # what a window slides over is loaded once; vectors next to each other come together
-        each = product.step if product.window > 1 else 1
-        seen = (each * (rows - 1) + product.window) / product.window * vectors
+        seen = (product.step * (rows - 1) + product.window) / product.window * vectors
         loads = seen * one
         apart = tile.lanes % run or product.columns % width  # whose last columns are guarded
         others = loads * (1 if run == 1 else GATHERED if apart else PERMUTED)
-        alone = ALONE * product.crowding if vectors == 1 else 0
-        rest = (0.15 + alone) * seen + 0.25 * vectors
+        slid = product.slid
+        lost = 0 if slid is None else slid.crowding(width, target)
+        rest = (0.15 + lost * (ALONE if vectors == 1 else NEXT)) * seen + 0.25 * vectors
     cycles = max(rows * vectors * one, others + weights, product.latency)
     waiting = product.far * max(reading(product, tile, target) - cycles, 0)
     return columns * (row_tiles * (cycles + rest * one) + waiting)
