@@ -138,9 +138,9 @@ def plan_contraction(k: Kernel, stage: Stage, target: Target, choices: Choices) 
         latency=LATENCY if pairs is None else PAIR_LATENCY,
         slid=slid_by(roles, (roles.row, roles.column, *stage.reduce)),
     )  # fmt: skip
-    each = choices.within("", prod(extent_of(f) for f in roles.outer))
-    window, product = choose_window(stage, roles, product, target, lanes, each)
-    tile = choose_tile(product, target, lanes, each)
+    times = choices.within("", prod(extent_of(f) for f in roles.outer))
+    window, product = choose_window(stage, roles, product, target, lanes, times)
+    tile = choose_tile(product, target, lanes, times)
     pack = choose_panels(k, stage, roles, tile, pairs, target, choices)
     if pack is None and not is_streamed(roles.weights, sym(roles.column.var)):
         raise ScheduleError(f"what {stage.out.name} streams neither lies along its columns nor can "

@@ -23,7 +23,7 @@ from tensorwright.schedule.pairs import uncast
 from tensorwright.schedule.roles import Roles
 from tensorwright.target.target import Target
 
-WAY = 4096  # bytes: lines as far apart are in one set of an L1 cache, as if it were a page
+WAY = 4096  # bytes: lines so far apart share a set of an L1 cache, which it finds within a page
 MAX_WINDOW = 7  # of a depthwise convolution whose inputs stay in registers
 
 

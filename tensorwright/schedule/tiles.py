@@ -38,7 +38,9 @@ class Product:
     where they do not, `run`: columns that do, and `window`: rows that see one vector of it, all of
     which then stay in registers. far: how often, of all times, the streamed operand comes from
     memory: then the first tile of a panel waits for what it reads. panel: the width of panels that
-    it is given in, 0 if it is not. latency: cycles of a multiply-add."""
+    it is given in, 0 if it is not. latency: cycles of a multiply-add. step: how many vectors further
+    the next row's window begins. slid: what the window slides over, if the next rows of results see
+    some of it again."""
 
     rows: int
     columns: int
@@ -107,8 +109,8 @@ def tiles_of_lanes(product: Product, target: Target, lanes: int) -> Iterator[Til
 
 
 def kept(product: Product, rows: int) -> int:
-    """Elements of a sliding window that wait for a further row to see them: all of the last rows
-    but one that begin within a step, as often as the rest of the window reaches."""
+    """Vectors of what a window slides over that wait for a row to see them again: of each row but
+    one as many as lie between it and the next, or as the windows of both share if that is less."""
     return (rows - 1) * max(min(product.step, product.window - product.step), 0)
 
 
