@@ -38,9 +38,9 @@ class Product:
     where they do not, `run`: columns that do, and `window`: rows that see one vector of it, all of
     which then stay in registers. far: how often, of all times, the streamed operand comes from
     memory: then the first tile of a panel waits for what it reads. panel: the width of panels that
-    it is given in, 0 if it is not. latency: cycles of a multiply-add. step: how many vectors further
-    the next row's window begins. slid: what the window slides over, if the next rows of results see
-    some of it again."""
+    it is given in, 0 if it is not. latency: cycles of a multiply-add. step: how many vectors
+    further the next row's window begins. slid: what the window slides over, if the next rows of
+    results see some of it again."""
 
     rows: int
     columns: int
