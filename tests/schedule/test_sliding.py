@@ -39,6 +39,7 @@ def choices(size: int, channels: int, window: int, stride: int, target: str) -> 
         (28, 240, 5, 1, "around"),
         (14, 192, 3, 2, "around"),
         (56, 96, 7, 1, "around"),
+        (28, 128, 3, 1, "around"),
         (14, 512, 3, 1, "inside"),  # pixels 2048 bytes apart: few sets of the L1 cache hold them
         (7, 1024, 3, 1, "inside"),
     ],
