@@ -48,7 +48,7 @@ from tensorwright.schedule.nest import (
     operand_bytes,
     stride_of,
 )
-from tensorwright.schedule.pairs import multiply_pairs, pair_variable, uncast
+from tensorwright.schedule.pairs import multiply_pairs, pair_variable
 from tensorwright.schedule.roles import (
     Roles,
     Tile,
@@ -61,6 +61,7 @@ from tensorwright.schedule.roles import (
     packed_index,
     reduction_order,
 )  # fmt: skip
+from tensorwright.schedule.sliding import seen_again, slid_by, sliding_window, window_step
 from tensorwright.schedule.space import Choices
 from tensorwright.schedule.tiles import (
     LATENCY,
@@ -69,10 +70,10 @@ from tensorwright.schedule.tiles import (
     Product,
     choose_tile,
     cycles_of,
+    least_cycles,
 )
 from tensorwright.target.target import Target
 
-MAX_WINDOW = 7  # of a depthwise convolution whose inputs stay in registers
 DECODING, TILE_IN_MEMORY = 0.6, 6  # cycles: of an operation, and of a vector stored and loaded
 WAY_BYTES = 4096  # of an L1 cache: lines so far apart are in one set, which holds 8 or 12
 FAR_ROW, FAR_LINE = 2, 4  # cycles to begin with another row of weights, to wait for a line of it
@@ -133,16 +134,16 @@ def plan_contraction(k: Kernel, stage: Stage, target: Target, choices: Choices) 
         raise ScheduleError(f"no loop of {stage.out.name} runs along columns")
     roles = choose_order(stage, roles, target, choices)
     lanes = target.lanes(stage.acc.dtype)
-    window = choose_window(stage, roles, choices)
     pairs = choose_products(stage, roles, target, choices)
     product = Product(
         extent_of(roles.row), extent_of(roles.column), reduction_length(stage), roles.broadcast,
-        1 if window is None else window.extent.value, roles.run,
-        float(is_stream(roles, target, lanes)), given_width(k, roles),
-        LATENCY if pairs is None else PAIR_LATENCY, are_apart(roles),
+        run=roles.run, far=float(is_stream(roles, target, lanes)), panel=given_width(k, roles),
+        latency=LATENCY if pairs is None else PAIR_LATENCY, apart=are_apart(roles),
+        slid=slid_by(roles, (roles.row, roles.column, *stage.reduce)),
     )  # fmt: skip
-    tiles = prod(extent_of(f) for f in roles.outer)
-    tile = choose_tile(product, target, lanes, choices.within("", tiles))
+    times = choices.within("", prod(extent_of(f) for f in roles.outer))
+    window, product = choose_window(stage, roles, product, target, lanes, times)
+    tile = choose_tile(product, target, lanes, times)
     pack = choose_panels(k, stage, roles, tile, pairs, target, choices)
     if pack is None and not is_streamed(roles.weights, sym(roles.column.var)):
         raise ScheduleError(f"what {stage.out.name} streams neither lies along its columns nor can "
@@ -222,15 +223,18 @@ def choose_order(stage: Stage, roles: Roles, target: Target, choices: Choices) -
     return replace(roles, order=tuple(sym(stage.reduce[n].var) for n in order))
 
 
-def choose_window(stage: Stage, roles: Roles, choices: Choices) -> For | None:
-    """The loop of a sliding window to write out, if any. What it saves, loads of what neighbouring
-    rows see, depends on the tile and is counted there (14 x 14, 384 channels, 5 x 5, all else as
-    by default: from memory 1.34 times the estimate, 1.19 times the time)."""
+def choose_window(
+    stage: Stage, roles: Roles, product: Product, target: Target, lanes: int, choices: Choices
+) -> tuple[For | None, Product]:  # fmt: skip
+    """The loop of a sliding window to write out, if any, and what tiles then are asked for: it
+    saves loads of what neighbouring rows see, which wait in registers meanwhile."""
     window = sliding_window(stage, roles)
     if window is None:
-        return None
-    kept = choices.pick("window", ("registers", "memory"), lambda _: 0.0)
-    return window if kept == "registers" else None
+        return None, product
+    slid = replace(product, window=window.extent.value, step=window_step(window, roles))
+    found = {"registers": (window, slid), "memory": (None, product)}
+    cycles = lambda kept: least_cycles(found[kept][1], target, lanes)
+    return found[choices.pick("window", found, cycles)]
 
 
 def choose_products(stage: Stage, roles: Roles, target: Target, choices: Choices) -> Expr | None:
@@ -287,23 +291,6 @@ def order_reduction(body: Stmt, stage: Stage, roles: Roles, window: For | None) 
     return p.reorder(body, order)
 
 
-def sliding_window(stage: Stage, roles: Roles) -> For | None:
-    """The reduction loop along which rows see the other operand's vectors again, one later (a
-    depthwise convolution that moves by one): written out, so that each is loaded once."""
-    if roles.row is None or roles.broadcast or roles.other is None:
-        return None
-    read = uncast(roles.other)
-    if read.op != "load":
-        return None
-    step = stride_of(read, sym(roles.row.var))
-    for f in stage.reduce:
-        moves = stride_of(read, sym(f.var))
-        slides = moves is not None and moves is step and not is_const(step, 0)
-        if is_const(f.extent) and 1 < f.extent.value <= MAX_WINDOW and slides:
-            return f
-    return None
-
-
 def order_spatial(body: Stmt, stage: Stage, roles: Roles) -> Stmt:
     """Outer loops, then the row loop, then the column loop: here still one perfect nest."""
     order = [*roles.outer, *([roles.row] if roles.row else []), roles.column]
@@ -327,17 +314,21 @@ def panel_position(body: Stmt, roles: Roles, width: int, target: Target, choices
     """Where among the outer loops that over weight panels goes: inside all of them, so that a panel
     serves one block of rows after another from the L1 cache; or around those loops that the weights
     do not depend on, which rereads the other operand instead of weights that fit no L2 cache, and
-    stores one after another what lies in one line of a result that is turned."""
+    stores one after another what lies in one line of a result that is turned. Each panel has its
+    own part of what a window slides over channel by channel: around the loop along which it slides,
+    the L1 cache holds what the next step sees again."""
     free = [f for f in roles.outer if is_free(f, roles)]
     weights, other = operand_bytes(roles.weights), operand_bytes(roles.other)
     repeats = prod(extent_of(f) for f in free)
     panels = -(-extent_of(roles.column) // width)
     again = weights * (repeats - 1) if weights > target.caches[1] // 2 else 0
     parted = parted_lines(body, roles) if panels > 1 else 0
-    cycles = {"inside": again / target.memory_rate + parted / target.l2_rate}
+    seen = seen_again(body, roles, extent_of(roles.column), target)
+    cycles = {"inside": again / target.memory_rate + parted / target.l2_rate + seen}
     first = next((k for k, f in enumerate(roles.outer) if f in free), len(roles.outer))
     if first < len(roles.outer) and all(f in free for f in roles.outer[first:]):
-        cycles["around"] = other * (panels - 1) / target.memory_rate if roles.broadcast else 0
+        reread = other * (panels - 1) / target.memory_rate if roles.broadcast else 0
+        cycles["around"] = reread + seen_again(body, roles, width, target)
     where = choices.pick("panels", cycles, cycles.get)
     return first if where == "around" else len(roles.outer)
 

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from tensorwright.schedule.roles import Tile
-from tensorwright.schedule.space import Choices
+from tensorwright.schedule.sliding import Slid
+from tensorwright.schedule.space import Choices, Cost
 from tensorwright.target.target import Target
 
 MOST_ROWS, MOST_VECTORS = 14, 8
@@ -21,7 +22,9 @@ ALIKE_ROWS = 8  # that are read element by element: as many as one set of the L1
 LATENCY, PAIR_LATENCY = 4, 6  # cycles of a multiply-add, and of one of pairs of bf16
 NARROW = 1.05  # times what a step on whole vectors takes: one on halves of them
 INSTRUCTIONS_A_CYCLE = 5.25  # where there are more than multipliers and adders take
-ALONE = 0.25  # what a load costs more whose neighbours are not loaded
+ALONE, NEXT = 0.5, 0.2  # cycles that a load takes more if it is not in the L1 cache: where its
+# neighbours are not loaded, and where they are (3x3, 28 x 28, 256 channels, 1 core of a Zen 5:
+# tiles of 14 x 1 vectors 79 us, of 7 x 2 33)
 AHEAD = 0.007  # of the time to read weights from memory: what each further vector of a step costs
 OTHER_PANELS = 1.1  # times that: tiles as wide as the panels that weights are given in are not
 PERMUTED = 1.5  # times what a load costs: one whose elements are then spread over their groups
@@ -36,7 +39,8 @@ class Product:
     which then stay in registers. far: how often, of all times, the streamed operand comes from
     memory: then the first tile of a panel waits for what it reads. panel: the width of panels that
     it is given in, 0 if it is not. latency: cycles of a multiply-add. apart: whether rows fall into
-    several sets of the L1 cache."""
+    several sets of the L1 cache. step: how many vectors further the next row's window begins. slid:
+    what the window slides over, if the next rows of results see some of it again."""
 
     rows: int
     columns: int
@@ -48,6 +52,8 @@ class Product:
     panel: int = 0
     latency: int = LATENCY
     apart: bool = False
+    step: int = 1
+    slid: Slid | None = None
 
     def is_same(self, lanes: int) -> bool:
         """Whether all lanes of a vector multiply with the same element."""
@@ -56,6 +62,18 @@ class Product:
 
 def choose_tile(product: Product, target: Target, lanes: int, choices: Choices) -> Tile:
     """The tile of least cost; few columns narrow the vectors."""
+    tiles, cycles = weighed(product, target, lanes)
+    return choices.pick("tile", tiles, cycles)
+
+
+def least_cycles(product: Product, target: Target, lanes: int) -> float:
+    """What the tile of least cost takes."""
+    tiles, cycles = weighed(product, target, lanes)
+    return min(map(cycles, tiles))
+
+
+def weighed(product: Product, target: Target, lanes: int) -> tuple[list[Tile], Cost]:
+    """The tiles that fit the registers, and the cycles of all steps of the reduction on one."""
     product = replace(product, rows=max(product.rows, 1), columns=max(product.columns, 1))
     while lanes > 4 and product.columns <= lanes // 2:
         lanes //= 2
@@ -64,7 +82,7 @@ def choose_tile(product: Product, target: Target, lanes: int, choices: Choices) 
         narrow = NARROW if tile.lanes < lanes and product.run % tile.lanes else 1
         return product.depth * narrow * tile_cost(product, tile, target)
 
-    return choices.pick("tile", tiles_of(product, target, lanes), cycles)
+    return tiles_of(product, target, lanes), cycles
 
 
 def tiles_of(product: Product, target: Target, lanes: int) -> list[Tile]:
@@ -79,18 +97,23 @@ def tiles_of(product: Product, target: Target, lanes: int) -> list[Tile]:
 
 
 def tiles_of_lanes(product: Product, target: Target, lanes: int) -> Iterator[Tile]:
-    registers, window = target.vector_registers, product.window
+    registers = target.vector_registers
     same, sums = product.is_same(lanes), 0 if target.fma else 1  # products to be added yet
     most_vectors = min(-(-product.columns // lanes), MOST_VECTORS)
     few = same and not (product.apart and most_vectors == 1)  # two vectors need no more rows
     most_rows = min(product.rows, ALIKE_ROWS if few else MOST_ROWS)
     for rows in range(1, most_rows + 1):
         others = rows if target.by_element and same else 1
-        if window > 1 and rows > 1 and 2 * rows + 2 * window > registers:
-            continue
         for vectors in range(1, most_vectors + 1):
-            if rows * vectors + vectors + others + sums <= registers:
+            held = rows * vectors + kept(product, rows) * vectors
+            if held + vectors + others + sums <= registers:
                 yield Tile(rows, vectors, lanes)
+
+
+def kept(product: Product, rows: int) -> int:
+    """Vectors of what a window slides over that wait for a row to see them again: of each row but
+    one as many as lie between it and the next, or as the windows of both share if that is less."""
+    return (rows - 1) * max(min(product.step, product.window - product.step), 0)
 
 
 def cycles_of(products: float, target: Target) -> float:
@@ -123,11 +146,13 @@ def tile_cost(product: Product, tile: Tile, target: Target) -> float:
             others = elements / 2
             rest = 0.3 * elements + 0.5 * vectors
     else:  # what a window slides over is loaded once; vectors next to each other come together
-        seen = (rows + product.window - 1) / product.window * vectors
-        loads = seen * one * (1 + ALONE / vectors)
+        seen = (product.step * (rows - 1) + product.window) / product.window * vectors
+        loads = seen * one
         apart = tile.lanes % run or product.columns % width  # whose last columns are guarded
         others = loads * (1 if run == 1 else GATHERED if apart else PERMUTED)
-        rest = 0.3 * seen + 0.5 * vectors
+        slid = product.slid
+        lost = 0 if slid is None else slid.crowding(width, target)
+        rest = (0.15 + lost * (ALONE if vectors == 1 else NEXT)) * seen + 0.25 * vectors
     cycles = max(rows * vectors * one, others + weights, product.latency)
     waiting = product.far * max(reading(product, tile, target) - cycles, 0)
     return columns * (row_tiles * (cycles + rest * one) + waiting)
