@@ -121,6 +121,16 @@ class Block:
         self.levels[-1] = saved
 
     @contextmanager
+    def at_level(self, depth: int):
+        """What is emitted inside goes into the preheader at that level of loops."""
+        place, visible = self.levels[depth]
+        saved = self.lines, self.cache, self.levels, self.lane
+        self.lines, self.cache, self.levels = place, self.cache[:visible], self.levels[: depth + 1]
+        self.lane = None
+        yield
+        self.lines, self.cache, self.levels, self.lane = saved
+
+    @contextmanager
     def loop_level(self):
         """The inside of a loop: one level deeper."""
         with self.scope():

@@ -385,7 +385,8 @@ class Function(Columns):
         if p is None:
             flat = self.flat(b, s.place.args)
             parts = [flat, *map(self.legal, s.beyond or ())]
-            with self.before_loops(*parts):
+            movable = all(map(self.can_hoist, parts))
+            with self.hoisted(*parts) if movable else nullcontext():
                 p = self.address(b, flat)
                 if s.beyond is not None:
                     p = self.beyond(p, *parts[1:])

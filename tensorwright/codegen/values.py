@@ -194,7 +194,9 @@ class Values(Operations):
         if found is not None:
             return found
         if e.dtype is index and self.can_hoist(e):
-            return self.hoisted(e)
+            with self.hoisted(e):
+                value = self.cache[-1][e] = self.emit_value(e, 0)
+            return value
         value = self.emit_value(e, 0)
         self.remember(e, e, value)
         return value
@@ -218,26 +220,10 @@ class Values(Operations):
             self.safe[e] = frozenset(own).union(*below) if safe and None not in below else None
         return self.safe[e]
 
-    def hoisted(self, e: Expr) -> str:
-        with self.before_loops(e):
-            value = self.cache[-1][e] = self.emit_value(e, 0)
-        return value
-
-    @contextmanager
-    def before_loops(self, *es: Expr):
-        """Emit into the preheader of the outermost loop that no expression depends on; here, if one
-        cannot be computed anywhere else."""
-        if not all(map(self.can_hoist, es)):
-            yield
-            return
+    def hoisted(self, *es: Expr):
+        """Emit into the preheader of the outermost loop that no expression depends on."""
         symbols = frozenset().union(*map(self.safe_symbols, es))
-        depth = max((self.level_of[s] for s in symbols), default=0)
-        place, visible = self.levels[depth]
-        saved = self.lines, self.cache, self.levels, self.lane
-        self.lines, self.cache, self.levels = place, self.cache[:visible], self.levels[: depth + 1]
-        self.lane = None
-        yield
-        self.lines, self.cache, self.levels, self.lane = saved
+        return self.at_level(max((self.level_of[s] for s in symbols), default=0))
 
     def vector(self, e: Expr) -> str:
         """The `<lanes x T>` value of an expression that varies."""

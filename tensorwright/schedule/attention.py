@@ -32,7 +32,7 @@ from tensorwright.schedule.form import (
     temps_in_order,
 )
 from tensorwright.schedule.legal import ScheduleError
-from tensorwright.schedule.maps import LINE_BYTES, SET_BYTES, in_parallel, share, total
+from tensorwright.schedule.maps import LINE_BYTES, fall_apart, in_parallel, share, total
 from tensorwright.schedule.masked import skip_masked, statements_of
 from tensorwright.schedule.nest import Stage, inverse, loads_of, read_nest, stride_of
 from tensorwright.schedule.pairs import pack_pairs, pair_variable
@@ -220,7 +220,7 @@ def in_rows(
     length, (operand,) = reduction_length(stage), loads_of(roles.weights)
     steps = [stride_of(operand, sym(f.var)) for f in stage.reduce]
     width = operand.dtype.bytes
-    apart = all(s is not None and is_const(s) and s.value * width % SET_BYTES for s in steps)
+    apart = fall_apart(steps, width)
     size = width * tile.width * length
     far = 0 if apart and size <= target.caches[0] // 2 else FAR_ROW
     cycles = {"panels": 2 * size / target.l2_rate, "rows": again * length * far}

@@ -33,7 +33,7 @@ from tensorwright.schedule.elements import element_loops, multiply_by_element
 from tensorwright.schedule.groups import guard_last
 from tensorwright.schedule.halves import share_halves
 from tensorwright.schedule.legal import ScheduleError
-from tensorwright.schedule.maps import LINE_BYTES, are_as_one, in_parallel, share, total
+from tensorwright.schedule.maps import LINE_BYTES, are_as_one, fall_apart, in_parallel, share, total
 from tensorwright.schedule.nest import (
     EXPENSIVE,
     Stage,
@@ -75,7 +75,6 @@ from tensorwright.schedule.tiles import (
 from tensorwright.target.target import Target
 
 DECODING, TILE_IN_MEMORY = 0.6, 6  # cycles: of an operation, and of a vector stored and loaded
-WAY_BYTES = 4096  # of an L1 cache: lines so far apart are in one set, which holds 8 or 12
 FAR_ROW, FAR_LINE = 2, 4  # cycles to begin with another row of weights, to wait for a line of it
 HIDDEN = 0.1  # of the time to read that multiply-adds do not hide
 STEP = 0.05  # cycles for a step that is written out: its code, as no time is gained by it
@@ -187,7 +186,7 @@ def are_apart(roles: Roles) -> bool:
     if roles.row is None or roles.other is None:
         return False
     read = [(e.value.dtype.bytes, stride_of(e, sym(roles.row.var))) for e in loads_of(roles.other)]
-    return all(s is not None and is_const(s) and s.value * n % WAY_BYTES for n, s in read)
+    return all(fall_apart([s], n) for n, s in read)
 
 
 def is_stream(roles: Roles, target: Target, lanes: int) -> bool:

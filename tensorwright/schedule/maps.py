@@ -31,7 +31,7 @@ LINE_BYTES = 64
 BLOCK = LINE_BYTES // 4  # elements of a cache line
 STRIPS = (8, 4, 16)  # vectors
 BLOCKS = (BLOCK, 8, 32, 4)
-SET_BYTES = 4096  # between lines of one set of the L1 cache
+SET_BYTES = 4096  # between lines of one set of the L1 cache, which holds 8 or 12 of them
 UNKNOWN = 1 << 20  # iterations of a loop without a bound
 TOGETHER = (4, 2, 1)  # vectors
 WAITING = 1 / 6  # of the time of a vector: what its instructions wait for each other (measured)
@@ -670,3 +670,9 @@ def nest_loops(s: Stmt) -> list[Symbol]:
         found.append(s.var)
         s = s.body
     return found
+
+
+def fall_apart(steps: Sequence[Expr | None], width: int) -> bool:
+    """Whether elements of so many bytes, so many elements apart, are known to fall into several
+    sets of the L1 cache."""
+    return all(s is not None and is_const(s) and s.value * width % SET_BYTES for s in steps)

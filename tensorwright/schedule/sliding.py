@@ -17,13 +17,12 @@ from tensorwright.ir.expr import Expr, is_const, sym
 from tensorwright.ir.loop import For, Stmt
 from tensorwright.ir.type import Dim
 from tensorwright.schedule import primitives as p
-from tensorwright.schedule.maps import LINE_BYTES
+from tensorwright.schedule.maps import LINE_BYTES, SET_BYTES
 from tensorwright.schedule.nest import Stage, affine, depends, extent_of, operand_bytes, stride_of
 from tensorwright.schedule.pairs import uncast
 from tensorwright.schedule.roles import Roles
 from tensorwright.target.target import Target
 
-WAY = 4096  # bytes: lines so far apart share a set of an L1 cache, which it finds within a page
 NEARER, BANKED, BANKS = 0.9, 1.2, 1024  # times what lines cost that are read one after another:
 # those of a panel, and those of a panel so many bytes apart, which few banks of the L2 cache give
 # (3x3, 1 core of a Zen 5: 28 x 28 x 128 row by row 13.3 us, panel by panel 11.6; 14 x 14 x 256 7.3
@@ -95,7 +94,7 @@ def slid_by(roles: Roles, inner: Iterable[For]) -> Slid | None:
         return None
     places = [(i, d) for i, d in zip(read.args, read.value.shape) if not depends(i, column)]
     size, steps = read.value.dtype.bytes, [stride_of(read, v) for v in loops]
-    apart = gcd(WAY, *(s.value * size for s in steps if s is not None and is_const(s)))
+    apart = gcd(SET_BYTES, *(s.value * size for s in steps if s is not None and is_const(s)))
     return Slid(size, prod(reach(i, loops, d) for i, d in places), extent_of(roles.row), apart)
 
 
