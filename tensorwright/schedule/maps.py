@@ -5,6 +5,7 @@ for i: for j: y[i, j] = f(x[i, j])   ->   for b in parallel(n * m // 16): for l 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import accumulate, groupby, pairwise
 from math import prod
 
