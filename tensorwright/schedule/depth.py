@@ -21,7 +21,7 @@ from tensorwright.schedule import primitives as p
 from tensorwright.schedule.maps import LINE_BYTES
 from tensorwright.schedule.nest import extent_of, nest_of, operand_bytes
 from tensorwright.schedule.primitives_nests import carry, distribute
-from tensorwright.schedule.roles import Roles, Tile, is_free
+from tensorwright.schedule.roles import Roles, Tile
 from tensorwright.schedule.space import Choices
 from tensorwright.schedule.tiles import cycles_of
 from tensorwright.target.target import Target
@@ -51,10 +51,10 @@ def choose_depth(row: For, roles: Roles, tile: Tile, target: Target, choices: Ch
 
 
 def may_pay(row: For, size: int, roles: Roles, tile: Tile, target: Target) -> bool:
-    """Whether weights are read from memory, and once only (those of Winograd's points are read
-    again by each block of tiles), sums lie in the L1 cache, and panels are enough tasks for
+    """Whether weights are read from memory, and once only (each block of tiles of Winograd reads
+    them again, and each image), sums lie in the L1 cache, and panels are enough tasks for
     threads."""
-    once = all(is_free(f, roles) or is_const(f.extent, 1) for f in roles.outer)
+    once = all(is_const(f.extent, 1) for f in roles.outer)
     sums = extent_of(row) * tile.width * 4
     panels = extent_of(roles.column) // tile.width
     many = panels >= target.even_tasks or extent_of(row) <= tile.rows
@@ -109,7 +109,8 @@ def in_blocks(
         body, nests = distribute(body, v, cuts)
         cuts = [p.find(body, u) for u in nests[1:]]
     for v in (nests[0], nests[-1]):
-        body = p.set_kind(body, nest_of(p.find(body, v))[len(inner)].var, "vector")
+        lanes = nest_of(p.find(body, v))[len(inner)].var
+        body = p.fission(p.set_kind(body, lanes, "vector"), lanes)
     *spatial, k = (f.var for f in nest_of(p.find(body, nests[1])))
     body, block, step = p.split(body, k, steps)
     body = p.reorder(body, [block, *spatial, step])

@@ -19,6 +19,7 @@ from tensorwright.schedule import primitives as p
 from tensorwright.schedule.legal import ScheduleError
 from tensorwright.schedule.primitives_nests import carry
 from tensorwright.target.host import find
+from tests.schedule.assembly import assembly
 from tests.schedule.nests import assert_same, loop_of, product_kernel
 from tests.schedule.test_ahead import asked
 from tests.schedule.test_native import OP, RANDOM, weight, x_of
@@ -125,3 +126,20 @@ def test_carry_refuses_what_moves():
     k = product_kernel(3, 4, 5)
     with pytest.raises(ScheduleError, match="more than one element of z"):
         carry(p.fission(k.body, loop_of(k, "j")), loop_of(k, "r"))
+
+
+def test_what_follows_the_sums_may_use_them_more_than_once():
+    x = x_of(16, 192)
+    y = OP["gelu"](OP["matmul"](x, weight(192, 384)))
+    m = Module({"main": graph("main", [x], [y])})
+    lowered, values = run_pipeline(m, TINY), RANDOM.standard_normal((16, 192), np.float32)
+    (k,) = filter(blocks_of, lowered.kernels.values())
+    assert "vfmadd" in assembly(k, TINY)
+    (y,), (wanted,) = run_module(lowered, [values]), run_module(m, [values])
+    np.testing.assert_allclose(y, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_images_that_share_a_panel_are_rows_enough():
+    x = x_of(14, 14, 384)
+    y = OP["gelu"](OP["matmul"](x, weight(384, 1536)))
+    assert not blocks_of(kernel_of(Module({"main": graph("main", [x], [y])})))
