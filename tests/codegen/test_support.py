@@ -120,8 +120,9 @@ def test_every_index_runs_exactly_once(native, threads):
 
 
 @pytest.mark.parametrize("threads, n, lengths", [
-    (2, 3, [1, 1, 1]), (2, 9, [3, 1, 1, 2, 1, 1]), (2, 16, [4, 2, 1, 1] * 2),
-    (2, 31, [8, 4, 2, 2, 8, 4, 2, 1]), (3, 2, [1, 1]), (3, 16, [3, 2, 1, 3, 1, 1, 3, 1, 1]),
+    (2, 3, [1, 1, 1]), (2, 9, [3, 1, 1, 2, 1, 1]), (2, 32, [8, 2, 2, 2, 2] * 2),
+    (2, 63, [16, 4, 4, 4, 4, 16, 4, 4, 4, 3]), (3, 2, [1, 1]),
+    (3, 16, [3, 1, 1, 1, 3, 1, 1, 3, 1, 1]),
 ])  # fmt: skip
 def test_each_thread_has_a_range_in_ever_shorter_chunks(native, threads, n, lengths):
     """Ranges differ by one index at most; what is claimed last of each is short."""
