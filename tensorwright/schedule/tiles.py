@@ -25,6 +25,8 @@ INSTRUCTIONS_A_CYCLE = 5.25  # where there are more than multipliers and adders 
 ALONE, NEXT = 0.5, 0.2  # cycles that a load takes more if it is not in the L1 cache: where its
 # neighbours are not loaded, and where they are (3x3, 28 x 28, 256 channels, 1 core of a Zen 5:
 # tiles of 14 x 1 vectors 79 us, of 7 x 2 33)
+KEPT = 0.75  # of the L2 cache: what stays while other rows and results pass through it (64 rows by
+# 1536 x 384, two panels of 786 KB: tiles of 6 x 4 vectors 163 us, of 8 x 3 153; 1 core of a Zen 5)
 AHEAD = 0.007  # of the time to read weights from memory: what each further vector of a step costs
 OTHER_PANELS = 1.1  # times that: tiles as wide as the panels that weights are given in are not
 PERMUTED = 1.5  # times what a load costs: one whose elements are then spread over their groups
@@ -133,7 +135,7 @@ def tile_cost(product: Product, tile: Tile, target: Target) -> float:
     panel = product.depth * width * 4
     near = panel <= target.caches[0] // 2
     held = 2 * panel + product.depth * tile.rows * 4  # with the next panel, and what rows read
-    weights = vectors * (one if near else bits / 8 / target.rate(held))
+    weights = vectors * (one if near else bits / 8 / target.rate(held / KEPT))
     if product.is_same(tile.lanes):
         elements = rows * (-(-width // run) if run > 1 else 1)
         if not target.fma:
