@@ -60,7 +60,9 @@ class Rows:
         self.found[kind] = joined(self.found[kind], group)
         if self.path:
             records = {name: [asdict(r) for r in rows] for name, rows in self.found.items()}
-            self.path.write_text(json.dumps(records))
+            draft = self.path.with_name(f"{self.path.name}.draft")
+            draft.write_text(json.dumps(records))
+            draft.replace(self.path)  # a run that is stopped here leaves what there was
 
     def ordered(self, kind: str, names: Sequence[str]) -> list:
         """In the order of these names, all others behind them."""

@@ -135,7 +135,8 @@ def tile_cost(product: Product, tile: Tile, target: Target) -> float:
     panel = product.depth * width * 4
     near = panel <= target.caches[0] // 2
     held = 2 * panel + product.depth * tile.rows * 4  # with the next panel, and what rows read
-    weights = vectors * (one if near else bits / 8 / target.rate(held / KEPT))
+    held = held / KEPT if row_tiles > 1 else held  # one tile reads it once
+    weights = vectors * (one if near else bits / 8 / target.rate(held))
     if product.is_same(tile.lanes):
         elements = rows * (-(-width // run) if run > 1 else 1)
         if not target.fma:
