@@ -229,9 +229,8 @@ class KernelPrinter:
                 scope = "" if b.scope == "param" else f", {b.scope!r}"
                 return f"{b.name} = view({base}, {start}, {buffer_type(b)}{scope})"
             case Prefetch():
-                return (
-                    f"prefetch({', '.join(map(self.text, (s.place, s.offset, *(s.beyond or ()))))})"
-                )
+                what = (s.place, s.offset, *(s.beyond or ()))
+                return f"prefetch({', '.join(map(self.text, what))})"
             case Announce():
                 return f"announce({self.buffer(s.buffer)}, {s.stride})"
             case Copy():

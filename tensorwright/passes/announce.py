@@ -34,24 +34,21 @@ def announce(f: Kernel, kernels: dict[str, Kernel], target: Target) -> Kernel:
 
 def _block(s: Stmt, kernels: dict[str, Kernel], target: Target) -> Stmt | None:
     """The statements of a block; what runs again, or is called again, begins with its first."""
-    calls = (
-        [c for c in s.body if isinstance(c, Call) and c.callee in kernels]
-        if isinstance(s, Seq)
-        else []
-    )
-    bases = {v.buffer: v.base for v in s.body if isinstance(v, View)} if calls else {}
-    read = [large_constant(c, bases, target) for c in calls]
-    if not any(read):
+    if not isinstance(s, Seq):
+        return None
+    calls = [c for c in s.body if isinstance(c, Call) and c.callee in kernels]
+    bases = {v.buffer: v.base for v in s.body if isinstance(v, View)}
+    read = {c: found for c in calls if (found := large_constant(c, bases, target))}
+    if not read:
         return None
     before: dict[Call, Announce] = {}
-    for k, c in enumerate(calls):
+    following = next(iter(read))
+    for c in reversed(calls):
         if asks(kernels[c.callee]):
-            at = next(
-                j % len(calls) for j in range(k + 1, k + 1 + len(calls)) if read[j % len(calls)]
-            )
-            position, b = read[at]
-            stride = distance(kernels[calls[at].callee], position, target.cores)
+            position, b = read[following]
+            stride = distance(kernels[following.callee], position, target.cores)
             before[c] = Announce(b, stride * b.dtype.bytes)
+        following = c if c in read else following
     return ir.seq(*(part for c in s.body for part in (before.get(c), c)))
 
 
