@@ -40,6 +40,7 @@ from tensorwright.ops import (
     statistics,
     vision,
     window,
+    strassen,
     winograd,
 )  # fmt: skip
 from tensorwright.ops.define import normalize_axes, normalize_axis
@@ -274,7 +275,7 @@ RULES: dict[OpDef, Rule] = {
     vision.roi_align: one_by_one,
     vision.nms_indices: one_by_one,
     **dict.fromkeys((caches.page_write, caches.page_read, caches.decode_attention,
-                     winograd.winograd), one_by_one),
+                     strassen.strassen, winograd.winograd), one_by_one),
     **dict.fromkeys((data.construct, data.match, data.closure, data.apply), _values_differ),
     random.random_bits: unchanged,
 }  # fmt: skip

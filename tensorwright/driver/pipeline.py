@@ -36,6 +36,7 @@ from tensorwright.passes.schedule_kernels import schedule_kernels
 from tensorwright.passes.shapes import simplify_shapes
 from tensorwright.passes.simplify import clean, simplify
 from tensorwright.passes.specialize import specialize
+from tensorwright.passes.strassen import choose_products
 from tensorwright.passes.turns import count_turns
 from tensorwright.passes.unmet import drop_unmet, separate_places
 from tensorwright.passes.windows import separate_windows
@@ -62,6 +63,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("layout", lambda m, t: clean(drop_unmet(recorded_layouts(m, t)))),
     ("winograd", choose_algorithms),
     ("convolutions", lambda m, t: clean(shape_convolutions(separate_places(m)))),
+    ("strassen", lambda m, t: clean(choose_products(m, t))),
     ("windows", lambda m, t: clean(separate_windows(m))),
     ("precision", lambda m, t: merge_equal(compute_in(m, t))),
     ("indices", lambda m, t: check_indices(m)),

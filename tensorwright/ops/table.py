@@ -40,6 +40,7 @@ from tensorwright.ops import (
     signal,
     sort,
     statistics,
+    strassen,
     vision,
     window,
     winograd,
@@ -47,7 +48,7 @@ from tensorwright.ops import (
 
 MODULES: tuple[ModuleType, ...] = (
     elementwise, activations, positions, index, movement, cumulative, reduce, statistics, linalg,
-    einsum, conv, winograd, window, pool, norm, losses, control, data, forest, sort, attention,
+    einsum, strassen, conv, winograd, window, pool, norm, losses, control, data, forest, sort, attention,
     caches, linear_attention,
     recurrent, quantize, resample, patches, vision, signal, ngrams, random, kernel,
 )  # fmt: skip

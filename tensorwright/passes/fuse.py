@@ -38,7 +38,8 @@ from tensorwright.target.target import Target
 
 MAX_GROUP = 40
 LONGEST_EPILOGUE = 8  # nodes from a contraction to the last one that it stores
-CONTRACTIONS = ("dot_general", "conv_general", "winograd")
+TRANSFORMED = ("winograd", "strassen")  # contractions between sums of what they take and make
+CONTRACTIONS = ("dot_general", "conv_general", *TRANSFORMED)
 # what kernels with several contractions may begin with, by the one that they end with
 BEGINNINGS = {"dot_general": CONTRACTIONS[:1], "conv_general": CONTRACTIONS[:2]}
 SCALAR_ELEMENTS = 1  # constants up to this size are part of the group, as literals
@@ -281,12 +282,12 @@ def group_graph(nodes: list[Node], root: Node) -> tuple[Graph, list[Node]]:
 
 
 def is_amid_others(nodes: list[Node]) -> bool:
-    """Whether a convolution on transformed tiles is in the group, and behind something else or with
+    """Whether a contraction of what is transformed is in the group, and behind something else or with
     another contraction. It begins every form that it is in, and maps alone follow, so that there is
     no need to look at its long nests."""
     contractions = [n for n in nodes if n.op.name in CONTRACTIONS]
     inside = set(nodes)
     return any(
-        n.op.name == "winograd" and (len(contractions) > 1 or not inside.isdisjoint(n.args))
+        n.op.name in TRANSFORMED and (len(contractions) > 1 or not inside.isdisjoint(n.args))
         for n in contractions
     )

@@ -68,7 +68,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("reshape", "transpose", "slice", "pad", "concat", "broadcast_to", "flip"), "moved",
          "moves elements without computing"),
     Rule(("reduce_window",), "stored", "reads every element more than once"),
-    Rule(("winograd",), "exact", "its transforms magnify differences"),
+    Rule(("winograd", "strassen"), "exact", "its transforms magnify differences"),
     Rule(tuple(sorted(POINTWISE - set(SENSITIVE))), "carried",
          "an element differs by its rounding"),
     Rule(SENSITIVE, "exact", "magnifies differences or jumps"),

@@ -18,7 +18,6 @@ model. An infinity or NaN reaches all results of the tiles that it lies in.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import prod
 
 import numpy as np
@@ -27,8 +26,7 @@ from tensorwright.base import trace
 from tensorwright.ir.dtype import f32
 from tensorwright.ir.expr import symbols_of
 from tensorwright.ir.facts import evaluate
-from tensorwright.ir.graph import CONST, Graph, Node, array_of, constant, param, with_args
-from tensorwright.ir.loop import Kernel
+from tensorwright.ir.graph import CONST, Node, array_of, constant
 from tensorwright.ir.match import P, V, rewrite, rule
 from tensorwright.ir.module import Module, map_graphs
 from tensorwright.ir.type import Dim, product
@@ -42,11 +40,10 @@ from tensorwright.ops.winograd import (
     transformed_weights,
     winograd,
 )
+from tensorwright.passes.algorithms import DIRECT, Algorithms, Chosen
 from tensorwright.passes.convolutions import Windows, is_last
-from tensorwright.passes.lower import define_kernel
 from tensorwright.passes.unmet import share_met
-from tensorwright.schedule.records import ALGORITHM, Record, identity, recorded, report_unused
-from tensorwright.schedule.space import ChoiceError, Choices
+from tensorwright.schedule.records import ALGORITHM
 from tensorwright.target.target import Target
 
 x, w = V("x"), V("w")
@@ -58,18 +55,17 @@ USUAL = 32  # the size of a dimension that varies
 NARROW = 1.4  # times what multiply-adds take: in groups narrower than a vector
 TRANSFORMED = 4  # times the bytes of a window's weights: those of F(4,3)
 GAIN = 0.9  # of the cycles of the direct form, what another must stay below
-DIRECT = "direct"
 WINDOWS = {a.window for a in ERROR}
 
 Both = tuple[Along, Along]  # what is done along the two dimensions of an image
 
 
 def choose_algorithms(
-    m: Module, target: Target, chosen: Callable[[Record], object] | None = None
+    m: Module, target: Target, chosen: Chosen | None = None
 ) -> Module:
     """`m` with convolutions on transformed tiles where that pays. `chosen` is told of each
     algorithm that had an alternative."""
-    seen: list[Kernel] = []
+    algorithms = Algorithms(ALGORITHM, "convolution", target, chosen)
     rate = weights_rate(m, target)
 
     def replaced(node: Node, x: Node, w: Node) -> Node | None:
@@ -79,13 +75,12 @@ def choose_algorithms(
         if reason:
             trace.decision("winograd", node, "no", reason)
             return None
-        both = algorithm(node, w, target, rate, seen, chosen)
+        both = algorithm(node, w, target, rate, algorithms)
         return None if both is None else on_tiles(node, x, w, both)
 
     rules = (rule("winograd", P.conv_general(x, w), replaced, when=is_last),)
     made = map_graphs(m, lambda g: rewrite(g, rules))
-    keys = (identity(k, ALGORITHM) for k in seen) if target.schedules else ()
-    report_unused(keys, target, ALGORITHM)
+    algorithms.report_unused()
     return made
 
 
@@ -136,23 +131,13 @@ def error_of(both: Both) -> float:
 
 
 def algorithm(
-    node: Node, w: Node, target: Target, rate: int, seen: list[Kernel],
-    chosen: Callable[[Record], object] | None,
+    node: Node, w: Node, target: Target, rate: int, algorithms: Algorithms
 ) -> Both | None:  # fmt: skip
     """What to do along both dimensions; None for the direct form. rate: bytes of weights that come
     in a cycle."""
     found = candidates(node, w, ACCEPTED[target.fast_math])
     cycles = cycles_of(node, w, found, target, rate)
-    cost = {name: GAIN * c if name == DIRECT else c for name, c in cycles.items()}
-    given = {}
-    if target.schedules or chosen is not None:
-        seen.append(alone(node))
-        given = recorded(seen[-1], target, ALGORITHM)
-    choices = Choices(given)
-    try:
-        name = choices.pick(ALGORITHM, cost, cost.get)
-    except ChoiceError as e:
-        raise e.located((f"convolution {node.name or node.op.name}", *node.loc[:1])) from None
+    name = algorithms.pick(node, {n: GAIN * c if n == DIRECT else c for n, c in cycles.items()})
     told = ", ".join(f"{n} {cycles[n] / cycles[DIRECT]:.2f}" for n in found)
     none = f"none has rounding errors that fast_math = {target.fast_math} accepts"
     none = none if target.fast_math else "fast_math is 0"
@@ -160,15 +145,7 @@ def algorithm(
     if name != DIRECT:
         told = f"{told}; rounding error {error_of(found[name]):.1e} of the results"
     trace.decision("winograd", node, name if name != DIRECT else "no", told)
-    if chosen is not None and len(cost) > 1:
-        chosen(Record.of_algorithm(seen[-1], target, choices, f"convolution: {name}"))
     return found.get(name)
-
-
-def alone(node: Node) -> Kernel:
-    """The kernel that the convolution defines, without what will be computed beside it."""
-    operands = [param(f"x{k}", a.type) for k, a in enumerate(node.args)]
-    return define_kernel("conv", Graph("conv", tuple(operands), (with_args(node, operands),)))
 
 
 def on_tiles(node: Node, x: Node, w: Node, both: Both) -> Node:

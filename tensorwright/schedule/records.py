@@ -31,7 +31,8 @@ from tensorwright.schedule.space import Choices, Value
 from tensorwright.target.target import Target
 
 FORMAT, VERSION = "tensorwright schedules", 1
-ALGORITHM = "algorithm"  # the choice that is made for an operator, before there are kernels
+# what is decided for operators, before there are kernels: convolutions, and matrix products
+ALGORITHM, PRODUCT = "algorithm", "product"
 
 
 def identity(k: Kernel, kind: str = "") -> str:
@@ -77,9 +78,11 @@ class Record:
         return Record(identity(k), target.name, k.name, choices.values(), made.schedule)
 
     @staticmethod
-    def of_algorithm(k: Kernel, target: Target, choices: Choices, does: str) -> Record:
+    def of_algorithm(
+        k: Kernel, target: Target, choices: Choices, kind: str, does: str
+    ) -> Record:  # fmt: skip
         """The algorithm for an operator, which defines `k` on its own."""
-        return Record(identity(k, ALGORITHM), target.name, k.name, choices.values(), (does,))
+        return Record(identity(k, kind), target.name, k.name, choices.values(), (does,))
 
     def __str__(self) -> str:
         kind, _, key = self.kernel.rpartition(":")
@@ -159,7 +162,7 @@ def report_unused(found: Iterable[str], target: Target, kind: str = "") -> None:
     asked = [key for key, _ in target.schedules if key.rpartition(":")[0] == kind]
     known = set(found)
     unused = [key for key in asked if key not in known]
-    what = {"": "kernel", ALGORITHM: "convolution"}.get(kind, "graph")
+    what = {"": "kernel", ALGORITHM: "convolution", PRODUCT: "matrix product"}.get(kind, "graph")
     for key in unused:
         reason = f"no {what} of this program has the structure that it is for"
         trace.decision("schedules", f"record {key.rpartition(':')[2][:12]}", "not used", reason)

@@ -21,6 +21,7 @@ from tensorwright.passes.layout import KIND as LAYOUT
 from tensorwright.passes.layout import assign_layouts
 from tensorwright.passes.schedule_kernels import schedule_kernels
 from tensorwright.passes.simplify import clean
+from tensorwright.passes.strassen import choose_products
 from tensorwright.passes.winograd import choose_algorithms
 from tensorwright.runtime.program import Program
 from tensorwright.schedule.records import Record, Schedules, recorded, recorded_for_graphs
@@ -126,6 +127,7 @@ def schedules_of(module: Module, target: Target) -> Schedules:
     instead = {
         "layout": laid_out,
         "winograd": lambda m, t: choose_algorithms(m, t, chosen),
+        "strassen": lambda m, t: choose_products(m, t, chosen),
         "schedule": lambda m, t: schedule_kernels(m, t, scheduled),
     }
     run_pipeline(module, target, instead=instead)
