@@ -38,9 +38,9 @@ from tensorwright.ops import (
     reduce,
     sort,
     statistics,
+    strassen,
     vision,
     window,
-    strassen,
     winograd,
 )  # fmt: skip
 from tensorwright.ops.define import normalize_axes, normalize_axis

@@ -43,7 +43,7 @@ BACK = ((1, 0, 0, 1, -1, 0, 1), (0, 0, 1, 0, 1, 0, 0), (0, 1, 0, 1, 0, 0, 0),
 def transformed_weights(w: np.ndarray, half: int) -> np.ndarray:
     """u[7, K / 2, half] of w[K, N], whose second half has N - half columns and is filled up with
     zeros."""
-    depth, columns = w.shape
+    depth = len(w)
     u = np.zeros((POINTS, depth // 2, half), w.dtype)
     for point, row in zip(u, WEIGHTS):
         for factor, (i, j) in zip(row, np.ndindex(2, 2)):

@@ -48,8 +48,8 @@ from tensorwright.ops import (
 
 MODULES: tuple[ModuleType, ...] = (
     elementwise, activations, positions, index, movement, cumulative, reduce, statistics, linalg,
-    einsum, strassen, conv, winograd, window, pool, norm, losses, control, data, forest, sort, attention,
-    caches, linear_attention,
+    einsum, strassen, conv, winograd, window, pool, norm, losses, control, data, forest, sort,
+    attention, caches, linear_attention,
     recurrent, quantize, resample, patches, vision, signal, ngrams, random, kernel,
 )  # fmt: skip
 

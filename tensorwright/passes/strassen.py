@@ -19,7 +19,6 @@ from tensorwright.ir.dtype import f32
 from tensorwright.ir.graph import CONST, Node, array_of, constant
 from tensorwright.ir.match import P, V, rewrite, rule
 from tensorwright.ir.module import Module, map_graphs
-from tensorwright.ir.type import Dim
 from tensorwright.ops.strassen import POINTS, strassen, transformed_weights
 from tensorwright.passes.algorithms import DIRECT, Algorithms, Chosen
 from tensorwright.passes.winograd import direct_cycles, vector_cycles, weights_rate
@@ -28,7 +27,7 @@ from tensorwright.target.target import Target
 
 x, w = V("x"), V("w")
 FEWEST = 8  # vectors of columns of a half, and elements of half a sum for each
-GAIN = 0.97  # of the cycles of the direct form, what the other must stay below
+GAIN = 0.95  # of the cycles of the direct form, what the other must stay below
 # vectors that are loaded, added and stored for one of a pair of rows, of what is given and made
 INPUTS, RESULTS = 10, 14
 SHARE = 0.6  # of the time for multiply-adds, what reading weights may take

@@ -74,7 +74,8 @@ def fetch_ahead(
     of it. outer: the loops around a tile, its panel at place `at`, its rows last. blocks: the loop
     over blocks of the reduction, if there is one: then it is the next block that is asked for."""
     loops, rows = [p.find(body, v) for v in (outer[at], *blocks)], p.find(body, outer[-1])
-    parts, tiles = prod(map(extent_of, loops)), -(-extent_of(roles.row) // tile.rows)
+    parts = prod(map(extent_of, (*roles.around, *loops)))
+    tiles = -(-extent_of(roles.row) // tile.rows)
     fixed = all(is_const(f.extent) for f in loops)
     if parts < 2 or (tiles < 2 and not blocks) or not fixed or target.by_element:
         return body
@@ -87,7 +88,10 @@ def fetch_ahead(
     around = p.find(body, outer[at - 1]) if at else None
     if around is not None and is_const(around.extent) and not is_free(around, roles):
         loops.insert(0, around)  # points, groups
-    end = own_end(loops, rows, len(blocks), target.cores) if len(outer) == 2 else None
+    inner = len(loops) if roles.around else len(blocks)
+    loops = [*roles.around, *loops]
+    ends = roles.around or len(outer) == 2
+    end = own_end(loops, rows, inner, target.cores) if ends else None
     return ir.rewrite(body, Asking(loops, rows, tile, tiles, target.caches[1] // BEYOND, end).ask)
 
 
@@ -145,14 +149,15 @@ class Asking:
         return minimum(sym(self.rows.var) // tiles, max(0, self.most // size - 1)) * size
 
 
-def own_end(loops: list[For], rows: For, blocks: int, threads: int) -> tuple[Expr, Expr]:
+def own_end(loops: list[For], rows: For, inner: int, threads: int) -> tuple[Expr, Expr]:
     """Whether the part that follows is none of the present thread's, and which thread that is: each
-    has a range of the iterations (`codegen/support_pool.py`)."""
+    has a range of the iterations (`codegen/support_pool.py`). inner: how many of the loops are
+    inside those that are parallel."""
     place, count = const(0), const(1)
     for f in loops:
         place, count = place * f.extent + sym(f.var), count * f.extent
-    if blocks:
-        within = loops[-1].extent
+    if inner:
+        within = const(prod(map(extent_of, loops[-inner:])))
         here, following, count = place // within, (place + 1) // within, count // within
     elif is_const(rows.extent):
         tiles = rows.extent

@@ -34,6 +34,7 @@ from tensorwright.ir.expr import (
 from tensorwright.ir.loop import For, Kernel
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.chain import Chain, read_chain
+from tensorwright.schedule.legal import why_not_parallel
 from tensorwright.schedule.maps import index_conditions
 from tensorwright.schedule.nest import (
     EXPENSIVE,
@@ -43,13 +44,14 @@ from tensorwright.schedule.nest import (
     inverse,
     is_near,
     loads_of,
+    nest_of,
     read_stage,
     stages,
     stride_of,
 )  # fmt: skip
 from tensorwright.schedule.padding import split_padding
 from tensorwright.schedule.roles import Tile, choose_pack, find_roles, is_tiled
-from tensorwright.schedule.transformed import Transformed, read_transformed
+from tensorwright.schedule.transformed import Transformed, read_transformed, with_epilogue
 
 MAX_INLINED = 200  # nodes of one expression
 MAX_ROW_BYTES = 48 << 10  # of a tile of rows between two contractions, on the stack
@@ -144,6 +146,8 @@ def _winograd(k: Kernel, whole: Transformed) -> Form | None:
     k = k.with_body(ir.seq(*temps_of(rest.body), whole.whole, found[0].root))
     epilogue = _epilogue(k, whole.as_stage(), found[0])
     if epilogue is None or not _keeps_channels(whole.as_stage(), epilogue[1]):
+        return None
+    if any(map(why_not_parallel, nest_of(with_epilogue(whole, epilogue[1]).results)[:-1])):
         return None
     return Form("winograd", epilogue[0], (whole.products, epilogue[1]))
 

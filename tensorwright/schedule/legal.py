@@ -11,10 +11,24 @@ from math import gcd
 
 from tensorwright.base.errors import CompileError
 from tensorwright.ir import loop as ir
-from tensorwright.ir.expr import Buffer, Expr, Symbol, as_expr, bounds, const, is_const, sym, walk
+from tensorwright.ir.expr import (
+    Buffer,
+    Expr,
+    Symbol,
+    as_expr,
+    bounds,
+    const,
+    is_const,
+    sym,
+    symbols_of,
+    walk,
+)  # fmt: skip
+from tensorwright.ir.facts import evaluate
 from tensorwright.ir.loop import Alloc, For, Seq, Store
 from tensorwright.ir.simplify import from_linear, linear
 from tensorwright.schedule.nest import nest_of
+
+MOST_COUNTED = 4096  # iterations whose places are counted out
 
 
 class ScheduleError(CompileError):
@@ -105,9 +119,27 @@ def why_not_parallel(s: For) -> str:
         pairs, run = taken_apart(accesses[0]), where_used(sym(s.var), accesses[0])
         touched = [(*a, flat(a, b.shape), flat(a[run], b.shape[run]),
                     *(rejoined(a, p) for p in pairs)) for a in (*accesses, *loads)]  # fmt: skip
-        if not any(are_apart(list(place), s) for place in zip(*touched)):
+        apart = any(are_apart(list(place), s) for place in zip(*touched))
+        if not apart and not are_counted_apart([*accesses, *loads], s):
             return f"{b.name} may be stored to at one place by two of them"
     return ""
+
+
+def are_counted_apart(accesses: list[tuple[Expr, ...]], s: For) -> bool:
+    """Whether the subscripts that hang on the loop alone are others in each iteration, counted out:
+    those of pairs of rows of an image, (2 i + k) // w and (2 i + k) % w."""
+    if not is_const(s.extent) or s.extent.value > MOST_COUNTED:
+        return False
+    own = [n for n, each in enumerate(zip(*accesses)) if symbols_of(*each) <= {s.var}]
+    places = {tuple(a[n] for n in own) for a in accesses}
+    if not own or not is_const(s.begin):
+        return False
+    seen: dict[tuple[int, ...], int] = {}
+    for t in range(s.begin.value, s.begin.value + s.extent.value):
+        for place in places:
+            if seen.setdefault(tuple(evaluate(e, {s.var: t}) for e in place), t) != t:
+                return False
+    return True
 
 
 def taken_apart(indices: tuple[Expr, ...]) -> list[tuple[int, int, Expr]]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import Buffer, Expr, as_expr, const, sym, transform
 from tensorwright.ir.loop import Alloc, For, Seq, Stmt, Store, loop_symbol
-from tensorwright.schedule.nest import Stage, read_stage
+from tensorwright.schedule.nest import Stage, inverse, read_stage
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +76,16 @@ def escaping(s: Stmt) -> set[Buffer]:
     """What a nest stores to that is not its own."""
     own = {x.buffer for x in ir.statements(s) if isinstance(x, Alloc)}
     return ir.stored_buffers(s) - own
+
+
+def with_epilogue(t: Transformed, consumer: Stage) -> Transformed:
+    """The last nest storing a map of what it makes."""
+    source = t.as_stage()
+    places = inverse(source, consumer)
+    results = store_through(t.results, t.out, consumer, places, source.variables)
+    rest = tuple(s for s in t.rest if s is not consumer.root
+                 and not (isinstance(s, Alloc) and s.buffer is t.out))  # fmt: skip
+    return replace(t, results=results, rest=rest)
 
 
 def store_through(results: For, out: Buffer, consumer: Stage, places: dict[Expr, Expr],

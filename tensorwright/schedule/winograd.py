@@ -17,7 +17,7 @@ from math import gcd, prod
 
 from tensorwright.ir import loop as ir
 from tensorwright.ir.expr import Buffer, Expr, Symbol, compare, const, is_const, sym
-from tensorwright.ir.loop import Alloc, For, Kernel, Stmt, loop_symbol, seq
+from tensorwright.ir.loop import Alloc, For, Kernel, Pack, Stmt, loop_symbol, seq
 from tensorwright.schedule import primitives as p
 from tensorwright.schedule.contraction import (
     HIDDEN,
@@ -27,13 +27,13 @@ from tensorwright.schedule.contraction import (
 )
 from tensorwright.schedule.form import Form
 from tensorwright.schedule.maps import fuse_all
-from tensorwright.schedule.nest import Stage, inverse, nest_of, read_nest
+from tensorwright.schedule.nest import Stage, nest_of, read_nest
 from tensorwright.schedule.primitives_memory import pack
 from tensorwright.schedule.primitives_nests import rename_accesses
-from tensorwright.schedule.roles import choose_pack, find_roles
+from tensorwright.schedule.roles import Roles, Tile, choose_pack, find_roles
 from tensorwright.schedule.space import Choices
-from tensorwright.schedule.tiles import Product, choose_tile
-from tensorwright.schedule.transformed import Transformed, read_transformed, store_through
+from tensorwright.schedule.tiles import Product, choose_tile, weighed
+from tensorwright.schedule.transformed import Transformed, read_transformed, with_epilogue
 from tensorwright.target.target import Target
 
 USUAL_BLOCK = 12  # where their number varies
@@ -48,6 +48,10 @@ def schedule_winograd(form: Form, target: Target, choices: Choices) -> Kernel:
         t = with_epilogue(t, form.stages[1])
     t = replace(t, inputs=over_tiles(t.inputs), results=over_tiles(t.results))
     count, groups = t.inputs.extent, groups_of(t)
+    tile = tile_of_columns(t, target, choices)
+    if tile is not None:
+        k = in_columns(form.kernel, t, tile, target, choices)
+        return k.with_body(k.body, f"winograd: {count} tiles, columns by {tile.width}")
     part = groups_of_block(t, target, choices)
     size = block_size(t, part, target, choices)
     if size == 0:
@@ -57,15 +61,6 @@ def schedule_winograd(form: Form, target: Target, choices: Choices) -> Kernel:
     k = in_blocks(form.kernel, t, size, part, target, choices.within("", times))
     some = f" in {part} of {groups} groups" if part < groups else ""
     return k.with_body(k.body, f"winograd: {count} tiles, blocks of {size}{some}")
-
-
-def with_epilogue(t: Transformed, consumer: Stage) -> Transformed:
-    source = t.as_stage()
-    places = inverse(source, consumer)
-    results = store_through(t.results, t.out, consumer, places, source.variables)
-    rest = tuple(s for s in t.rest if s is not consumer.root
-                 and not (isinstance(s, Alloc) and s.buffer is t.out))  # fmt: skip
-    return replace(t, results=results, rest=rest)
 
 
 def over_tiles(nest: For) -> For:
@@ -197,18 +192,18 @@ def seen_moves(size: int, passed: int, target: Target) -> float:
 
 def in_stages(k: Kernel, t: Transformed, target: Target, choices: Choices) -> Kernel:
     far = far_share(t, 1)
-    t = spread_out(t, t.inputs.extent.value, "temp")
+    t = spread_out(t, t.inputs.extent.value, "temp", "temp")
     first = transform_part(t.inputs, target)
     last = transform_part(t.results, target)
     k = replace(k, body=seq(*t.rest, Alloc(t.v), Alloc(t.m), first, t.products, last))
     return contract(k, t.products, target, choices, kind="parallel", far=far)
 
 
-def spread_out(t: Transformed, tiles: int, scope: str) -> Transformed:
-    """`v` and `m` for that many tiles, and `products` as a nest; what belongs to one point lies in
+def spread_out(t: Transformed, tiles: int, *scopes: str) -> Transformed:
+    """`v` and `m` of these scopes for that many tiles, and `products` as a nest; what belongs to one point lies in
     one row, and rows are a bit longer than they need be."""
     new = {}
-    for b in (t.v, t.m):
+    for b, scope in zip((t.v, t.m), scopes):
         points, _, *widths = b.shape
         new[b] = Buffer(b.name, b.dtype, (points, tiles * prod(widths) + SPREAD), scope, 64)
 
@@ -240,7 +235,7 @@ def in_blocks(
     far = far_share(t, max(extent_of(t.inputs) // size, 1))
     blocks = (count + (size - 1)) // size
     block = loop_symbol("block", const(0), blocks)
-    t = spread_out(t, size, "local")
+    t = spread_out(t, size, "local", "local")
     first, last = (part_of(transform_part(s, target), passed, sym(block), size, count)
                    for s, passed in ((t.inputs, t.v), (t.results, t.m)))  # fmt: skip
     middle = shortened(t.products, size)
@@ -260,28 +255,25 @@ def in_part(t: Transformed, part: int, n: Expr) -> Transformed:
     m = Buffer(t.m.name, t.m.dtype, (*t.m.shape[:2], part, t.m.shape[3]), t.m.scope)
     moved = {t.v: (v, lambda i: (*i[:2], i[2] - n * v.shape[2])),
              t.m: (m, lambda i: (*i[:2], i[2] - n * part, i[3]))}  # fmt: skip
-
-    def short(s: For, var: Symbol, size: int) -> For:
-        i = loop_symbol(var.name, const(0), const(size))
-        s = p.replace_loop(
-            s,
-            var,
-            lambda f: For(
-                i,
-                const(0),
-                const(size),
-                ir.substitute(f.body, {sym(var): n * size + sym(i)}),
-                f.kind,
-            ),
-        )
-        for old, (new, to) in moved.items():
-            s = rename_accesses(s, old, new, to)
-        return s
-
-    inputs = short(t.inputs, nest_of(t.inputs)[-1].var, v.shape[2])
-    products = short(t.products.root, t.products.spatial[2].var, part)
-    results = short(t.results, nest_of(t.results)[-1].var, part * m.shape[3])
+    inputs = short(t.inputs, nest_of(t.inputs)[-1].var, v.shape[2], n, moved)
+    products = short(t.products.root, t.products.spatial[2].var, part, n, moved)
+    results = short(t.results, nest_of(t.results)[-1].var, part * m.shape[3], n, moved)
     return replace(t, inputs=inputs, products=read_nest(products), results=results, v=v, m=m)
+
+
+Moved = dict[Buffer, tuple[Buffer, Callable[[tuple[Expr, ...]], tuple[Expr, ...]]]]
+
+
+def short(s: For, var: Symbol, size: int, n: Expr, moved: Moved) -> For:
+    """The n-th part of a loop's iterations, so many of them; of what passes between the stages,
+    buffers of its own."""
+    i = loop_symbol(var.name, const(0), const(size))
+    at = {sym(var): n * size + sym(i)}
+    part = lambda f: For(i, const(0), const(size), ir.substitute(f.body, at), f.kind)
+    s = p.replace_loop(s, var, part)
+    for old, (new, to) in moved.items():
+        s = rename_accesses(s, old, new, to)
+    return s
 
 
 def part_of(nest: For, passed: Buffer, block: Expr, size: int, count: Expr) -> For:
@@ -327,20 +319,84 @@ def contract(
 ) -> Kernel:
     """The products on register tiles, their weights in panels. far: how often, of all times, these
     come from memory."""
+    k, stage, roles = summed_apart(k, root, kind)
+    points = prod(extent_of(f) for f in roles.outer)
+    rows, columns, depth = *map(extent_of, (roles.row, roles.column)), reduction_length(stage)
+    product = Product(rows, columns, depth, far=far)
+    lanes = target.lanes(stage.acc.dtype)
+    tile = choose_tile(product, target, lanes, choices.within("", points))
+    return on_tiles(k, root, roles, tile, choose_pack(k, stage, roles, tile), target, choices)
+
+
+def summed_apart(k: Kernel, root: For, kind: str) -> tuple[Kernel, Stage, Roles]:
+    """The kernel with sums in locals, its products, and the roles of their loops."""
     stage = read_nest(root)
     body = p.cache_write(k.body, stage.init) if stage.acc is stage.out else k.body
     for f in stage.spatial:
         body = p.set_kind(body, f.var, kind) if kind != "serial" else body
     k = replace(k, body=body)
     stage = read_nest(p.find(k.body, root.var))
-    roles = find_roles(stage)
-    points = prod(extent_of(f) for f in roles.outer)
-    rows, columns, depth = *map(extent_of, (roles.row, roles.column)), reduction_length(stage)
-    product = Product(rows, columns, depth, far=far)
-    lanes = target.lanes(stage.acc.dtype)
-    tile = choose_tile(product, target, lanes, choices.within("", points))
-    spec = choose_pack(k, stage, roles, tile)
-    if spec is not None:
-        k = pack(k, spec)
+    return k, stage, find_roles(stage)
+
+
+def on_tiles(
+    k: Kernel, root: For, roles: Roles, tile: Tile, spec: Pack | None, target: Target,
+    choices: Choices,
+) -> Kernel:  # fmt: skip
+    k = k if spec is None else pack(k, spec)
     done = tile_nest(p.find(k.body, root.var), roles, tile, target, choices)
     return replace(k, body=p.replace_loop(k.body, root.var, lambda _: done))
+
+
+# ---- columns -----------------------------------------------------------------------------------
+
+
+def tile_of_columns(t: Transformed, target: Target, choices: Choices) -> Tile | None:
+    """The tile, as wide as the columns that go through products and the last transform together;
+    None if tiles of results should."""
+    lanes, (points, count, *_, wide) = target.lanes(t.m.dtype), t.m.shape
+    if not is_const(t.inputs.extent) or groups_of(t) > 1:
+        return None
+    product = Product(count, wide, reduction_length(t.products), far=far_share(t, 1))
+    tiles, cycles = weighed(product, target, lanes)
+    tiles = [tile for tile in tiles if wide % tile.width == 0]
+    if not tiles:
+        return None
+    by_tiles = min(map(block_cost(t, 1, target), block_sizes(t, 1, target)))
+    size = prod(t.v.shape) * t.v.dtype.bytes
+    leaves = size > room(target)
+    moved = size / target.l3_rate
+
+    def by_columns(tile: Tile) -> float:
+        """What is read again comes from the L3 cache if the L2 cache does not hold it."""
+        again = (wide // tile.width - 1) * moved * HIDDEN if leaves else 0
+        return points * cycles(tile) + again + moved * (2 if leaves else 1 - 1 / target.cores)
+
+    cost = {"tiles": by_tiles, "columns": min(map(by_columns, tiles))}
+    if choices.pick("order", cost, cost.get) == "tiles":
+        return None
+    return choices.pick("tile", tiles, by_columns)
+
+
+def in_columns(
+    k: Kernel, t: Transformed, tile: Tile, target: Target, choices: Choices
+) -> Kernel:  # fmt: skip
+    """Inputs first; then, column by column of tiles, products at all points and the results that
+    they make: these stay in the nearest caches, and weights are read once, in the order in which
+    they lie."""
+    width, (*lead, wide) = tile.width, t.m.shape
+    n = loop_symbol("part", const(0), const(wide // width))
+    m = Buffer(t.m.name, t.m.dtype, (*lead, width), t.m.scope)
+    moved = {t.m: (m, lambda i: (*i[:2], i[2] - sym(n) * width))}
+    products = short(t.products.root, t.products.spatial[2].var, width, sym(n), moved)
+    results = short(t.results, nest_of(t.results)[-1].var, width, sym(n), moved)
+    t = replace(t, products=read_nest(products), results=results, m=m)
+    t = spread_out(t, lead[1], "temp", "local")
+    first, last = (transform_part(s, target) for s in (t.inputs, t.results))
+    inside = seq(Alloc(t.m), t.products, replace(last, kind="serial"))
+    parts = For(n, const(0), const(wide // width), inside, "parallel")
+    k = replace(k, body=seq(*t.rest, Alloc(t.v), first, parts))
+    k, _, roles = summed_apart(k, t.products, "serial")
+    spec = Pack(k.params.index(roles.weights.value), 2, width, (), (0, 1))
+    roles = replace(roles, around=(parts,))
+    return on_tiles(k, t.products, roles, tile, spec, target, choices)
