@@ -60,9 +60,7 @@ WINDOWS = {a.window for a in ERROR}
 Both = tuple[Along, Along]  # what is done along the two dimensions of an image
 
 
-def choose_algorithms(
-    m: Module, target: Target, chosen: Chosen | None = None
-) -> Module:
+def choose_algorithms(m: Module, target: Target, chosen: Chosen | None = None) -> Module:
     """`m` with convolutions on transformed tiles where that pays. `chosen` is told of each
     algorithm that had an alternative."""
     algorithms = Algorithms(ALGORITHM, "convolution", target, chosen)

@@ -92,19 +92,23 @@ def fetch_ahead(
     loops = [*roles.around, *loops]
     ends = roles.around or len(outer) == 2
     end = own_end(loops, rows, inner, target.cores) if ends else None
-    return ir.rewrite(body, Asking(loops, rows, tile, tiles, target.caches[1] // BEYOND, end).ask)
+    parts = 2 if roles.around and tiles >= 2 * tile.vectors else 1
+    most = target.caches[1] // BEYOND
+    return ir.rewrite(body, Asking(loops, rows, tile, tiles, parts, most, end).ask)
 
 
 @dataclass
 class Asking:
     """What steps ask for. loops: over parts of weights, innermost last. tiles: how many tiles of
-    rows, the iterations of `rows`, share the asking for a part. most: bytes to ask for of what the
+    rows, the iterations of `rows`, share the asking for a part. parts: of the steps, in each of
+    which another tile asks for the same vectors. most: bytes to ask for of what the
     program has announced, at the `end` of a thread's parts (`own_end`)."""
 
     loops: list[For]
     rows: For
     tile: Tile
     tiles: int
+    parts: int
     most: int
     end: tuple[Expr, Expr] | None
 
@@ -121,8 +125,11 @@ class Asking:
             return None  # the last few rows of an unknown number hardly do more than read
         read = substitute(read, dict.fromkeys(inner.keys() - vectors, const(0)))
         count = -(-self.tile.vectors // self.tiles)  # of vectors to ask for in a step
-        turns = [sym(self.rows.var) * count + n for n in range(count)]
-        lines = [substitute(read, {v: k % self.tile.vectors}) for v in vectors for k in turns]
+        turn, part = sym(self.rows.var) // self.parts, sym(self.rows.var) % self.parts
+        turns = [turn * count + n for n in range(count)]
+        step = sym(s.var) // self.parts + part * (s.extent // self.parts)
+        lines = [substitute(read, {v: k % self.tile.vectors, sym(s.var): step})
+                 for v in vectors for k in turns]  # fmt: skip
         lines = lines or [read]
         following = next_part(self.loops)
         within = {*map(sym, symbols_of(read))} - following.keys()
