@@ -283,8 +283,8 @@ def group_graph(nodes: list[Node], root: Node) -> tuple[Graph, list[Node]]:
 
 def is_amid_others(nodes: list[Node]) -> bool:
     """Whether a contraction of what is transformed is in the group, and behind something else or
-    with another contraction. It begins every form that it is in, and maps alone follow, so that there is
-    no need to look at its long nests."""
+    with another contraction. It begins every form that it is in, and maps alone follow, so that
+    there is no need to look at its long nests."""
     contractions = [n for n in nodes if n.op.name in CONTRACTIONS]
     inside = set(nodes)
     return any(

@@ -30,7 +30,7 @@ FEWEST = 8  # vectors of columns of a half, and elements of half a sum for each
 GAIN = 0.95  # of the cycles of the direct form, what the other must stay below
 # vectors that are loaded, added and stored for one of a pair of rows, of what is given and made
 INPUTS, RESULTS = 18, 20
-SHARE = 0.6  # of the time for multiply-adds, what reading weights may take
+SHARE = 0.7  # of the time for multiply-adds, what reading weights may take
 WIDEST = 12  # vectors in a tile, or several: halves that are filled up anyway are whole ones
 NAME = "strassen"
 

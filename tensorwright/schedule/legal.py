@@ -130,7 +130,8 @@ def are_counted_apart(accesses: list[tuple[Expr, ...]], s: For) -> bool:
     those of pairs of rows of an image, (2 i + k) // w and (2 i + k) % w."""
     if not is_const(s.extent) or s.extent.value > MOST_COUNTED:
         return False
-    own = [n for n, each in enumerate(zip(*accesses)) if symbols_of(*each) <= {s.var}]
+    known = lambda e: symbols_of(e) <= {s.var} and all(x.op != "load" for x in walk(e))
+    own = [n for n, each in enumerate(zip(*accesses)) if all(map(known, each))]
     places = {tuple(a[n] for n in own) for a in accesses}
     if not own or not is_const(s.begin):
         return False

@@ -46,8 +46,8 @@ class Roles:
     """Which loops of a contraction do what: `column` runs over vectors, `row` (may be None) over
     the rows of a tile, `weights` is the operand whose load moves along `column`. run: how many
     columns in a row, from each multiple on, see the same element of the other (groups). order: the
-    variables of the reduction, outermost first, if they are not to be in the usual one. around: loops
-    outside of the nest that lead to other parts of the weights."""
+    variables of the reduction, outermost first, if they are not to be in the usual one. around:
+    loops outside of the nest that lead to other parts of the weights."""
 
     column: For
     row: For | None

@@ -1,12 +1,13 @@
-"""Contractions between transforms (Winograd's convolutions), on blocks of tiles.
+"""Contractions between transforms (Winograd's convolutions, Strassen's products), on blocks.
 
     for block in parallel:  v = inputs of its tiles;  m = v * u, register tiles;  y = results of m
 or  v = inputs, in parallel;  m = v * u, in parallel;  y = results of m, in parallel
+or  v = inputs, in parallel;  for columns in parallel: { m = v * u;  y = results of m }
 
 A block is as many tiles as keep what passes between the stages in the L2 cache, in some or all
 groups of channels. Where the weights are so large that rereading them for every block costs more,
-the stages run one after another.
-Transforms are vectors of channels, their intermediate values registers.
+the stages run one after another; or blocks are columns of one register tile, at all points, which
+read each weight once. Transforms are vectors of channels, their intermediate values registers.
 """
 
 from __future__ import annotations
@@ -53,16 +54,16 @@ def schedule_winograd(form: Form, target: Target, choices: Choices) -> Kernel:
     tile = tile_of_columns(t, target, choices)
     if tile is not None:
         k = in_columns(form.kernel, t, tile, target, choices)
-        return k.with_body(k.body, f"winograd: {count} tiles, columns by {tile.width}")
+        return k.with_body(k.body, f"transformed: {count} tiles, columns by {tile.width}")
     part = groups_of_block(t, target, choices)
     size = block_size(t, part, target, choices)
     if size == 0:
         k = in_stages(form.kernel, t, target, choices)
-        return k.with_body(k.body, f"winograd: {count} tiles, stage by stage")
+        return k.with_body(k.body, f"transformed: {count} tiles, stage by stage")
     times = -(-extent_of(t.inputs) // size) * (groups // part)
     k = in_blocks(form.kernel, t, size, part, target, choices.within("", times))
     some = f" in {part} of {groups} groups" if part < groups else ""
-    return k.with_body(k.body, f"winograd: {count} tiles, blocks of {size}{some}")
+    return k.with_body(k.body, f"transformed: {count} tiles, blocks of {size}{some}")
 
 
 def over_tiles(nest: For) -> For:
@@ -202,8 +203,8 @@ def in_stages(k: Kernel, t: Transformed, target: Target, choices: Choices) -> Ke
 
 
 def spread_out(t: Transformed, tiles: int, *scopes: str) -> Transformed:
-    """`v` and `m` of these scopes for that many tiles, and `products` as a nest; what belongs to one point lies in
-    one row, and rows are a bit longer than they need be."""
+    """`v` and `m` of these scopes for that many tiles, and `products` as a nest; what belongs to
+    one point lies in one row, and rows are a bit longer than they need be."""
     new = {}
     for b, scope in zip((t.v, t.m), scopes):
         points, _, *widths = b.shape

@@ -217,7 +217,7 @@ def check_compiled(y, x, value, level, threads):
     """The program, which multiplies transformed tiles and gives what direct convolution gives."""
     program, found = compiled(y, x, value, level, threads=threads)
     schedules = [s for k in program.lowered.kernels.values() for s in k.schedule]
-    assert any("winograd" in s for s in schedules), schedules
+    assert any("transformed" in s for s in schedules), schedules
     assert all("as defined" not in s for s in schedules), schedules
     _, direct = compiled(y, x, value, 0, threads=threads)
     assert error(found, direct.astype(np.float64)) < (5e-6 if level == 1 else 5e-5)
@@ -270,7 +270,7 @@ def test_blocks(size, channels, cores, how):
     x = x_of(1, size, size, channels)
     target = find("x86-64-avx512-wide").with_cores(cores)
     lowered = run_pipeline(module(last(x, weight(3, 3, channels, channels)), x), target)
-    told = [line for k in lowered.kernels.values() for line in k.schedule if "winograd" in line]
+    told = [line for k in lowered.kernels.values() for line in k.schedule if "transformed" in line]
     assert len(told) == 1 and told[0].endswith(how), told
 
 
@@ -323,7 +323,7 @@ def test_compiled_for_all_sizes(threads):
     y = pad(relu(y), low=(0, 1, 1, 0), high=(0, 1, 1, 0))
     programs = [tw.compile(module(y, x), fast_math=k, threads=threads) for k in (1, 0)]
     schedules = [s for k in programs[0].lowered.kernels.values() for s in k.schedule]
-    assert sum("winograd: " in s for s in schedules) == 2, schedules
+    assert sum("transformed: " in s for s in schedules) == 2, schedules
     assert all("as defined" not in s for s in schedules), schedules
     for shape in ((1, 1, 1), (2, 3, 4), (1, 8, 12), (3, 17, 6), (1, 30, 33)):
         value = RNG.standard_normal((*shape, 48)).astype(np.float32)
@@ -389,7 +389,7 @@ def test_sequences_as_torch_computes_them(window, step, threads):
     value = RNG.standard_normal(x.shape).astype(np.float32)
     program, found = compiled(y, x, value, 1, threads=threads)
     (does,) = [k.schedule for k in program.lowered.kernels.values() if "pad" not in k.name[:3]]
-    assert any("winograd" in s for s in does), does
+    assert any("transformed" in s for s in does), does
     with torch.no_grad():
         a = torch.tensor(value).permute(0, 2, 1).double()
         b = torch.tensor(w.attrs["value"]).permute(2, 1, 0).double()
@@ -452,7 +452,7 @@ def test_every_algorithm_can_be_asked_for(name):
     other = tw.compile(m, fast_math=2, schedules=with_algorithm(first, name))
     assert algorithms(other) == [name, name]
     ops = [s for k in other.lowered.kernels.values() for s in k.schedule]
-    assert sum("winograd" in s for s in ops) == (0 if name == "direct" else 2)
+    assert sum("transformed" in s for s in ops) == (0 if name == "direct" else 2)
     value = RNG.standard_normal(shape).astype(np.float32)
     assert error(np.asarray(other(value)), np.asarray(first(value)).astype(np.float64)) < 5e-5
 
