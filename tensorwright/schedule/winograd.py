@@ -378,7 +378,7 @@ def tile_of_columns(t: Transformed, target: Target, choices: Choices) -> Tile | 
         again = (parts - 1) * moved * HIDDEN if leaves else 0
         uneven = -parts % target.cores / parts
         passed = moved * (2 if leaves else 1 - 1 / target.cores)
-        told = ORDERLY if parts > FEWEST_TILES else 1
+        told = ORDERLY if parts >= FEWEST_TILES else 1
         return ((points * cycles(tile) + again) * (1 + uneven) + passed) * told
 
     cost = {"tiles": by_tiles, "columns": min(map(by_columns, tiles))}
