@@ -25,6 +25,7 @@ from tensorwright.ir.graph import CONST, Graph, Node, bound_symbols, param
 from tensorwright.ir.graph import graph as make_graph
 from tensorwright.ir.loop import Call, Kernel, Pack
 from tensorwright.ir.module import Module
+from tensorwright.ir.quarters import sums_of_quarters
 from tensorwright.ir.type import Case, DataType, FunctionType, TensorType, TupleType, leaves
 
 # Operators whose result depends on the bits of their operands, or whose draws depend on the type:
@@ -511,6 +512,8 @@ def run_program(
 
 def packed(x: np.ndarray, p: Pack) -> np.ndarray:
     """`x` in the layout that a kernel wants."""
+    if p.half:
+        x = sums_of_quarters(x, p.half)
     if p.words >= 0:
         x = np.ascontiguousarray(np.moveaxis(x, p.words, -1)).view(np.uint16)
         x = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, x.shape[-1] % 2)])

@@ -187,7 +187,9 @@ class Pack:
     """The layout in which a kernel wants one of its parameters: dimension `axis` cut into panels of
     `width` (padded with zeros), the dimensions `lead`, the panel number, the dimensions `rest`, and
     the place within the panel, in this order. `words`: the dimension of `rest` along which
-    neighbours of 16 bits are joined to one of 32 (an odd one to zeros); -1: none."""
+    neighbours of 16 bits are joined to one of 32 (an odd one to zeros); -1: none. `half`: of a
+    matrix, the columns of the first half, where the sums of its quarters are what is laid out
+    (`ir/quarters.py`), of three dimensions; 0: the parameter itself."""
 
     param: int
     axis: int
@@ -195,6 +197,7 @@ class Pack:
     lead: tuple[int, ...]
     rest: tuple[int, ...]
     words: int = -1
+    half: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -144,7 +144,7 @@ class KernelPrinter:
             params.append(f"{new.name}: {f'{wrapper}[{text}]' if wrapper else text}")
         options = [] if self.name == self.key else [f"name={self.key!r}"]
         if k.packs:
-            options.append(f"packs={tuple((*astuple(p),) for p in k.packs)!r}")
+            options.append(f"packs={tuple(astuple(p)[: 7 if p.half else 6] for p in k.packs)!r}")
         if k.streams:
             options.append(f"streams={k.streams!r}")
         if k.work is not None:

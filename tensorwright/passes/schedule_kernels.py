@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -27,12 +28,14 @@ from tensorwright.ir.graph import (
 )  # fmt: skip
 from tensorwright.ir.loop import Kernel, Pack
 from tensorwright.ir.module import Module
+from tensorwright.ir.quarters import POINTS, QUARTERS, WEIGHTS, lay_sum
 from tensorwright.ir.type import tensor
-from tensorwright.ops.elementwise import bitcast
+from tensorwright.ops.elementwise import add, bitcast, sub
 from tensorwright.ops.kernel import call_kernel, fused
-from tensorwright.ops.movement import pad, reshape, transpose
+from tensorwright.ops.movement import concat, pad, reshape, transpose
+from tensorwright.ops.movement import slice as cut
 from tensorwright.passes.lower import lower_to_kernel
-from tensorwright.runtime.copies import copy_all
+from tensorwright.runtime.copies import copy_all, in_threads
 from tensorwright.runtime.pages import constant_empty
 from tensorwright.schedule.records import identity, report_unused
 from tensorwright.schedule.rules import schedule
@@ -175,6 +178,11 @@ def pack_constant(
     """An array in panels: those that are full straight from the array, the last one padded."""
     type_ = packed(param("w", tensor(value.dtype, *value.shape)), pack).type
     made = constant_empty(type_.shape, type_.dtype.numpy)  # where programs read it from
+    if pack.half:
+        order = [*pack.lead, "panel", *pack.rest, "place"]
+        sums = made.transpose([order.index(at) for at in (0, 1, "panel", "place")])
+        in_threads(partial(lay_sum, value, pack.half, p, sums[p]) for p in range(POINTS))
+        return made
     size = value.shape[pack.axis]
     full = size // pack.width * pack.width
     for begin, end in ((0, full), (full, size)):
@@ -192,7 +200,8 @@ def pack_constant(
 
 
 def packed(x: Node, pack: Pack) -> Node:
-    """The nodes of the transformation: pad, reshape, transpose, join to words."""
+    """The nodes of the transformation: sums of quarters, pad, reshape, transpose, join to words."""
+    x = quarters_added(x, pack.half) if pack.half else x
     axis, width, words = pack.axis, pack.width, pack.words
     panels = ceildiv(as_expr(x.shape[axis]), width)
     shape = list(x.shape)
@@ -214,6 +223,22 @@ def packed(x: Node, pack: Pack) -> Node:
     if perm != list(range(x.rank)):
         x = transpose(x, perm=tuple(perm))
     return bitcast(x, dtype=u32) if words >= 0 else x
+
+
+def quarters_added(x: Node, half: int) -> Node:
+    """[7, K / 2, half] of x[K, N], as `ir.quarters.sums_of_quarters`."""
+    depth, columns = x.shape[0] // 2, x.shape[1]
+    x = pad(x, low=(0, 0), high=(0, 2 * half - columns)) if columns < 2 * half else x
+    quarters = [cut(x, starts=(i * depth, j * half), stops=((i + 1) * depth, (j + 1) * half),
+                      steps=(1, 1)) for i, j in QUARTERS]  # fmt: skip
+    sums = []
+    for row in WEIGHTS:
+        first, *others = sorted(((f, q) for f, q in zip(row, quarters) if f), key=lambda t: -t[0])
+        total = first[1]
+        for factor, q in others:
+            total = add(total, q) if factor > 0 else sub(total, q)
+        sums.append(reshape(total, shape=(1, depth, half)))
+    return concat(*sums, axis=0)
 
 
 def evaluate(result: Node, value: np.ndarray) -> np.ndarray:

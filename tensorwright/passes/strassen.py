@@ -1,10 +1,10 @@
 """Choose the algorithm of matrix products by constant weights: direct, or Strassen's.
 
     dot_general(x, w: f32[768,3072], contract=((2,),(0,)))     # f32[1,128,3072]
-->  strassen(x, u: f32[7,384,1536])
+->  strassen(x, w, half=1536)
 
 An eighth of the multiply-adds goes, for sums of what is given and made, and for weights that are
-7/4 as large: they are transformed here, so they must be constant. The algorithm is a choice of the
+7/4 as large: the sums of their quarters, so they must be constant. The algorithm is a choice of the
 product's schedule, by estimated cycles, and none of `fast_math` = 0.
 """
 
@@ -19,19 +19,22 @@ from tensorwright.ir.dtype import f32
 from tensorwright.ir.graph import CONST, Node, array_of, constant
 from tensorwright.ir.match import P, V, rewrite, rule
 from tensorwright.ir.module import Module, map_graphs
-from tensorwright.ops.strassen import POINTS, strassen, transformed_weights
+from tensorwright.ir.quarters import POINTS
+from tensorwright.ops.linalg import dot_general
+from tensorwright.ops.strassen import strassen
 from tensorwright.passes.algorithms import DIRECT, Algorithms, Chosen
 from tensorwright.passes.winograd import direct_cycles, vector_cycles, weights_rate
 from tensorwright.schedule.records import PRODUCT
 from tensorwright.target.target import Target
 
 x, w = V("x"), V("w")
-FEWEST = 8  # vectors of columns of a half, and elements of half a sum for each
+FEWEST = 32  # rows, for each of which a weight is read
 GAIN = 0.95  # of the cycles of the direct form, what the other must stay below
 # vectors that are loaded, added and stored for one of a pair of rows, of what is given and made
 INPUTS, RESULTS = 18, 20
 SHARE = 0.7  # of the time for multiply-adds, what reading weights may take
-WIDEST = 12  # vectors in a tile, or several: halves that are filled up anyway are whole ones
+WIDTHS = (12, 8, 6, 4, 3, 2)  # vectors in tiles, and in several
+FILLED = 0.01  # of the columns, what may be filled up so that tiles of such widths divide them
 NAME = "strassen"
 
 
@@ -40,6 +43,7 @@ def choose_products(m: Module, target: Target, chosen: Chosen | None = None) -> 
     `Algorithms`."""
     algorithms = Algorithms(PRODUCT, "matrix product", target, chosen)
     rate = weights_rate(m, target)
+    direct = read_directly(m, target, rate)
 
     def replaced(node: Node, x: Node, w: Node) -> Node | None:
         if not is_product_of_rows(node, x, w):
@@ -48,16 +52,35 @@ def choose_products(m: Module, target: Target, chosen: Chosen | None = None) -> 
         if reason:
             trace.decision(NAME, node, "no", reason)
             return None
-        matrix = weights_of(node, w)
-        cycles = cycles_of(prod(x.shape[:-1]), *matrix.shape, target, rate)
-        name = algorithms.pick(node, {n: GAIN * c if n == DIRECT else c for n, c in cycles.items()})
+        matrix, cycles = rows_first(node, w), cycles_of(node, x, w, target, rate)
+        stays = w in direct or not gains(cycles)
+        name = algorithms.pick(node, {**cycles, DIRECT: 0.0} if stays else cycles)
         told = f"cycles, of those of the direct form: {cycles[NAME] / cycles[DIRECT]:.2f}"
+        told += "; other products read its weights as they are" if w in direct else ""
         trace.decision(NAME, node, "yes" if name == NAME else "no", told)
-        return by_quarters(x, matrix, w.name, target) if name == NAME else None
+        if name != NAME:
+            return None
+        w = w if matrix is array_of(w) else constant(matrix, w.name)
+        return strassen(x, w, half=half_of(matrix.shape[1], target))
 
     made = map_graphs(m, lambda g: rewrite(g, (rule(NAME, P.dot_general(x, w), replaced),)))
     algorithms.report_unused()
     return made
+
+
+def read_directly(m: Module, target: Target, rate: int) -> set[Node]:
+    """Constants that some product reads as they are: their sums would be stored beside them, for
+    programs that take many tokens and then one after another."""
+    is_quartered = lambda node, x, w: (
+        is_product_of_rows(node, x, w) and not obstacle(x, w, target)
+        and gains(cycles_of(node, x, w, target, rate))
+    )  # fmt: skip
+    products = (n for g in m.all_graphs() for n in g.nodes() if n.op is dot_general)
+    return {n.args[1] for n in products if not is_quartered(n, *n.args)}
+
+
+def gains(cycles: dict[str, float]) -> bool:
+    return cycles[NAME] < GAIN * cycles[DIRECT]
 
 
 def is_product_of_rows(node: Node, x: Node, w: Node) -> bool:
@@ -78,32 +101,32 @@ def obstacle(x: Node, w: Node, target: Target) -> str:
         return "products of bf16 are faster"
     if not all(isinstance(d, int) for d in x.shape):
         return "the number of rows is not known"
+    if prod(x.shape[:-1]) < FEWEST:
+        return f"weights are read for fewer than {FEWEST} rows"
     return "its sums have an odd number of products" if x.shape[-1] % 2 else ""
 
 
-def weights_of(node: Node, w: Node) -> np.ndarray:
+def rows_first(node: Node, w: Node) -> np.ndarray:
     """w[K, N]"""
     (axis,) = node.attrs["contract"][1]
     return array_of(w).T if axis else array_of(w)
 
 
-def by_quarters(x: Node, w: np.ndarray, name: str, target: Target) -> Node:
-    half = half_of(w.shape[1], target)
-    u = constant(transformed_weights(w, half), name)
-    return strassen(x, u, columns=None if w.shape[1] == 2 * half else w.shape[1])
-
-
 def half_of(columns: int, target: Target) -> int:
-    """Columns of a half: vectors, of many ones whole tiles."""
+    """Columns of a half: whole vectors, and as many of them as tiles of several widths divide,
+    where few columns are filled up for that."""
     lanes = target.lanes(f32)
-    step = lanes if columns % (2 * lanes) == 0 else lanes * WIDEST
-    return -(-columns // (2 * step)) * step
+    halves = [-(-columns // (2 * n * lanes)) * n * lanes for n in WIDTHS]
+    least = -(-columns // (2 * lanes)) * lanes
+    return next((h for h in halves if h <= least * (1 + FILLED)), least)
 
 
 def cycles_of(
-    rows: int, depth: int, columns: int, target: Target, rate: int
+    node: Node, x: Node, w: Node, target: Target, rate: int
 ) -> dict[str, float]:  # fmt: skip
-    """Cycles of the direct form and of quarters, by name."""
+    """Cycles of the direct form and of quarters, by name. rate: bytes of weights that come in a
+    cycle."""
+    rows, (depth, columns) = prod(x.shape[:-1]), rows_first(node, w).shape
     lanes = target.lanes(f32)
     half, count = half_of(columns, target), -(-rows // 2)
     found = {DIRECT: direct_cycles(rows, depth, columns, 1, target, rate)}

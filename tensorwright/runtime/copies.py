@@ -8,7 +8,8 @@ transposed sources, more than a fraction of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -24,16 +25,25 @@ Pair = tuple[np.ndarray, np.ndarray]
 def copy_all(pairs: Iterable[Pair]) -> None:
     """Copy each second array to the first, which has its shape and type; none overlap."""
     pairs = list(pairs)
-    threads = min(cpu.default_threads(), 8)
-    if sum(target.nbytes for target, _ in pairs) <= ALONE or threads < 2:
+    if sum(target.nbytes for target, _ in pairs) <= ALONE:
         for target, source in pairs:
             target[...] = source
+        return
+    in_threads(partial(np.copyto, *pair) for pair in _pieces(pairs))
+
+
+def in_threads(jobs: Iterable[Callable[[], object]]) -> None:
+    """Run jobs that NumPy does outside of Python's lock, on all cores."""
+    threads = min(cpu.default_threads(), 8)
+    if threads < 2:
+        for job in jobs:
+            job()
         return
     from concurrent.futures import ThreadPoolExecutor  # 10 ms that small programs do without
 
     with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(lambda pair: np.copyto(*pair), _pieces(pairs)):
-            pass
+        for done in [pool.submit(job) for job in jobs]:
+            done.result()
 
 
 def _pieces(pairs: list[Pair]) -> Iterator[Pair]:

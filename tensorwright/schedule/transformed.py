@@ -3,7 +3,8 @@
     for t, c: v[:, t, c] = f(x around tile t)      for p, t, o: m[p, t, o] = sum v * u
     for t, o: y[inside of tile t, o] = g(m[:, t, o])
 
-With groups of channels, products have them as a dimension of their own: m[p, t, g, o].
+With groups of channels, products have them as a dimension of their own: m[p, t, g, o]. Between the
+first two nests there may be one that makes u of a parameter (`ops/strassen.py`).
 
 The outer nests compute several elements an iteration, through local scalars. Behind them may follow
 maps of y, which are computed where y is stored.
@@ -22,7 +23,9 @@ from tensorwright.schedule.nest import Stage, inverse, read_stage
 @dataclass(frozen=True, eq=False)
 class Transformed:
     """The three nests; `v` and `m` are what passes between them, `out` what the last one makes;
-    `whole` is the statement that holds them, `rest` what else the kernel does."""
+    `whole` is the statement that holds them, `rest` what else the kernel does. weights: the nest
+    that makes those of the products, if they are not a parameter. half: where the caller makes
+    them, the columns of the first half (`loop.Pack`)."""
 
     inputs: For
     products: Stage | For
@@ -32,6 +35,8 @@ class Transformed:
     out: Buffer
     whole: Stmt
     rest: tuple[Stmt, ...]
+    weights: For | None = None
+    half: int = 0
 
     def as_stage(self) -> Stage:
         """A map that stores every element of `out` in order, to ask what can follow it."""
@@ -52,8 +57,9 @@ def read_transformed(body: Stmt) -> Transformed | None:
     if not (isinstance(whole, For) and ir.is_unit(whole) and isinstance(whole.body, Seq)):
         return None
     nests = [s for s in whole.body.body if not isinstance(s, Alloc)]
-    if len(nests) != 3 or not all(isinstance(s, For) for s in nests):
+    if len(nests) not in (3, 4) or not all(isinstance(s, For) for s in nests):
         return None
+    weights = nests.pop(1) if len(nests) == 4 else None
     inputs, middle, results = nests
     products = read_stage(middle)
     stored = [escaping(s) for s in nests]
@@ -68,8 +74,10 @@ def read_transformed(body: Stmt) -> Transformed | None:
         or len(products.spatial) not in (3, 4)
     ):
         return None
+    if weights is not None and not escaping(weights) <= reads[1]:
+        return None
     rest = tuple(s for s in parts if s is not whole)
-    return Transformed(inputs, products, results, v, m, out, whole, rest)
+    return Transformed(inputs, products, results, v, m, out, whole, rest, weights)
 
 
 def escaping(s: Stmt) -> set[Buffer]:

@@ -34,7 +34,12 @@ from tensorwright.schedule.primitives_nests import rename_accesses
 from tensorwright.schedule.roles import Roles, Tile, choose_pack, find_roles
 from tensorwright.schedule.space import Choices
 from tensorwright.schedule.tiles import Product, choose_tile, weighed
-from tensorwright.schedule.transformed import Transformed, read_transformed, with_epilogue
+from tensorwright.schedule.transformed import (
+    Transformed,
+    escaping,
+    read_transformed,
+    with_epilogue,
+)
 from tensorwright.target.target import Target
 
 USUAL_BLOCK = 12  # where their number varies
@@ -51,21 +56,35 @@ def schedule_winograd(form: Form, target: Target, choices: Choices) -> Kernel:
     t = read_transformed(form.kernel.body)
     if len(form.stages) == 2:
         t = with_epilogue(t, form.stages[1])
+    kernel, t = given_weights(form.kernel, t)
     t = replace(t, inputs=over_tiles(t.inputs), results=over_tiles(t.results))
     count, groups = t.inputs.extent, groups_of(t)
     tile = tile_of_columns(t, target, choices)
     if tile is not None:
-        k = in_columns(form.kernel, t, tile, target, choices)
+        k = in_columns(kernel, t, tile, target, choices)
         return k.with_body(k.body, f"transformed: {count} tiles, columns by {tile.width}")
     part = groups_of_block(t, target, choices)
     size = block_size(t, part, target, choices)
     if size == 0:
-        k = in_stages(form.kernel, t, target, choices)
+        k = in_stages(kernel, t, target, choices)
         return k.with_body(k.body, f"transformed: {count} tiles, stage by stage")
     times = -(-extent_of(t.inputs) // size) * (groups // part)
-    k = in_blocks(form.kernel, t, size, part, target, choices.within("", times))
+    k = in_blocks(kernel, t, size, part, target, choices.within("", times))
     some = f" in {part} of {groups} groups" if part < groups else ""
     return k.with_body(k.body, f"transformed: {count} tiles, blocks of {size}{some}")
+
+
+def given_weights(k: Kernel, t: Transformed) -> tuple[Kernel, Transformed]:
+    """The same with weights that the caller transforms. Its parameter is what the products read
+    then, which `half` says (`loop.Pack`)."""
+    if t.weights is None:
+        return k, t
+    (made,) = escaping(t.weights)
+    old = next(e.value for e in ir.loads(t.weights) if e.value.scope == "param")
+    given = Buffer(old.name, made.dtype, made.shape, "param")
+    products = rename_accesses(t.products.root, made, given, lambda i: i)
+    k = replace(k, params=tuple(given if b is old else b for b in k.params))
+    return k, replace(t, products=read_nest(products), weights=None, half=made.shape[-1])
 
 
 def over_tiles(nest: For) -> For:
@@ -201,7 +220,7 @@ def in_stages(k: Kernel, t: Transformed, target: Target, choices: Choices) -> Ke
     first = transform_part(t.inputs, target)
     last = transform_part(t.results, target)
     k = replace(k, body=seq(*t.rest, Alloc(t.v), Alloc(t.m), first, t.products, last))
-    return contract(k, t.products, target, choices, kind="parallel", far=far)
+    return contract(k, t, target, choices, kind="parallel", far=far)
 
 
 def spread_out(t: Transformed, tiles: int, *scopes: str) -> Transformed:
@@ -250,7 +269,7 @@ def in_blocks(
     if parts > 1:
         nest = p.fuse(For(n, const(0), const(parts), nest, "parallel"), n, block)[0]
     k = replace(k, body=seq(*t.rest, nest))
-    return contract(k, middle, target, choices, far=far)
+    return contract(k, replace(t, products=middle), target, choices, far=far)
 
 
 def in_part(t: Transformed, part: int, n: Expr) -> Transformed:
@@ -320,17 +339,20 @@ def transform_part(nest: For, target: Target) -> Stmt:
 
 
 def contract(
-    k: Kernel, root: For, target: Target, choices: Choices, far: float, kind: str = "serial"
+    k: Kernel, t: Transformed, target: Target, choices: Choices, far: float, kind: str = "serial"
 ) -> Kernel:
     """The products on register tiles, their weights in panels. far: how often, of all times, these
     come from memory."""
-    k, stage, roles = summed_apart(k, root, kind)
+    k, stage, roles = summed_apart(k, t.products, kind)
     points = prod(extent_of(f) for f in roles.outer)
     rows, columns, depth = *map(extent_of, (roles.row, roles.column)), reduction_length(stage)
     product = Product(rows, columns, depth, far=far)
     lanes = target.lanes(stage.acc.dtype)
     tile = choose_tile(product, target, lanes, choices.within("", points))
-    return on_tiles(k, root, roles, tile, choose_pack(k, stage, roles, tile), target, choices)
+    spec = choose_pack(k, stage, roles, tile)
+    if spec is None and t.half:  # one panel
+        spec = Pack(k.params.index(roles.weights.value), 2, t.half, (0,), (1,))
+    return on_tiles(k, t, roles, tile, spec, target, choices)
 
 
 def summed_apart(k: Kernel, root: For, kind: str) -> tuple[Kernel, Stage, Roles]:
@@ -345,12 +367,15 @@ def summed_apart(k: Kernel, root: For, kind: str) -> tuple[Kernel, Stage, Roles]
 
 
 def on_tiles(
-    k: Kernel, root: For, roles: Roles, tile: Tile, spec: Pack | None, target: Target,
+    k: Kernel, t: Transformed, roles: Roles, tile: Tile, spec: Pack | None, target: Target,
     choices: Choices,
 ) -> Kernel:  # fmt: skip
-    k = k if spec is None else pack(k, spec)
-    done = tile_nest(p.find(k.body, root.var), roles, tile, target, choices)
-    return replace(k, body=p.replace_loop(k.body, root.var, lambda _: done))
+    if spec is not None:  # panels of others, which read the same, are not asked for
+        own = tuple(g for g in k.packs if g.param != spec.param)
+        k = pack(replace(k, packs=own), replace(spec, half=t.half))
+    var = t.products.var
+    done = tile_nest(p.find(k.body, var), roles, tile, target, choices)
+    return replace(k, body=p.replace_loop(k.body, var, lambda _: done))
 
 
 # ---- columns -----------------------------------------------------------------------------------
@@ -382,7 +407,7 @@ def tile_of_columns(t: Transformed, target: Target, choices: Choices) -> Tile | 
         return ((points * cycles(tile) + again) * (1 + uneven) + passed) * told
 
     cost = {"tiles": by_tiles, "columns": min(map(by_columns, tiles))}
-    if choices.pick("order", cost, cost.get) == "tiles":
+    if choices.pick("along", cost, cost.get) == "tiles":
         return None
     return choices.pick("tile", tiles, by_columns)
 
@@ -408,4 +433,4 @@ def in_columns(
     k, _, roles = summed_apart(k, t.products, "serial")
     spec = Pack(k.params.index(roles.weights.value), 2, width, (), (0, 1))
     roles = replace(roles, around=(parts,))
-    return on_tiles(k, t.products, roles, tile, spec, target, choices)
+    return on_tiles(k, t, roles, tile, spec, target, choices)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import pairwise
 
@@ -18,7 +19,7 @@ from tensorwright.passes.host import lower_entry
 from tensorwright.target.host import find
 from tests.schedule.test_native import OP, weight, x_of
 
-TARGET = find("x86-64-avx512-wide")
+TARGET = replace(find("x86-64-avx512-wide"), fast_math=0)
 
 
 def announced(y, x, target=TARGET) -> tuple[list[Stmt], dict[str, Kernel]]:
@@ -50,6 +51,19 @@ def test_the_second_thread_begins_in_the_middle(rows, threads):
     for said in (s for s in found if isinstance(s, Announce)):
         size = said.buffer.shape[0] * said.buffer.shape[1] * said.buffer.shape[2] * 4
         assert said.stride == size // 2 if threads == 2 else said.stride in (0, size)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_columns_at_all_points_are_announced(threads):
+    """Products of quarters read weights once, each thread its own columns."""
+    found, kernels = announced(*layers(128, 768, 1536, 768),
+                               replace(TARGET, fast_math=1).with_cores(threads))  # fmt: skip
+    assert all("columns by" in k.schedule[0] for k in kernels.values())
+    said = [s for s in found if isinstance(s, Announce)]
+    for s in said:
+        size = math.prod(s.buffer.shape) * 4
+        assert s.buffer.shape[1] == 7 and s.stride == (size // 2 if threads == 2 else 0)
+    assert len(said) == 2
 
 
 def test_threads_that_read_all_weights_begin_at_the_same():
