@@ -51,8 +51,7 @@ def compile(
     precision: "model" keeps the model's types; "bf16" multiplies what is f32 in bf16, adds in f32.
     shapes: {"x": "n[1..64], 3, h{224,320}, w=h"} or what torch.export takes.
     fast_math: rounding errors accepted for speed. 0: those of the operators' definitions; 1
-        (default, or TW_FAST_MATH): 1e-6 of a convolution's results, 1.4 times those of a matrix
-        product; 2: 1e-5 of a convolution's; see docs/floors/passes.md.
+        (default, or TW_FAST_MATH): 1e-6 of a layer's results; 2: 1e-5; see docs/floors/passes.md.
     schedules: the choices that kernels are scheduled with instead of the default ones: a file that
         `tw explain --write-schedules` wrote, or what `program.schedules()` gave. Those of kernels
         that the program does not have are told by `program.explain()`; it is an error if all are.

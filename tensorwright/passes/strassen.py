@@ -10,16 +10,18 @@ product's schedule, by estimated cycles, and none of `fast_math` = 0.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 import numpy as np
 
 from tensorwright.base import trace
 from tensorwright.ir.dtype import f32
-from tensorwright.ir.graph import CONST, Node, array_of, constant
+from tensorwright.ir.graph import CONST, Node, array_of
 from tensorwright.ir.match import P, V, rewrite, rule
 from tensorwright.ir.module import Module, map_graphs
 from tensorwright.ir.quarters import POINTS
+from tensorwright.ir.type import tensor
 from tensorwright.ops.linalg import dot_general
 from tensorwright.ops.strassen import strassen
 from tensorwright.passes.algorithms import DIRECT, Algorithms, Chosen
@@ -56,11 +58,12 @@ def choose_products(m: Module, target: Target, chosen: Chosen | None = None) -> 
         stays = w in direct or not gains(cycles)
         name = algorithms.pick(node, {**cycles, DIRECT: 0.0} if stays else cycles)
         told = f"cycles, of those of the direct form: {cycles[NAME] / cycles[DIRECT]:.2f}"
-        told += "; other products read its weights as they are" if w in direct else ""
+        told += "; others read its weights as they are" if w in direct else ""
         trace.decision(NAME, node, "yes" if name == NAME else "no", told)
         if name != NAME:
             return None
-        w = w if matrix is array_of(w) else constant(matrix, w.name)
+        if matrix is not array_of(w):  # turned, and not copied: it is only read to add up quarters
+            w = replace(w, attrs={"value": matrix}, type=tensor(w.dtype, *matrix.shape))
         return strassen(x, w, half=half_of(matrix.shape[1], target))
 
     made = map_graphs(m, lambda g: rewrite(g, (rule(NAME, P.dot_general(x, w), replaced),)))
@@ -69,14 +72,18 @@ def choose_products(m: Module, target: Target, chosen: Chosen | None = None) -> 
 
 
 def read_directly(m: Module, target: Target, rate: int) -> set[Node]:
-    """Constants that some product reads as they are: their sums would be stored beside them, for
-    programs that take many tokens and then one after another."""
+    """Constants that something reads as they are: their sums would be stored beside them. Tables of
+    embeddings, and the weights of programs that take many tokens and then one after another."""
     is_quartered = lambda node, x, w: (
-        is_product_of_rows(node, x, w) and not obstacle(x, w, target)
+        is_product_of_rows(node, x, w)
+        and not obstacle(x, w, target)
         and gains(cycles_of(node, x, w, target, rate))
-    )  # fmt: skip
-    products = (n for g in m.all_graphs() for n in g.nodes() if n.op is dot_general)
-    return {n.args[1] for n in products if not is_quartered(n, *n.args)}
+    )
+    found = set()
+    for node in (n for g in m.all_graphs() for n in g.nodes()):
+        if node.op is not dot_general or not is_quartered(node, *node.args):
+            found.update(a for a in node.args if a is not None and a.op is CONST)
+    return found
 
 
 def gains(cycles: dict[str, float]) -> bool:

@@ -62,7 +62,8 @@ def test_columns_at_all_points_are_announced(threads):
     said = [s for s in found if isinstance(s, Announce)]
     for s in said:
         size = math.prod(s.buffer.shape) * 4
-        assert s.buffer.shape[1] == 7 and s.stride == (size // 2 if threads == 2 else 0)
+        assert s.buffer.shape[1] == 7
+        assert s.stride == size // 2 if threads == 2 else s.stride in (0, size)
     assert len(said) == 2
 
 
@@ -70,7 +71,8 @@ def test_threads_that_read_all_weights_begin_at_the_same():
     """Tiles of Winograd's transformed images are shared out, each of which reads all weights."""
     x = x_of(1, 28, 28, 64)
     y = OP["conv_general"](x, weight(3, 3, 64, 64), layout="NLAST")
-    kernels = run_pipeline(Module({"main": graph("main", [x], [y])}), TARGET).kernels
+    target = replace(TARGET, fast_math=1)
+    kernels = run_pipeline(Module({"main": graph("main", [x], [y])}), target).kernels
     k = next(k for k in kernels.values() if "transformed" in str(k.schedule))
     assert distance(k, 1, 2) == 0
 

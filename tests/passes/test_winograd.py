@@ -259,11 +259,11 @@ def test_groups_compiled(shape, outputs, groups, threads):
 
 
 @pytest.mark.parametrize("size, channels, cores, how", [
-    (28, 128, 1, "blocks of 25"),  # what passes fits no L2 cache, but weights are read twice only
-    (56, 128, 2, "blocks of 49"),
+    (28, 128, 1, "columns by 32"),  # as fast as blocks of 25, which read the weights twice
+    (56, 128, 2, "columns by 32"),
     (56, 64, 1, "blocks of 14"),  # weights and what passes stay in the L2 cache
     (14, 256, 1, "stage by stage"),  # a second block would wait for its weights
-    (28, 256, 2, "columns by 32"),  # more than half of the L3 cache would be read again
+    (28, 256, 2, "columns by 64"),  # more than half of the L3 cache would be read again
     (14, 32, 2, "blocks of 8"),  # nothing comes from the other core's cache
 ])  # fmt: skip
 def test_blocks(size, channels, cores, how):
