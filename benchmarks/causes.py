@@ -63,7 +63,7 @@ CAUSES = {
     "map_tanh": "14.9 cycles a vector in cache, of which the division is 2 (measured); quotients "
                 "of polynomials take 13.1 but are off by 5 units in the last place, this one by "
                 "2.5 (both measured).",
-    "matmul": "at 95 % of the FMA limit and more from 64 rows on, at 86 % with 16.",
+    "matmul": "at 105 % of the FMA limit and more from 64 rows on (Strassen), at 90 % with 16.",
     "matmul_1x": "bound by memory: one thread reads the weights at 29 GB/s, two at 31 to 40 in "
                  "different runs, as the peers do.",
     "move_concat": CALL + "The copy itself (34 us of channels with one thread, 18 with two, 67 of "

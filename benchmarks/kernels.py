@@ -6,8 +6,8 @@ One process per peer serves all rows; rounds are interleaved as in `benchmarks.b
 the larger of operations over the FMA peak and bytes (inputs, weights, results) over the bandwidth
 of the cache or memory that holds them, both measured here. Times are those of the fastest calls of
 all rounds: such kernels are short, and other work on the machine only ever adds to them. A ratio is
-the best peer's time over Tensorwright's; Winograd does fewer operations than are counted and may
-pass 100 %.
+the best peer's time over Tensorwright's; Winograd and Strassen do fewer operations than are counted
+and may pass 100 %.
 """
 
 import argparse

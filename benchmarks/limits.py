@@ -1,7 +1,7 @@
 """The least time that a machine needs: operations over its FMA peak, or the bytes that must move
 over the bandwidth of the cache or memory that holds them. Both are measured on the machine.
 
-Winograd does fewer operations than are counted and may pass 100 % of the limit.
+Winograd and Strassen do fewer operations than are counted and may pass 100 % of the limit.
 """
 
 import platform

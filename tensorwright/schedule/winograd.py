@@ -370,6 +370,7 @@ def on_tiles(
     k: Kernel, t: Transformed, roles: Roles, tile: Tile, spec: Pack | None, target: Target,
     choices: Choices,
 ) -> Kernel:  # fmt: skip
+    """The same with weights as `spec` says, or as they lie."""
     if spec is not None:  # panels of others, which read the same, are not asked for
         own = tuple(g for g in k.packs if g.param != spec.param)
         k = pack(replace(k, packs=own), replace(spec, half=t.half))
@@ -383,13 +384,15 @@ def on_tiles(
 
 def tile_of_columns(t: Transformed, target: Target, choices: Choices) -> Tile | None:
     """The tile, as wide as the columns that go through products and the last transform together;
-    None if tiles of results should."""
+    None if tiles of results should go through all stages together."""
     lanes, (points, count, *_, wide) = target.lanes(t.m.dtype), t.m.shape
     if not is_const(t.inputs.extent) or groups_of(t) > 1 or count < FEWEST_OF_COLUMNS:
         return None
     product = Product(count, wide, reduction_length(t.products), far=far_share(t, 1))
     tiles, cycles = weighed(product, target, lanes)
-    tiles = [tile for tile in tiles if wide % tile.width == 0]
+    passed = points * count * t.m.dtype.bytes  # to the results, for each column
+    most = 2 * target.caches[1]  # on the stack of a task
+    tiles = [tile for tile in tiles if wide % tile.width == 0 and passed * tile.width <= most]
     if not tiles:
         return None
     by_tiles = min(map(block_cost(t, 1, target), block_sizes(t, 1, target)))
@@ -402,9 +405,9 @@ def tile_of_columns(t: Transformed, target: Target, choices: Choices) -> Tile | 
         parts = wide // tile.width
         again = (parts - 1) * moved * HIDDEN if leaves else 0
         uneven = -parts % target.cores / parts
-        passed = moved * (2 if leaves else 1 - 1 / target.cores)
+        outside = moved * (2 if leaves else 1 - 1 / target.cores)
         told = ORDERLY if parts >= FEWEST_TILES else 1
-        return ((points * cycles(tile) + again) * (1 + uneven) + passed) * told
+        return ((points * cycles(tile) + again) * (1 + uneven) + outside) * told
 
     cost = {"tiles": by_tiles, "columns": min(map(by_columns, tiles))}
     if choices.pick("along", cost, cost.get) == "tiles":

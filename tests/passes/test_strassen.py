@@ -186,6 +186,13 @@ def test_scheduled_kernels_mean_the_same(name, rows):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_columns_of_many_rows_do_not_go_on_the_stack():
+    x = x_of(40000, 32)
+    m = run_pipeline(module(strassen(x, weight(32, 256), half=128), x), TARGET)
+    (k,) = m.kernels.values()
+    assert "transformed" in k.schedule[0] and "columns" not in k.schedule[0]
+
+
 def test_weights_that_are_given_when_running_are_added_up_then():
     x, w = x_of(48, 64), x_of(64, 200, name="w")
     values = [RNG.standard_normal(n.shape).astype(np.float32) for n in (x, w)]

@@ -99,6 +99,23 @@ def test_the_last_panel_of_a_point_asks_for_the_first_of_the_next():
     assert asked(k.body, {}) >= wanted
 
 
+@pytest.mark.parametrize(("rows", "threads"), [(64, 1), (64, 2), (128, 2)])
+def test_columns_ask_for_the_next_one_at_all_points(rows, threads):
+    """Tiles of few rows share a vector, each in one half of the steps."""
+    x = x_of(rows, 32)
+    y = OP["strassen"](x, weight(32, 1024), half=512)
+    k = kernel_of(y, x, find("x86-64-avx512-wide").with_cores(threads))
+    assert "columns by" in k.schedule[0]
+    columns, points, depth, width = k.inputs[1].shape
+    assert columns % threads == 0 and depth % 2 == 0
+    own = columns // threads * points
+    wanted = {(n // points, n % points, r, c) for n in range(columns * points) if n % own
+              for r in range(depth) for c in range(0, width, 16)}  # fmt: skip
+    found = asked(k.body, {})
+    assert {place for place in found if len(place) == 4} == wanted
+    assert {place[0] for place in found - wanted} == set(range(threads))
+
+
 @pytest.mark.parametrize("why, rows, depth, columns, target", [
     ("a row reads weights once, and does nothing else", 1, 768, 768, TARGET),
     ("one tile of rows, weights that lie near", 6, 256, 256, TARGET),

@@ -218,7 +218,25 @@ def overlapping():
     )
 
 
-@pytest.mark.parametrize("make", [prefix_sums, all_into_one, overlapping])
+def pairs_of(first: int):
+    """Elements 2 i and 2 i + first of a padded image of rows of 7, 4 of them."""
+    x, y = Buffer("x", f32, (14,)), Buffer("y", f32, (6, 9))
+
+    def pair(i):
+        at = (2 * i, 2 * i + first)
+        return seq(*(Store(y, (n // 7 + 1, n % 7 + 1), x[(i,)]) for n in at))
+
+    return kernel("pairs", [x], y, loops("i", (14,), pair))
+
+
+def test_places_are_counted_out():
+    """No difference of subscripts shows that pairs of elements lie apart."""
+    k = pairs_of(1)
+    made = p.set_kind(k.body, loop_of(k, "i"), "parallel")
+    assert p.find(made, loop_of(k, "i")).kind == "parallel"
+
+
+@pytest.mark.parametrize("make", [prefix_sums, all_into_one, overlapping, lambda: pairs_of(2)])
 def test_dependent_iterations_do_not_run_in_parallel(make):
     k = make()
     with pytest.raises(ScheduleError, match="not independent"):
