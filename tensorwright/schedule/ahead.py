@@ -92,7 +92,8 @@ def fetch_ahead(
     loops = [*roles.around, *loops]
     ends = roles.around or len(outer) == 2
     end = own_end(loops, rows, inner, target.cores) if ends else None
-    parts = 2 if roles.around and tiles % 2 == 0 and tiles >= 2 * tile.vectors else 1
+    even = tiles % 2 == 0 or tiles > 4 * tile.vectors  # 5 tiles of 2 vectors took a quarter longer
+    parts = 2 if roles.around and even and tiles >= 2 * tile.vectors else 1
     most = target.caches[1] // BEYOND
     return ir.rewrite(body, Asking(loops, rows, tile, tiles, parts, most, end).ask)
 
