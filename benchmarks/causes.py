@@ -75,6 +75,8 @@ CAUSES = {
     "move_heads": CALL + "The copy itself takes 46 us: see move_concat_channels.",
     "reduce_max_axis2": "depends on how much of the operand is still in the L3 cache: the same "
                         "peer took 0.31 ms in one run and 0.54 in the next.",
+    "resnet8_f32": "least times are 0.070 ms and the peer's 0.072; while the second CPU is half "
+                   "as fast both take 0.107, and which rounds met that decides (measured).",
     "rows_softmax": EXPONENTIALS + "The maximum, the sum and the division are three more passes "
                     "over the row, 15.5 cycles a vector in all (measured). The sum joined with the "
                     "exponentials was not faster. " + CALL,
