@@ -93,23 +93,23 @@ def fetch_ahead(
     ends = roles.around or len(outer) == 2
     end = own_end(loops, rows, inner, target.cores) if ends else None
     even = tiles % 2 == 0 or tiles > 4 * tile.vectors  # 5 tiles of 2 vectors took a quarter longer
-    parts = 2 if roles.around and even and tiles >= 2 * tile.vectors else 1
+    split = 2 if roles.around and even and tiles >= 2 * tile.vectors else 1
     most = target.caches[1] // BEYOND
-    return ir.rewrite(body, Asking(loops, rows, tile, tiles, parts, most, end).ask)
+    return ir.rewrite(body, Asking(loops, rows, tile, tiles, split, most, end).ask)
 
 
 @dataclass
 class Asking:
     """What steps ask for. loops: over parts of weights, innermost last. tiles: how many tiles of
-    rows, the iterations of `rows`, share the asking for a part. parts: of the steps, in each of
-    which another tile asks for the same vectors. most: bytes to ask for of what the
-    program has announced, at the `end` of a thread's parts (`own_end`)."""
+    rows, the iterations of `rows`, share the asking for a part. split: how many of them ask for the
+    same vectors, each for its share of the steps. most: bytes to ask for of what the program has
+    announced, at the `end` of a thread's parts (`own_end`)."""
 
     loops: list[For]
     rows: For
     tile: Tile
     tiles: int
-    parts: int
+    split: int
     most: int
     end: tuple[Expr, Expr] | None
 
@@ -126,9 +126,9 @@ class Asking:
             return None  # the last few rows of an unknown number hardly do more than read
         read = substitute(read, dict.fromkeys(inner.keys() - vectors, const(0)))
         count = -(-self.tile.vectors // self.tiles)  # of vectors to ask for in a step
-        turn, part = sym(self.rows.var) // self.parts, sym(self.rows.var) % self.parts
+        turn, part = sym(self.rows.var) // self.split, sym(self.rows.var) % self.split
         turns = [turn * count + n for n in range(count)]
-        step = sym(s.var) // self.parts + part * (s.extent // self.parts)
+        step = sym(s.var) // self.split + part * (s.extent // self.split)
         lines = [substitute(read, {v: k % self.tile.vectors, sym(s.var): step})
                  for v in vectors for k in turns]  # fmt: skip
         lines = lines or [read]
